@@ -1,0 +1,1 @@
+"""The test bench: QEMU machines that boot what the factory made."""

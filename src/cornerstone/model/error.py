@@ -1,0 +1,35 @@
+"""The one error that users see: what is wrong, where, and how to mend it; and its exit code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Code(IntEnum):
+    """Exit codes of every command; the table is in docs/errors.md, and a test keeps the two equal."""
+
+    FAILED = 1  # a check ran and its answer is no
+    INPUT = 2  # a file, an argument or a setting is wrong
+    MACHINE = 3  # the build machine lacks a tool, a right, space or memory
+    NETWORK = 4  # a mirror can't be reached, broke off or lacks a locked file
+    STEP = 5  # a build step's tool failed; its log is named
+    VERIFY = 6  # an ISO, a layer or a signature isn't what the manifest says
+    BOOT = 7  # a machine didn't reach the state that it was booted for
+    BUSY = 8  # another build holds the lock
+    INTERRUPTED = 130  # Ctrl-C or SIGTERM
+
+
+class CornerstoneError(Exception):
+    """Raised for anything a user can act on.
+
+    message: what is wrong and where, one sentence; hint: how to mend it; code: the exit code.
+    """
+
+    def __init__(self, message: str, hint: str = "", code: Code = Code.INPUT) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message

@@ -1,0 +1,71 @@
+"""Events: what every stage tells whoever watches, one JSON object a line (schema below).
+
+    {"v": 1, "t": 1730000000.125, "stage": "foundation", "step": "verify", "state": "progress",
+     "message": "hypervisor.squashfs", "data": {"percent": 40}}
+
+t is seconds since the epoch; state is one of STATES; data depends on the step and may be absent.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+STATES = ("started", "progress", "done", "cached", "waiting", "warning", "failed")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened: stage (which room), step (what it was doing), state (one of STATES)."""
+
+    stage: str
+    step: str
+    state: str
+    message: str = ""
+    data: dict = field(default_factory=dict)
+    t: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        if self.state not in STATES:
+            raise ValueError(f"event state {self.state!r} is not one of {', '.join(STATES)}")
+
+    def to_json(self) -> str:
+        """One line of JSON, without the line end."""
+        record = {"v": SCHEMA_VERSION, "t": round(self.t, 3), "stage": self.stage, "step": self.step,
+                  "state": self.state}
+        if self.message:
+            record["message"] = self.message
+        if self.data:
+            record["data"] = self.data
+        return json.dumps(record, sort_keys=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Event:
+        """Parse one line; ValueError when it isn't an event of this schema version."""
+        record = json.loads(line)
+        if not isinstance(record, dict) or record.get("v") != SCHEMA_VERSION:
+            raise ValueError(f"not an event of schema version {SCHEMA_VERSION}: {line[:200]}")
+        return cls(record["stage"], record["step"], record["state"], record.get("message", ""),
+                   record.get("data", {}), record["t"])
+
+
+Listener = Callable[[Event], None]
+
+
+class JsonLines:
+    """A listener that appends each event to a file, flushed at once so that a watcher sees it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, event: Event) -> None:
+        self._file.write(event.to_json() + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
