@@ -1,0 +1,160 @@
+"""Locks: the exact .deb files that make a root, one text file a root and suite in versions/locks/.
+
+    # Locked packages of the hypervisor root, Debian trixie, amd64. Made by `invoke lock`; don't edit.
+    # resolved: 2026-11-22T08:00:00Z
+    # requests: bridge-utils chrony …
+    main adduser 3.152 all 191236 <sha256> pool/main/a/adduser/adduser_3.152_all.deb
+
+The resolution date is the SOURCE_DATE_EPOCH of everything built from the lock.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+
+from cornerstone.factory import elements, process
+from cornerstone.factory.settings import KEYRING, Mirror
+from cornerstone.model.error import Code, CornerstoneError
+
+ARCHITECTURE = "amd64"
+
+
+@dataclass(frozen=True)
+class LockedPackage:
+    """One .deb: archive (main or security), name, version, architecture, size in bytes, sha256, path in the archive."""
+
+    archive: str
+    name: str
+    version: str
+    architecture: str
+    size: int
+    sha256: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """All packages of one root; epoch is the resolution date in seconds since 1970."""
+
+    root: str
+    suite: str
+    epoch: int
+    requests: tuple[str, ...]
+    packages: tuple[LockedPackage, ...]
+
+    def text(self) -> str:
+        """The lock file's content; parse(text()) gives the same lock back."""
+        date = datetime.datetime.fromtimestamp(self.epoch, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        lines = [f"# Locked packages of the {self.root} root, Debian {self.suite}, {ARCHITECTURE}. "
+                 "Made by `invoke lock`; don't edit.",
+                 f"# resolved: {date}", f"# requests: {' '.join(self.requests)}"]
+        lines += [f"{p.archive} {p.name} {p.version} {p.architecture} {p.size} {p.sha256} {p.path}"
+                  for p in self.packages]
+        return "\n".join(lines) + "\n"
+
+
+def lock_path(locks: Path, root: str, suite: str) -> Path:
+    return locks / f"{suite}-{root}.lock"
+
+
+def read_lock(locks: Path, root: str, suite: str) -> Lock:
+    """Read and check a lock file. Raises CornerstoneError when it is missing or damaged, with the line."""
+    path = lock_path(locks, root, suite)
+    if not path.is_file():
+        raise CornerstoneError(f"{path} is missing: the {root} root has no locked packages for {suite}",
+                               f"run: ./invoke lock --suite {suite}")
+    return parse(path.read_text(), root, suite, path)
+
+
+def parse(text: str, root: str, suite: str, path: Path | str = "lock") -> Lock:
+    """Parse a lock file's text; path is what errors call it."""
+    mend = f"restore it from git, or run: ./invoke lock --suite {suite} --update"
+    header: dict[str, str] = {}
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("#"):
+            key, _, value = line[1:].partition(":")
+            header[key.strip()] = value.strip()
+            continue
+        words = line.split()
+        if len(words) != 7 or words[0] not in ("main", "security") or not re.fullmatch(r"[0-9a-f]{64}", words[5]) \
+                or not words[4].isdigit() or ".." in words[6] or words[6].startswith("/"):
+            raise CornerstoneError(f"{path}:{number}: not a locked package: {line[:120]!r}", mend)
+        if words[3] not in (ARCHITECTURE, "all"):
+            raise CornerstoneError(f"{path}:{number}: {words[1]} is for {words[3]}, this factory builds {ARCHITECTURE}",
+                                   mend)
+        found.append(LockedPackage(words[0], words[1], words[2], words[3], int(words[4]), words[5], words[6]))
+    try:
+        resolved = datetime.datetime.strptime(header["resolved"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
+        requests = tuple(header["requests"].split())
+    except (KeyError, ValueError) as error:
+        raise CornerstoneError(f"{path}: its first lines don't say when and for what it was resolved", mend) from error
+    return Lock(root, suite, int(resolved.timestamp()), requests, tuple(found))
+
+
+def check_covers(lock: Lock, asked: tuple[str, ...]) -> None:
+    """Raise CornerstoneError when the elements ask for other packages than the lock was resolved for."""
+    if lock.requests == asked:
+        return
+    added, gone = sorted(set(asked) - set(lock.requests)), sorted(set(lock.requests) - set(asked))
+    changes = [f"asked for and not locked: {' '.join(added)}"] * bool(added)
+    changes += [f"locked and no longer asked for: {' '.join(gone)}"] * bool(gone)
+    raise CornerstoneError(f"the lock of the {lock.root} root ({lock.suite}) doesn't fit its elements; "
+                           + "; ".join(changes), f"run: ./invoke lock --suite {lock.suite} --update")
+
+
+def resolve(elements_dir: Path, root: str, suite: str, mirror: Mirror, work: Path, log: Path) -> Lock:
+    """Ask apt, in a private state directory, which files the root's packages come to today.
+
+    apt checks the archive's signatures with Debian's keyring. Nothing of the machine's own package
+    state takes part: the resolution starts from an empty system.
+    """
+    asked = elements.packages(elements_dir, root, suite)
+    if not KEYRING.is_file():
+        raise CornerstoneError(f"{KEYRING} is missing, so the archive's signature can't be checked",
+                               "install debian-archive-keyring (./invoke does)", Code.MACHINE)
+    apt = _private_apt(work, suite, mirror)
+    try:
+        process.run(["apt-get", "update", "--error-on=any"], log=log, env=apt)
+    except CornerstoneError as error:
+        raise CornerstoneError(f"the package lists of {suite} can't be fetched or verified:\n{error.message}",
+                               "check the network and the mirror (CORNERSTONE_MIRROR)", Code.NETWORK) from error
+    listing = process.read(["apt-get", "install", "--quiet", "--quiet", "--print-uris", "--no-install-recommends",
+                            "?essential", *asked], env=apt)
+    archives = {f"{mirror.main}/": "main", f"{mirror.security}/": "security"}
+    found = [_locked(line, archives, log) for line in listing.splitlines() if line.startswith("'")]
+    now = int(datetime.datetime.now(datetime.UTC).timestamp())
+    return Lock(root, suite, now, asked, tuple(sorted(found, key=lambda p: (p.name, p.architecture))))
+
+
+def _private_apt(work: Path, suite: str, mirror: Mirror) -> dict[str, str]:
+    for folder in ("state/lists/partial", "cache/archives/partial", "etc/sources.list.d", "none.d"):
+        (work / folder).mkdir(parents=True, exist_ok=True)
+    (work / "status").touch()
+    signed = f"[arch={ARCHITECTURE} signed-by={KEYRING}]"
+    (work / "etc/sources.list").write_text(
+        f"deb {signed} {mirror.main} {suite} main non-free-firmware\n"
+        f"deb {signed} {mirror.main} {suite}-updates main non-free-firmware\n"
+        f"deb {signed} {mirror.security} {suite}-security main non-free-firmware\n")
+    (work / "apt.conf").write_text(
+        f'Dir::Etc "{work}/etc"; Dir::Etc::main "{work}/none"; Dir::Etc::parts "{work}/none.d";\n'
+        f'Dir::State "{work}/state"; Dir::State::status "{work}/status"; Dir::Cache "{work}/cache";\n'
+        f'APT::Architecture "{ARCHITECTURE}"; APT::Architectures "{ARCHITECTURE}";\n'
+        'Acquire::Languages "none"; APT::Sandbox::User "root"; Acquire::Retries "2"; Acquire::ForceHash "SHA256";\n')
+    return {"APT_CONFIG": str(work / "apt.conf"), "LC_ALL": "C"}
+
+
+def _locked(line: str, archives: dict[str, str], log: Path) -> LockedPackage:
+    address, file, size, digest = line.split()
+    address = urllib.parse.unquote(address.strip("'"))
+    base = next((base for base in archives if address.startswith(base)), None)
+    if base is None or not digest.startswith("SHA256:"):
+        raise CornerstoneError(f"apt named a file without SHA256 or outside the mirror: {line}",
+                               f"see {log}", Code.NETWORK)
+    name, version, architecture = urllib.parse.unquote(file).removesuffix(".deb").rsplit("_", 2)
+    return LockedPackage(archives[base], name, version, architecture, int(size), digest.removeprefix("SHA256:"),
+                         address.removeprefix(base))

@@ -1,0 +1,90 @@
+"""Run a tool as one build step: its whole output kept in a log, ended cleanly, its failure explained."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cornerstone.model.error import Code, CornerstoneError
+
+# dib unmounts and detaches in its exit trap; this is how long it gets before it is killed
+GRACE_SECONDS = 30
+TAIL_LINES = 15
+
+
+def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None,
+        cwd: Path | None = None, stdin: bytes | None = None) -> None:
+    """Run argv to its end, appending command, output and exit status to log.
+
+    env is added to the process's environment. The tool gets a session of its own, so that whatever
+    ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and only that family.
+    Raises CornerstoneError (STEP) naming the log, its last lines and the command to run by hand.
+    """
+    words = [str(word) for word in argv]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        out.write(f"+ {by_hand(words, env)}\n".encode())
+        out.flush()
+        try:
+            child = subprocess.Popen(words, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                                     stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
+                                     env={**os.environ, **(env or {})}, start_new_session=True)
+        except FileNotFoundError as error:
+            raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
+                                   Code.MACHINE) from error
+        try:
+            child.communicate(stdin)
+        except BaseException:
+            end_family(child)
+            raise
+        out.write(f"= exit status {child.returncode}\n".encode())
+    if child.returncode:
+        raise CornerstoneError(
+            f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{tail(log)}\n  whole log: {log}",
+            f"run it by hand: {by_hand(words, env)}", Code.STEP)
+
+
+def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
+    """The standard output of a short, quiet tool. Raises CornerstoneError (STEP) with its standard error."""
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              env={**os.environ, **(env or {})}, check=False)
+    except FileNotFoundError as error:
+        raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
+                               Code.MACHINE) from error
+    if done.returncode:
+        raise CornerstoneError(f"{words[0]} failed with exit status {done.returncode}: {done.stderr.strip()[-2000:]}",
+                               f"run it by hand: {by_hand(words, env)}", Code.STEP)
+    return done.stdout
+
+
+def by_hand(words: Sequence[str], env: Mapping[str, str] | None) -> str:
+    """The command line that a person can paste to run the same thing."""
+    assignments = [f"{name}={value}" for name, value in (env or {}).items()]
+    return shlex.join((["env", *assignments] if assignments else []) + list(words))
+
+
+def end_family(child: subprocess.Popen) -> None:
+    """End the session that child leads: ask, wait for its own cleaning up, then insist."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, sign)
+        except ProcessLookupError:
+            pass
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> str:
+    """The last lines of a log, indented for an error message."""
+    text = log.read_bytes()[-20000:].decode("utf-8", "replace")
+    kept = [line for line in text.splitlines() if line.strip() and not line.startswith("= exit status")][-lines:]
+    return "\n".join(f"    {line[:300]}" for line in kept)

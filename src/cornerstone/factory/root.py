@@ -1,0 +1,75 @@
+"""One root: diskimage-builder assembles the tree from the lock and our elements, and packs it as squashfs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from cornerstone.factory import elements, pool, process
+from cornerstone.factory.lock import Lock
+from cornerstone.factory.settings import Workspace
+
+# Chosen for build time and for reading speed on the node; docs/decisions.md has the figures.
+COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "256K")
+
+
+def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path, log: Path, keep: bool) -> None:
+    """Build the root that a lock describes and pack it into target (squashfs).
+
+    Everything happens in a private mount and process namespace below the workspace's temporary
+    folder: when the build ends, however it ends, its mounts and processes are gone with it.
+    keep leaves the unpacked tree in place, and says where in the log.
+    """
+    workspace.temporary.mkdir(parents=True, exist_ok=True)
+    work = workspace.temporary / f"root-{lock.root}-{os.getpid()}"
+    work.mkdir()
+    try:
+        repository = work / "repository"
+        pool.make_repository(workspace.pool, lock, repository, log)
+        env = {
+            "CORNERSTONE_REPOSITORY": str(repository),
+            "CORNERSTONE_SQUASHFS": str(target),
+            "CORNERSTONE_COMPRESSION": " ".join(COMPRESSION),
+            "CORNERSTONE_PUBLIC_KEY": str(public_key),
+            "CORNERSTONE_SOURCE": str(workspace.root / "src"),
+            "DIB_RELEASE": lock.suite,
+            "DIB_NO_TMPFS": "1",
+            # what is left for the loop device after packing is an empty skeleton
+            "DIB_IMAGE_EXTRA_SIZE": "32",
+            "DIB_JOURNAL_SIZE": "4",
+            "DIB_IMAGE_CACHE": str(work / "image-cache"),
+            "DIB_LOCKFILES": str(work / "lockfiles"),
+            "DIB_PYTHON_EXEC": sys.executable,
+            "ELEMENTS_PATH": str(workspace.elements),
+            "LC_ALL": "C.UTF-8",
+            # diskimage-builder orders elements by a set
+            "PYTHONHASHSEED": "0",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "SOURCE_DATE_EPOCH": str(lock.epoch),
+            "TMP_DIR": str(work),
+            "TMPDIR": str(work),
+            "TZ": "UTC",
+        }
+        process.run(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
+                     "sh", "-c", 'umask 022; exec disk-image-create "$@"', "-",
+                     "-n", "-t", "raw", "-o", work / "unused", *elements.ROOTS[lock.root]],
+                    log=log, env=env, cwd=work)
+    finally:
+        detach_loops(work)
+        if keep:
+            with log.open("a") as out:
+                out.write(f"kept: {work}\n")
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def detach_loops(below: Path) -> None:
+    """Detach the loop devices whose file lies below a folder of ours: a killed build leaves them attached."""
+    listing = subprocess.run(["losetup", "--json", "--list"], capture_output=True, text=True, check=False).stdout
+    for device in json.loads(listing or "{}").get("loopdevices", []):
+        if (device.get("back-file") or "").startswith(f"{below}/"):
+            subprocess.run(["losetup", "--detach", device["name"]], check=False)

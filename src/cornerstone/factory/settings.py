@@ -1,0 +1,94 @@
+"""The machine's own settings that a build depends on: where the Debian archive is, the cache, the key.
+
+No archive host is written here: the default is what this machine's apt uses.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cornerstone.model.error import Code, CornerstoneError
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Base addresses of the two archives that a lock names: `main` and `security`."""
+
+    main: str
+    security: str
+
+    def base(self, archive: str) -> str:
+        """The base address of an archive by its name in a lock."""
+        return {"main": self.main, "security": self.security}[archive]
+
+
+def find_mirror(apt: Path = Path("/etc/apt")) -> Mirror:
+    """The mirror from CORNERSTONE_MIRROR (and CORNERSTONE_SECURITY_MIRROR), else from apt's own sources.
+
+    A main archive at `…/debian` implies a security archive at `…/debian-security` beside it,
+    unless a setting or apt says otherwise. Raises CornerstoneError (NETWORK) when nothing names one.
+    """
+    main = os.environ.get("CORNERSTONE_MIRROR", "")
+    security = os.environ.get("CORNERSTONE_SECURITY_MIRROR", "")
+    if not main:
+        addresses = list(_apt_addresses(apt))
+        main = next((a for a in addresses if a.rstrip("/").endswith("/debian")), "")
+        security = security or next((a for a in addresses if a.rstrip("/").endswith("/debian-security")), "")
+    if not main:
+        raise CornerstoneError("no Debian mirror is known: apt on this machine names none",
+                               "set CORNERSTONE_MIRROR to the address of a Debian archive (it ends in /debian)",
+                               Code.NETWORK)
+    main = main.rstrip("/")
+    return Mirror(main, (security or f"{main}-security").rstrip("/"))
+
+
+def _apt_addresses(apt: Path):
+    sources = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]
+    for source in sources:
+        if source.suffix not in (".list", ".sources") or not source.is_file():
+            continue
+        for line in source.read_text(errors="replace").splitlines():
+            match = re.match(r"\s*(?:deb\s+(?:\[[^]]*\]\s+)?|URIs:\s*)(\S.*)", line)
+            if match:
+                yield from (word for word in match[1].split() if "://" in word)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a build reads and writes: the checkout's root, its products, and the cache."""
+
+    root: Path
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    @property
+    def cache(self) -> Path:
+        """CORNERSTONE_CACHE, else output/cache in the checkout."""
+        return Path(os.environ.get("CORNERSTONE_CACHE") or self.output / "cache").absolute()
+
+    @property
+    def pool(self) -> Path:
+        return self.cache / "pool"
+
+    @property
+    def layers(self) -> Path:
+        return self.cache / "layers"
+
+    @property
+    def temporary(self) -> Path:
+        return self.cache / "tmp"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "versions" / "locks"
+
+    @property
+    def elements(self) -> Path:
+        return self.root / "elements"
