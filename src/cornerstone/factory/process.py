@@ -15,6 +15,8 @@ from cornerstone.model.error import Code, CornerstoneError
 GRACE_SECONDS = 30
 TAIL_LINES = 15
 
+_running: set[subprocess.Popen] = set()
+
 
 def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None,
         cwd: Path | None = None, stdin: bytes | None = None) -> None:
@@ -36,16 +38,25 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         except FileNotFoundError as error:
             raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
                                    Code.MACHINE) from error
+        _running.add(child)
         try:
             child.communicate(stdin)
         except BaseException:
             end_family(child)
             raise
+        finally:
+            _running.discard(child)
         out.write(f"= exit status {child.returncode}\n".encode())
     if child.returncode:
         raise CornerstoneError(
             f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{tail(log)}\n  whole log: {log}",
             f"run it by hand: {by_hand(words, env)}", Code.STEP)
+
+
+def end_all() -> None:
+    """End every step that still runs, from whichever thread: what a build does when it is interrupted."""
+    for child in list(_running):
+        end_family(child)
 
 
 def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:

@@ -1,0 +1,264 @@
+"""The build: profile in, one verified Foundation ISO and its report out."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import graphlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from cornerstone.factory import iso, pool, process, report
+from cornerstone.factory.fat import MIB
+from cornerstone.factory.gpt import derived_id
+from cornerstone.factory.layers import Layer, Store, changed_inputs
+from cornerstone.factory.plan import Plan, make_plan
+from cornerstone.factory.render import HYPERVISOR_ARGUMENTS, render
+from cornerstone.factory.settings import Workspace, find_mirror
+from cornerstone.factory.signing import signing_key
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.event import Event, Listener
+from cornerstone.model.manifest import (
+    CVM,
+    FIRST_BOOT,
+    HYPERVISOR,
+    NAME,
+    SIGNATURE_NAME,
+    SITE_AREA,
+    Manifest,
+    entry_of,
+)
+from cornerstone.model.profile import Profile
+
+SITE_AREA_SIZE = 256 << 10
+STAGE = "build"
+
+
+def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool = False) -> Path:
+    """Build a profile's ISO into output/<profile>/ and return its path.
+
+    Only what changed is made; when nothing did, nothing is. Raises CornerstoneError, and then leaves
+    the last good ISO as it was. keep leaves unpacked root trees below the cache for a look.
+    """
+    with build_lock(workspace):
+        plan = make_plan(workspace, profile, signing_key(workspace.cache), keep)
+        target = iso_path(workspace, profile)
+        if is_current(plan, target):
+            listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do"))
+            return target
+        store = Store(workspace.layers)
+        to_make = [layer for layer in plan.layers.values() if not store.has(layer)]
+        check_space(workspace, plan, to_make)
+        fetch_packages(workspace, plan, to_make, listener)
+        make_layers(plan, store, listener)
+        with step(listener, "iso"):
+            files = {name: store.path(layer) for name, layer in plan.layers.items()}
+            write_iso(plan, files, target, workspace.temporary, listener)
+        remember(workspace, plan, target)
+        return target
+
+
+def iso_path(workspace: Workspace, profile: Profile) -> Path:
+    """Where a profile's ISO is."""
+    return workspace.output / profile.name / f"foundation-{profile.name}.iso"
+
+
+@contextlib.contextmanager
+def build_lock(workspace: Workspace) -> Iterator[None]:
+    """Hold the cache for one build. Raises CornerstoneError (BUSY) when another build holds it."""
+    workspace.cache.mkdir(parents=True, exist_ok=True)
+    path = workspace.cache / "build.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise CornerstoneError(f"another build is running (process {lock.read().strip() or 'unknown'})",
+                                   "wait for it, or build with another CORNERSTONE_CACHE", Code.BUSY) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        # nobody else builds here now, so what a killed build left is nobody's
+        shutil.rmtree(workspace.temporary, ignore_errors=True)
+        workspace.temporary.mkdir(parents=True)
+        yield
+
+
+@contextlib.contextmanager
+def step(listener: Listener, name: str) -> Iterator[None]:
+    """Tell that a step has started, and that it is done and after how many seconds, or has failed."""
+    listener(Event(STAGE, name, "started"))
+    begun = time.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        listener(Event(STAGE, name, "failed", str(error).partition("\n")[0]))
+        raise
+    listener(Event(STAGE, name, "done", data={"seconds": round(time.monotonic() - begun, 1)}))
+
+
+def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
+    """Raise CornerstoneError (MACHINE) when the cache's disk can't hold what this build will write."""
+    needed = 1 << 30  # boot files, disk image scratch, the ISO's tail
+    for lock in plan.locks.values():
+        debs = sum(package.size for package in lock.packages)
+        needed += 2 * debs  # the layer, and its copy on the ISO
+        needed += sum(package.size for package in pool.missing(workspace.pool, lock.packages))
+        if any(layer.name == lock.root for layer in to_make):
+            needed += 6 * debs  # the tree while it is assembled
+    free = shutil.disk_usage(workspace.cache).free
+    if free < needed:
+        raise CornerstoneError(f"{workspace.cache} has {free // MIB} MiB free, this build needs about {needed // MIB} MiB",
+                               "make room, or set CORNERSTONE_CACHE to a larger disk", Code.MACHINE)
+
+
+def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], listener: Listener) -> None:
+    """Bring the pool up to what the roots that will be made need."""
+    names = {layer.name for layer in to_make}
+    wanted = {p.sha256: p for root, lock in plan.locks.items() if root in names for p in lock.packages}
+    absent = pool.missing(workspace.pool, wanted.values())
+    if not absent:
+        return
+    with step(listener, "fetch"):
+        def progress(done: int, total: int) -> None:
+            listener(Event(STAGE, "fetch", "progress", f"{done // MIB} of {total // MIB} MiB",
+                           {"percent": 100 * done // total}))
+        pool.fetch(workspace.pool, absent, find_mirror, progress)
+
+
+def make_layers(plan: Plan, store: Store, listener: Listener) -> None:
+    """Make the missing layers, two at a time: assembling a tree keeps one core busy, packing uses what is left."""
+    graph = graphlib.TopologicalSorter({name: {n.name for n in layer.needs} for name, layer in plan.layers.items()})
+    graph.prepare()
+    running: dict[Future[None], str] = {}
+    with ThreadPoolExecutor(2) as workers:
+        try:
+            while graph.is_active():
+                for name in sorted(graph.get_ready(), reverse=True):
+                    running[workers.submit(make_layer, plan.layers[name], store, listener)] = name
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    graph.done(running.pop(future))
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            process.end_all()
+            raise
+
+
+def make_layer(layer: Layer, store: Store, listener: Listener) -> None:
+    """Make one layer unless the store has it."""
+    if store.has(layer):
+        listener(Event(STAGE, layer.name, "cached"))
+        return
+    with step(listener, layer.name):
+        store.make(layer)
+
+
+def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, listener: Listener) -> None:
+    """Master the ISO beside its place, read it back, write the report, and only then put it there."""
+    boot, profile = layers["hypervisor-boot"], plan.profile
+    files = {
+        HYPERVISOR: layers["hypervisor"] / "hypervisor.squashfs",
+        CVM: layers["cvm-disk"] / "cvm.qcow2",
+        FIRST_BOOT: layers["first-boot"] / "first-boot.sh",
+        "boot/vmlinuz": boot / "vmlinuz",
+        "boot/initrd.img": boot / "initrd.img",
+        iso.BIOS_IMAGE: boot / "cd.img",
+        iso.EFI_IMAGE: layers["efi-image"] / "efi.img",
+        "EFI/BOOT/BOOTX64.EFI": boot / "shimx64.efi",
+        "EFI/BOOT/grubx64.efi": boot / "gcdx64.efi",
+        "EFI/BOOT/mmx64.efi": boot / "mmx64.efi",
+    }
+    identity = str(derived_id("iso", *(f"{name} {value}" for name, value in sorted(plan.iso_inputs.items()))))
+    scratch = work / "iso"
+    scratch.mkdir(parents=True, exist_ok=True)
+
+    def put(path: str, content: bytes) -> None:
+        at = scratch / hashlib.sha256(path.encode()).hexdigest()
+        at.write_bytes(content)
+        files[path] = at
+
+    put("boot/grub/grub.cfg", render("iso-grub.cfg", identity=identity, profile=profile,
+                                     arguments=HYPERVISOR_ARGUMENTS).encode())
+    put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
+    put(f".disk/{identity}", b"")
+    entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
+                    for path, source in sorted(files.items()))
+    manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, SITE_AREA_SIZE)
+    put(NAME, manifest.to_bytes())
+    put(SIGNATURE_NAME, plan.key.sign(manifest.to_bytes()))
+    put(SITE_AREA, b"FOUNDATION-SITE 1 empty\n".ljust(SITE_AREA_SIZE, b"\0"))
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        iso.master(beside, files, boot_hybrid=(boot / "boot_hybrid.img").read_bytes(), identity=identity,
+                   epoch=plan.epoch, progress=_throttled(listener, "iso"))
+        wrong = iso.read_back(beside, manifest)
+        if wrong:
+            raise CornerstoneError(f"the ISO read back wrong: {'; '.join(wrong)}",
+                                   "build again; if it stays, the disk or memory of this machine is bad", Code.VERIFY)
+        report.write(target.parent, plan, manifest, beside)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _throttled(listener: Listener, name: str):
+    last = [-1]
+
+    def progress(done: int, total: int) -> None:
+        percent = 100 * done // max(total, 1)
+        if percent > last[0]:
+            last[0] = percent
+            listener(Event(STAGE, name, "progress", f"{done // MIB} of {total // MIB} MiB", {"percent": percent}))
+    return progress
+
+
+def _record(plan: Plan) -> dict:
+    return {"iso": dict(plan.iso_inputs), "layers": {name: layer.all_inputs() for name, layer in plan.layers.items()}}
+
+
+def remember(workspace: Workspace, plan: Plan, target: Path) -> None:
+    """Write down what the ISO was made from, for the next build and for `why`."""
+    stat = target.stat()
+    record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns]}
+    path = target.with_name("build.json")
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(record, indent=1))
+    beside.replace(path)
+
+
+def recall(target: Path) -> dict:
+    """What the last build wrote down, or an empty record."""
+    try:
+        return json.loads(target.with_name("build.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def is_current(plan: Plan, target: Path) -> bool:
+    """Whether the ISO in its place was made from exactly this plan, and is the file that was made."""
+    record = recall(target)
+    if not target.is_file() or record.get("iso") != dict(plan.iso_inputs):
+        return False
+    stat = target.stat()
+    return record.get("file") == [stat.st_size, stat.st_mtime_ns]
+
+
+def why(workspace: Workspace, profile: Profile) -> list[tuple[str, bool, list[str]]]:
+    """For each layer and the ISO: name, whether it is there already, and which inputs changed since the last build."""
+    plan = make_plan(workspace, profile, signing_key(workspace.cache))
+    store, target = Store(workspace.layers), iso_path(workspace, profile)
+    earlier = recall(target)
+    rows = [(name, store.has(layer), changed_inputs(layer, earlier.get("layers", {}).get(name)))
+            for name, layer in plan.layers.items()]
+    before, now = earlier.get("iso", {}), dict(plan.iso_inputs)
+    changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n)) if before else ["never built"]
+    return [*rows, ("iso", is_current(plan, target), changed)]

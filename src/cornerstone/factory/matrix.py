@@ -1,0 +1,212 @@
+"""The matrix: every profile against every rule, or one pair of releases; as a table, JSON, JUnit XML or Markdown."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import shutil
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cornerstone.model.catalogue import load_catalogue
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.located import did_you_mean
+from cornerstone.model.pair import Answer, PairAnswer, answer_pair
+from cornerstone.model.profile import load_profile, profile_names
+from cornerstone.model.rules import Level, Outcome, Verdict, check_pair, check_profile
+from cornerstone.model.version import AhvVersion, AosVersion
+
+_STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.INFO: "dim", None: "green"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One profile, or one pair that was asked for (then with its answer), and what the rules say of it."""
+
+    name: str
+    aos: str
+    ahv: str
+    suite: str
+    verdicts: tuple[Verdict, ...]
+    answer: PairAnswer
+
+    @property
+    def evidence(self) -> str:
+        """What the answer rests on, with its grade; empty for an unknown pair."""
+        rows = self.answer.evidence if self.answer.answer is Answer.COMPATIBLE else ()
+        return ", ".join(f"{pairing.provenance.evidence} ({pairing.provenance.grade})" for pairing in rows)
+
+    def count(self, level: Level) -> int:
+        """How many findings of this severity."""
+        return sum(verdict.severity is level for verdict in self.verdicts)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All rows; asked: one pair was asked for instead of the profiles."""
+
+    rows: tuple[Row, ...]
+    today: datetime.date
+    strict: bool
+    asked: bool
+
+    def failed(self, row: Row) -> bool:
+        """An error, a warning under strict, or a pair that was asked for and isn't known to be compatible."""
+        return (row.count(Level.ERROR) > 0 or (self.strict and row.count(Level.WARNING) > 0)
+                or (self.asked and row.answer.answer is not Answer.COMPATIBLE))
+
+    def summary(self) -> str:
+        """One line: what was checked, and the counts."""
+        counts = {level: sum(row.count(level) for row in self.rows) for level in Level}
+        subject = "pair" if self.asked else "profiles" if len(self.rows) != 1 else "profile"
+        failed = sum(map(self.failed, self.rows))
+        return (f"{len(self.rows)} {subject} on {self.today}: errors {counts[Level.ERROR]}, "
+                f"warnings {counts[Level.WARNING]}, notes {counts[Level.INFO]}; "
+                + (f"{failed} failed" if failed else "passed"))
+
+
+def run_matrix(root: Path, *, format: str = "table", strict: bool = False, aos: str | None = None,
+               ahv: str | None = None, today: datetime.date | None = None) -> tuple[str, int]:
+    """Check all profiles below root, or the one pair aos and ahv; return the text and the exit code.
+
+    format: table, json, junit or markdown. Exit code 1 for any error, for any warning under strict, and for a pair
+    that isn't known to be compatible; else 0. today decides about ends of support; None is the machine's date.
+    CornerstoneError for a format, a release or a file that is wrong.
+    """
+    if format not in FORMATS:
+        raise CornerstoneError(f"there is no format {format!r}", did_you_mean(format, FORMATS, "formats"))
+    if (aos is None) != (ahv is None):
+        raise CornerstoneError("a pair needs both an AOS release and an AHV build",
+                               "give both, as in --aos 6.8 --ahv 20230302.100173, or neither")
+    today = today or datetime.date.today()
+    rows = (_pair_row(root, aos, ahv, today),) if aos and ahv else _profile_rows(root, today)
+    matrix = Matrix(rows, today, strict, asked=aos is not None)
+    return FORMATS[format](matrix), int(Code.FAILED) if any(map(matrix.failed, rows)) else 0
+
+
+def _profile_rows(root: Path, today: datetime.date) -> tuple[Row, ...]:
+    catalogue = load_catalogue(root)
+    rows = []
+    names = profile_names(root)
+    if not names:
+        raise CornerstoneError(f"there are no profiles in {root / 'profiles'}", "run it in the project's checkout")
+    for name in names:
+        profile = load_profile(name, root, catalogue)
+        answer = answer_pair(catalogue, AosVersion.parse(profile.aos), AhvVersion.parse(profile.ahv))
+        rows.append(Row(name, profile.aos, profile.ahv, profile.reference.suite,
+                        check_profile(profile, catalogue, today=today), answer))
+    return tuple(rows)
+
+
+def _pair_row(root: Path, aos_text: str, ahv_text: str, today: datetime.date) -> Row:
+    catalogue, aos, ahv = load_catalogue(root), AosVersion.parse(aos_text), AhvVersion.parse(ahv_text)
+    return Row(f"AOS {aos} with AHV {ahv}", str(aos), str(ahv), "", check_pair(aos, ahv, catalogue, today=today),
+               answer_pair(catalogue, aos, ahv))
+
+
+def _findings(row: Row) -> list[Verdict]:
+    """What isn't ok, worst first."""
+    levels = list(Level)
+    return sorted((verdict for verdict in row.verdicts if verdict.severity),
+                  key=lambda verdict: levels.index(verdict.severity or Level.INFO))
+
+
+def _table(matrix: Matrix) -> str:
+    """For people: colours and boxes on a terminal, plain lines when piped."""
+    terminal = sys.stdout.isatty()
+    buffer = io.StringIO()
+    console = Console(file=buffer, force_terminal=terminal, no_color=not terminal, highlight=False,
+                      width=shutil.get_terminal_size().columns if terminal else 1000)
+    if not matrix.asked:
+        table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for heading in ("profile", "AOS", "AHV", "suite", "pair", "evidence", "errors", "warnings", "notes"):
+            table.add_column(heading, justify="right" if heading in ("errors", "warnings", "notes") else "left")
+        for row in matrix.rows:
+            worst = next((level for level in (Level.ERROR, Level.WARNING) if row.count(level)), None)
+            table.add_row(Text(row.name, _STYLES[worst]), row.aos, row.ahv, row.suite, row.answer.answer.value,
+                          row.evidence, *(str(row.count(level)) for level in Level))
+        console.print(table)
+    for row in matrix.rows:
+        findings = [verdict for verdict in _findings(row) if matrix.asked or verdict.severity is not Level.INFO]
+        if matrix.asked:
+            console.print(Text(f"{row.name}: {row.answer.answer.value}", "bold"))
+            console.print(Text(f"  {row.answer.reason}"))
+        for verdict in findings:
+            console.print(Text("" if matrix.asked else f"{row.name}: ")
+                          + Text(f"{verdict.severity} ", _STYLES[verdict.severity])
+                          + Text(f"{verdict.rule.id}: {_stated(verdict)}"))
+            console.print(Text(f"    hint: {verdict.rule.hint}", "dim"))
+    console.print(Text(matrix.summary()))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _stated(verdict: Verdict) -> str:
+    return f"unknown: {verdict.message}" if verdict.outcome is Outcome.UNKNOWN else verdict.message
+
+
+def _json(matrix: Matrix) -> str:
+    rows = [{
+        "name": row.name, "aos": row.aos, "ahv": row.ahv, **({} if matrix.asked else {"suite": row.suite}),
+        "pair": {"answer": row.answer.answer, "reason": row.answer.reason, "evidence": [
+            {"aos": str(pairing.aos), "ahv": str(pairing.ahv), "grade": pairing.provenance.grade,
+             "evidence": pairing.provenance.evidence, "sources": list(pairing.provenance.sources),
+             "note": pairing.provenance.note} for pairing in row.answer.evidence]},
+        "failed": matrix.failed(row),
+        "verdicts": [{"rule": verdict.rule.id, "level": verdict.rule.level, "outcome": verdict.outcome,
+                      "severity": verdict.severity, "message": verdict.message, "hint": verdict.rule.hint}
+                     for verdict in row.verdicts],
+    } for row in matrix.rows]
+    return json.dumps({"v": 1, "today": matrix.today.isoformat(), "strict": matrix.strict,
+                       "failed": any(map(matrix.failed, matrix.rows)), "rows": rows}, indent=2) + "\n"
+
+
+def _junit(matrix: Matrix) -> str:
+    """A suite per row, a case per rule. What fails the run is a failure, an unknown is skipped, the rest is printed."""
+    suites = ET.Element("testsuites", name="cornerstone matrix")
+    for row in matrix.rows:
+        suite = ET.SubElement(suites, "testsuite", name=row.name)
+        failing = {Level.ERROR, Level.WARNING} if matrix.strict else {Level.ERROR}
+        for verdict in row.verdicts:
+            case = ET.SubElement(suite, "testcase", classname=f"matrix.{row.name}", name=verdict.rule.id)
+            if verdict.severity in failing:
+                failure = ET.SubElement(case, "failure", message=_stated(verdict), type=str(verdict.severity))
+                failure.text = f"{verdict.rule.sentence}\nhint: {verdict.rule.hint}"
+            elif verdict.outcome is Outcome.UNKNOWN:
+                ET.SubElement(case, "skipped", message=_stated(verdict))
+            elif verdict.severity:
+                ET.SubElement(case, "system-out").text = f"{verdict.severity}: {verdict.message}"
+        if matrix.asked:
+            case = ET.SubElement(suite, "testcase", classname=f"matrix.{row.name}", name="answer")
+            if row.answer.answer is not Answer.COMPATIBLE:
+                ET.SubElement(case, "failure", message=row.answer.reason, type=row.answer.answer.value)
+        for attribute, tag in (("failures", "failure"), ("skipped", "skipped"), ("tests", "testcase")):
+            suite.set(attribute, str(len(list(suite.iter(tag)))))
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _markdown(matrix: Matrix) -> str:
+    lines = ["| profile | AOS | AHV | suite | pair | evidence | errors | warnings | notes |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    lines += [f"| {row.name} | {row.aos} | {row.ahv} | {row.suite} | {row.answer.answer.value} | "
+              f"{row.evidence} | {row.count(Level.ERROR)} | {row.count(Level.WARNING)} | {row.count(Level.INFO)} |"
+              for row in matrix.rows]
+    lines += ["", "| profile | level | rule | finding | hint |", "|---|---|---|---|---|"]
+    lines += [f"| {row.name} | {verdict.severity} | `{verdict.rule.id}` | {_cell(_stated(verdict))} | "
+              f"{_cell(verdict.rule.hint)} |" for row in matrix.rows for verdict in _findings(row)]
+    return "\n".join([*lines, "", matrix.summary()]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+FORMATS: dict[str, Callable[[Matrix], str]] = {"table": _table, "json": _json, "junit": _junit, "markdown": _markdown}

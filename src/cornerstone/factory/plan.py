@@ -1,0 +1,156 @@
+"""The plan: from a profile to the graph of layers, each with everything that can change it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from cornerstone.factory import boot_files, cvm_disk, elements, first_boot, process, root
+from cornerstone.factory.fat import MIB, make_fat
+from cornerstone.factory.layers import Layer
+from cornerstone.factory.lock import Lock, check_covers, lock_path, read_lock
+from cornerstone.factory.settings import Workspace
+from cornerstone.factory.signing import SigningKey
+from cornerstone.model.profile import Profile
+
+# Debian packages whose version can show in the bytes they make.
+TOOLS = ("apt-utils", "dosfstools", "e2fsprogs", "mmdebstrap", "mtools", "qemu-utils", "squashfs-tools")
+
+EFI_IMAGE_SIZE = 8 * MIB
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All layers of one profile's ISO by name, needed ones first, and what the ISO itself depends on."""
+
+    profile: Profile
+    key: SigningKey
+    locks: Mapping[str, Lock]
+    layers: Mapping[str, Layer]
+    iso_inputs: Mapping[str, str]
+
+    @property
+    def epoch(self) -> int:
+        """SOURCE_DATE_EPOCH of the whole ISO: its youngest lock's."""
+        return max(lock.epoch for lock in self.locks.values())
+
+
+def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: bool = False) -> Plan:
+    """Read the locks and name every input. Raises CornerstoneError when a lock is missing or doesn't fit."""
+    suite = profile.reference.suite
+    logs = workspace.output / profile.name / "logs"
+    locks = {name: read_lock(workspace.locks, name, suite) for name in elements.ROOTS}
+    for name, lock in locks.items():
+        check_covers(lock, elements.packages(workspace.elements, name, suite))
+    roots = {name: _root_layer(workspace, lock, key, logs, keep) for name, lock in locks.items()}
+    boots = {name: _boot_layer(name, layer, logs) for name, layer in roots.items()}
+    layers = [*roots.values(), *boots.values(), _efi_layer(boots["hypervisor"], locks["hypervisor"], logs),
+              _cvm_disk_layer(profile, roots["cvm"], boots["cvm"], locks["cvm"], logs), _first_boot_layer(profile)]
+    iso_inputs = {
+        "code": code_digest("build", "gpt", "iso", "render", "report", "../model/manifest",
+                            "templates/iso-grub.cfg.j2"),
+        "profile": json.dumps(profile.resolved()),
+        "signing key": hashlib.sha256(key.public_pem()).hexdigest(),
+        "signing key kind": key.kind,
+        "pycdlib": metadata.version("pycdlib"),
+        **{f"layer {layer.name}": layer.key for layer in layers},
+    }
+    return Plan(profile, key, locks, {layer.name: layer for layer in layers}, iso_inputs)
+
+
+def _root_layer(workspace: Workspace, lock: Lock, key: SigningKey, logs: Path, keep: bool) -> Layer:
+    name = lock.root
+    inputs = {
+        "lock": hashlib.sha256(lock_path(workspace.locks, name, lock.suite).read_bytes()).hexdigest(),
+        "elements": elements.fingerprint(workspace.elements, name),
+        "public key": hashlib.sha256(key.public_pem()).hexdigest(),
+        "code": code_digest("root", "pool"),
+        "compression": " ".join(root.COMPRESSION),
+        "diskimage-builder": metadata.version("diskimage-builder"),
+        **tool_versions("mmdebstrap", "squashfs-tools", "apt-utils"),
+    }
+    if name == "hypervisor":
+        source = workspace.root / "src"
+        inputs["rooms model and foundation"] = elements.tree_digest(
+            [source / "cornerstone" / part for part in ("__init__.py", "model", "foundation")], source)
+
+    def make(folder: Path, _: Mapping[str, Path]) -> None:
+        public = folder / "key.pem"
+        public.write_bytes(key.public_pem())
+        root.build_root(workspace, lock, public, folder / f"{name}.squashfs", fresh(logs / f"{name}.log"), keep)
+        public.unlink()
+
+    return Layer(name, inputs, make)
+
+
+def _boot_layer(name: str, layer: Layer, logs: Path) -> Layer:
+    def make(folder: Path, needed: Mapping[str, Path]) -> None:
+        boot_files.extract(needed[name] / f"{name}.squashfs", folder, fresh(logs / f"{name}-boot.log"))
+
+    return Layer(f"{name}-boot", {"code": code_digest("boot_files")}, make, (layer,))
+
+
+def _efi_layer(boot: Layer, lock: Lock, logs: Path) -> Layer:
+    def make(folder: Path, needed: Mapping[str, Path]) -> None:
+        source = needed[boot.name]
+        make_fat(folder / "efi.img", EFI_IMAGE_SIZE, "ESP", {
+            "EFI/BOOT/BOOTX64.EFI": source / "shimx64.efi",
+            "EFI/BOOT/grubx64.efi": source / "gcdx64.efi",
+            "EFI/BOOT/mmx64.efi": source / "mmx64.efi",
+        }, epoch=lock.epoch, log=fresh(logs / "efi-image.log"))
+
+    return Layer("efi-image", {"code": code_digest("fat", "plan"), **tool_versions("dosfstools", "mtools")}, make,
+                 (boot,))
+
+
+def _cvm_disk_layer(profile: Profile, cvm: Layer, boot: Layer, lock: Lock, logs: Path) -> Layer:
+    sizes = profile.controller
+
+    def make(folder: Path, needed: Mapping[str, Path]) -> None:
+        cvm_disk.build_disk(folder / "cvm.qcow2", squashfs=needed[cvm.name] / "cvm.squashfs", boot=needed[boot.name],
+                            size=sizes.disk, slot=sizes.root_slot, epoch=lock.epoch, log=fresh(logs / "cvm-disk.log"))
+
+    return Layer("cvm-disk", {
+        "code": code_digest("cvm_disk", "fat", "gpt", "render", "templates/slot-grub.cfg.j2"),
+        "disk size": str(sizes.disk), "root slot size": str(sizes.root_slot),
+        **tool_versions("dosfstools", "mtools", "e2fsprogs", "qemu-utils"),
+    }, make, (cvm, boot))
+
+
+def _first_boot_layer(profile: Profile) -> Layer:
+    def make(folder: Path, _: Mapping[str, Path]) -> None:
+        (folder / "first-boot.sh").write_text(first_boot.script(profile))
+
+    return Layer("first-boot", {"script": hashlib.sha256(first_boot.script(profile).encode()).hexdigest()}, make)
+
+
+def code_digest(*modules: str) -> str:
+    """sha256 over modules of this package by name, or other files by their path from it."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for module in modules:
+        path = here / (module if Path(module).suffix else f"{module}.py")
+        digest.update(f"{module} ".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def tool_versions(*packages: str) -> dict[str, str]:
+    """The installed versions of some of TOOLS, as a layer's inputs."""
+    return {f"tool {package}": _all_tool_versions()[package] for package in packages}
+
+
+@cache
+def _all_tool_versions() -> dict[str, str]:
+    listing = process.read(["dpkg-query", "--show", "--showformat=${Package} ${Version}\\n", *TOOLS])
+    return dict(line.split(" ", 1) for line in listing.splitlines())
+
+
+def fresh(log: Path) -> Path:
+    """A log's path, with what an earlier build wrote into it gone."""
+    log.unlink(missing_ok=True)
+    return log

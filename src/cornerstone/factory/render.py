@@ -1,0 +1,27 @@
+"""Text files from the templates beside this module (jinja2; an undefined name is an error)."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+# Serial last: it becomes /dev/console, where the initramfs and the watcher of a machine room meet.
+CONSOLES = "console=tty0 console=ttyS0,115200"
+HYPERVISOR_ARGUMENTS = f"{CONSOLES} intel_iommu=on iommu=pt"
+CVM_ARGUMENTS = CONSOLES
+
+
+def render(template: str, **values: object) -> str:
+    """The text of templates/<template>.j2 with values."""
+    return _environment().get_template(f"{template}.j2").render(**values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(  # noqa: S701 (shell and GRUB text, not HTML)
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True)

@@ -1,0 +1,50 @@
+"""The report beside an ISO: what is in it, for people (report.md) and for tools (report.json)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from cornerstone.factory.fat import MIB
+from cornerstone.factory.plan import Plan
+from cornerstone.model.manifest import NAME, SIGNATURE_NAME, Manifest, digest
+
+
+def write(folder: Path, plan: Plan, manifest: Manifest, image: Path) -> None:
+    """Write report.md, report.json, and the manifest with its signature and key, into folder."""
+    with image.open("rb") as file:
+        size, sha256 = digest(file)
+    content = manifest.to_bytes()
+    (folder / NAME).write_bytes(content)
+    (folder / SIGNATURE_NAME).write_bytes(plan.key.sign(content))
+    (folder / "manifest.pem").write_bytes(plan.key.public_pem())
+    packages = {root: [{"name": p.name, "version": p.version} for p in lock.packages]
+                for root, lock in plan.locks.items()}
+    record = {
+        "iso": {"file": image.name.strip(".").rpartition(".")[0], "size": size, "sha256": sha256,
+                "identity": manifest.identity},
+        "profile": manifest.profile,
+        "signed_with": f"{plan.key.kind} key", "key_sha256": hashlib.sha256(plan.key.public_pem()).hexdigest(),
+        "files": [{"path": e.path, "size": e.size, "sha256": e.sha256} for e in manifest.entries],
+        "packages": packages,
+    }
+    (folder / "report.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / "report.md").write_text(_markdown(record))
+
+
+def _markdown(record: dict) -> str:
+    profile, iso = record["profile"], record["iso"]
+    lines = [
+        f"# Foundation ISO of profile {profile['name']}", "",
+        f"AOS {profile['aos']} with AHV {profile['ahv']}; {profile['payload']} payload"
+        + (": an open stack in their place, not Nutanix software." if profile["payload"] == "reference" else "."), "",
+        f"- file: {iso['file']}, {iso['size'] // MIB} MiB", f"- sha256: {iso['sha256']}",
+        f"- identity: {iso['identity']}", f"- manifest signed with the {record['signed_with']}", "",
+        "| file on the ISO | bytes | sha256 |", "|---|---:|---|",
+        *(f"| {f['path']} | {f['size']} | {f['sha256']} |" for f in record["files"]), "",
+    ]
+    for root, packages in record["packages"].items():
+        lines += [f"## Packages of the {root} root ({len(packages)})", "",
+                  *(f"- {p['name']} {p['version']}" for p in packages), ""]
+    return "\n".join(lines)
