@@ -1,0 +1,82 @@
+"""The medium that this environment was booted from: which it is, and whether it is what was signed."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Entry, Manifest, difference, digest
+
+MOUNT_POINT = Path("/medium")
+PUBLIC_KEY = Path("/usr/share/cornerstone/manifest.pem")
+# the initramfs leaves the sha256 of the root that it checked and mounted here
+CHECKED_ROOT = Path("/run/cornerstone/checked-root")
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A mounted Foundation medium: its mount point, the device below it, and its manifest as read."""
+
+    mount_point: Path
+    device: str
+    manifest: Manifest
+    public_key: Path = PUBLIC_KEY
+    checked_root: Path = CHECKED_ROOT
+
+    @classmethod
+    def attached(cls, mount_point: Path = MOUNT_POINT, mounts: Path = Path("/proc/self/mounts")) -> Medium:
+        """The medium that the initramfs mounted. Raises CornerstoneError when there is none."""
+        found = [line.split()[0] for line in mounts.read_text().splitlines() if line.split()[1] == str(mount_point)]
+        if not found:
+            raise CornerstoneError("no Foundation medium is mounted", "boot this machine from the Foundation ISO",
+                                   Code.VERIFY)
+        return cls(mount_point, found[-1], Manifest.from_bytes((mount_point / NAME).read_bytes()))
+
+    def check_signature(self) -> None:
+        """Raise CornerstoneError (VERIFY) unless the manifest is signed by the key in this root."""
+        done = subprocess.run(
+            ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", self.public_key, "-rawin",
+             "-in", self.mount_point / NAME, "-sigfile", self.mount_point / SIGNATURE_NAME],
+            capture_output=True, check=False)
+        if done.returncode:
+            raise CornerstoneError("manifest.json on the medium isn't signed by the key of this environment",
+                                   "the medium was changed after it was made: write it anew", Code.VERIFY)
+
+    def check_files(self, progress: Callable[[str, int], None]) -> str:
+        """Compare every file with the manifest; progress(name, percent of all bytes). Returns a line for the screen.
+
+        Raises CornerstoneError (VERIFY) that names the first file that differs.
+        """
+        entries = self.manifest.entries
+        total, before, begun, last = sum(e.size for e in entries), 0, time.monotonic(), -1
+        for entry in entries:
+            def count(done: int, before: int = before, name: str = entry.layer) -> None:
+                nonlocal last
+                percent = 100 * (before + done) // max(total, 1)
+                if percent >= last + 5:
+                    last = percent
+                    progress(name, percent)
+
+            problem = "" if self._checked_by_initramfs(entry) else self._compare(entry, count)
+            if problem:
+                raise CornerstoneError(problem, "the medium is damaged or was changed: write it anew", Code.VERIFY)
+            before += entry.size
+        seconds = time.monotonic() - begun
+        return f"{len(entries)} files match the manifest ({total >> 20} MiB, {seconds:.0f} s)"
+
+    def _checked_by_initramfs(self, entry: Entry) -> bool:
+        try:
+            return entry.path == HYPERVISOR and self.checked_root.read_text().strip() == entry.sha256
+        except OSError:
+            return False
+
+    def _compare(self, entry: Entry, count: Callable[[int], None]) -> str:
+        try:
+            with (self.mount_point / entry.path).open("rb") as file:
+                return difference(entry, *digest(file, entry.masked, count))
+        except OSError as error:
+            return f"layer {entry.layer} can't be read: {error.strerror}"
