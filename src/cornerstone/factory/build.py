@@ -132,6 +132,12 @@ def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], liste
         pool.fetch(workspace.pool, absent, find_mirror, progress)
 
 
+def fetch_all(workspace: Workspace, profile: Profile, listener: Listener) -> None:
+    """Bring the pool up to all that a profile's locks name, whether or not a build would need it now."""
+    plan = make_plan(workspace, profile, signing_key(workspace.cache))
+    fetch_packages(workspace, plan, list(plan.layers.values()), listener)
+
+
 def make_layers(plan: Plan, store: Store, listener: Listener) -> None:
     """Make the missing layers, two at a time: assembling a tree keeps one core busy, packing uses what is left."""
     graph = graphlib.TopologicalSorter({name: {n.name for n in layer.needs} for name, layer in plan.layers.items()})

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import datetime
 import re
+import tempfile
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
 from cornerstone.factory import elements, process
-from cornerstone.factory.settings import KEYRING, Mirror
+from cornerstone.factory.settings import KEYRING, Mirror, Workspace, find_mirror
 from cornerstone.model.error import Code, CornerstoneError
 
 ARCHITECTURE = "amd64"
@@ -158,3 +159,35 @@ def _locked(line: str, archives: dict[str, str], log: Path) -> LockedPackage:
     name, version, architecture = urllib.parse.unquote(file).removesuffix(".deb").rsplit("_", 2)
     return LockedPackage(archives[base], name, version, architecture, int(size), digest.removeprefix("SHA256:"),
                          address.removeprefix(base))
+
+
+def update_locks(workspace: Workspace, suite: str, again: bool) -> list[str]:
+    """Resolve the locks of a suite that are missing or don't fit their elements, or all of them again.
+
+    Returns a line for each root. A lock is written beside and renamed; nothing changes on an error.
+    """
+    said = []
+    for root in elements.ROOTS:
+        path = lock_path(workspace.locks, root, suite)
+        before: Lock | None = None
+        if path.is_file():
+            before = read_lock(workspace.locks, root, suite)
+            if not again and before.requests == elements.packages(workspace.elements, root, suite):
+                said.append(f"{path.name}: fits, nothing to do")
+                continue
+        workspace.cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=workspace.cache) as work:
+            new = resolve(workspace.elements, root, suite, find_mirror(), Path(work), Path(work) / "apt.log")
+        old = {p.name: p.version for p in before.packages} if before else {}
+        now = {p.name: p.version for p in new.packages}
+        if before and before.packages == new.packages and before.requests == new.requests:
+            said.append(f"{path.name}: the archive has nothing newer")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        beside.write_text(new.text())
+        beside.replace(path)
+        changed = sum(old[name] != now[name] for name in old.keys() & now.keys())
+        said.append(f"{path.name}: {len(now)} packages; {len(now.keys() - old.keys())} added, "
+                    f"{len(old.keys() - now.keys())} gone, {changed} of another version")
+    return said

@@ -1,0 +1,196 @@
+"""Cornerstone's tasks: `./invoke --list`. Thin: each one calls the library below src/."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from invoke import Collection, Exit, task
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from cornerstone.factory.settings import Workspace  # noqa: E402
+from cornerstone.model.error import Code, CornerstoneError  # noqa: E402
+
+PROFILE = "aos-6.8"
+WORKSPACE = Workspace(ROOT)
+
+
+def told(body):
+    """Make a task end with one clear message and its code, for an error, Ctrl-C and SIGTERM alike."""
+    @functools.wraps(body)
+    def wrapper(*args, **kwargs):
+        def end(*_):
+            raise KeyboardInterrupt
+        before = signal.signal(signal.SIGTERM, end)
+        try:
+            return body(*args, **kwargs)
+        except CornerstoneError as error:
+            raise Exit(f"error: {error}", int(error.code)) from error
+        except KeyboardInterrupt:
+            raise Exit("interrupted: what was running has been ended and cleaned up", int(Code.INTERRUPTED)) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return wrapper
+
+
+def ended(code: int) -> None:
+    """End the task with an exit code; 0 just returns."""
+    if code:
+        raise Exit(code=code)
+
+
+def profile_named(name: str):
+    """A profile by name or path."""
+    from cornerstone.model.profile import load_profile
+    return load_profile(name, ROOT)
+
+
+def iso_of(iso: str, profile: str) -> Path:
+    """The ISO that a task is about: a path, or what was built for a profile."""
+    from cornerstone.factory.build import iso_path
+    path = Path(iso) if iso else iso_path(WORKSPACE, profile_named(profile))
+    if not path.is_file():
+        raise CornerstoneError(f"{path} isn't there", "give the path of an ISO, or build it: "
+                               f"./invoke build --profile {profile}")
+    return path
+
+
+@task(help={"profile": "name in profiles/, or a path", "keep": "leave the unpacked root trees for a look"})
+@told
+def build(c, profile=PROFILE, keep=False):
+    """Build a profile's Foundation ISO into output/; does only what changed."""
+    from cornerstone.factory.build import build as build_iso
+    from cornerstone.factory.progress import Progress
+    from cornerstone.model.event import JsonLines
+    chosen = profile_named(profile)
+    print("\n".join(chosen.lines()), file=sys.stderr)
+    record = JsonLines(WORKSPACE.output / chosen.name / "events.jsonl")
+    with Progress() as show:
+        def listener(event):
+            record(event)
+            show(event)
+        try:
+            path = build_iso(WORKSPACE, chosen, listener, keep)
+        finally:
+            record.close()
+    print(path)
+
+
+@task(help={"profile": "name in profiles/, or a path"})
+@told
+def why(c, profile=PROFILE):
+    """For each layer: is it there already, and which input changed since the last build."""
+    from cornerstone.factory.build import why as explain
+    for name, there, changed in explain(WORKSPACE, profile_named(profile)):
+        print(f"{'hit ' if there else 'miss'}  {name:<16} {', '.join(changed) or 'nothing changed'}")
+
+
+@task(help={"iso": "path of an ISO (else the profile's own)", "profile": "whose ISO in output/",
+            "key": "public key (PEM) that must have signed it; default: the one beside the ISO"})
+@told
+def verify(c, iso="", profile=PROFILE, key=""):
+    """Check an ISO: signature, every hash, boot entries, partition tables, and the roots inside."""
+    from cornerstone.factory.verify import verify_iso
+    ended(verify_iso(iso_of(iso, profile), Path(key) if key else None))
+
+
+@task(help={"iso": "path of an ISO (else the profile's own)", "profile": "whose ISO in output/",
+            "firmware": "bios, uefi or secureboot", "media": "cd or usb", "memory": "MiB"})
+@told
+def boot(c, iso="", profile=PROFILE, firmware="uefi", media="cd", memory=4096):
+    """Boot an ISO in QEMU to the Foundation screen, or say why it doesn't get there."""
+    from cornerstone.lab.boot import boot_task
+    path = iso_of(iso, profile)
+    logs = WORKSPACE.output / "boots" / f"{path.stem}-{firmware}-{media}"
+    ended(boot_task(path, firmware=firmware, media=media, memory_mib=memory, log_dir=logs))
+
+
+@task(help={"format": "table, json, junit or markdown", "strict": "warnings fail too",
+            "aos": "an AOS release, with --ahv: ask about one pair", "ahv": "an AHV build"})
+@told
+def matrix(c, format="table", strict=False, aos="", ahv=""):
+    """Check every profile against every compatibility rule, or answer for one pair."""
+    from cornerstone.factory.matrix import run_matrix
+    text, code = run_matrix(ROOT, format=format, strict=strict, aos=aos or None, ahv=ahv or None)
+    print(text, end="" if text.endswith("\n") else "\n")
+    ended(code)
+
+
+@task(help={"suite": "a Debian suite (else the profile's)", "profile": "whose suite",
+            "update": "resolve anew where there is a lock that fits"})
+@told
+def lock(c, suite="", profile=PROFILE, update=False):
+    """Resolve the exact packages of both roots of a suite into versions/locks/."""
+    from cornerstone.factory.lock import update_locks
+    for line in update_locks(WORKSPACE, suite or profile_named(profile).reference.suite, update):
+        print(line)
+
+
+@task(help={"profile": "whose packages"})
+@told
+def fetch(c, profile=PROFILE):
+    """Fetch a profile's locked packages into the pool, so that a build needs no network."""
+    from cornerstone.factory.build import fetch_all
+    from cornerstone.factory.progress import Progress
+    with Progress() as show:
+        fetch_all(WORKSPACE, profile_named(profile), show)
+
+
+@task(help={"tier": "unit, image, boot, or all; several with commas"})
+def test(c, tier="all"):
+    """Run the tests; image and boot build the ISOs that they need."""
+    tiers = ["unit", "image", "boot"] if tier == "all" else tier.split(",")
+    folders = [str(ROOT / "tests" / name) for name in tiers]
+    missing = [folder for folder in folders if not Path(folder).is_dir()]
+    if missing:
+        raise Exit(f"error: there is no test tier {Path(missing[0]).name!r}\n  hint: unit, image, boot or all",
+                   int(Code.INPUT))
+    ended(subprocess.run([sys.executable, "-m", "pytest", *folders], cwd=ROOT, check=False).returncode)
+
+
+@task
+@told
+def lint(c):
+    """Check style, imports, elements and shell scripts."""
+    bin_dir = Path(sys.executable).parent
+    scripts = subprocess.run(["git", "grep", "--untracked", "-lE", r"^#!/bin/(ba)?sh|^#!/usr/bin/env bash"], cwd=ROOT,
+                             capture_output=True, text=True, check=True).stdout.split()
+    shell = [name for name in scripts if not name.endswith((".py", ".j2", ".md"))]
+    empty = WORKSPACE.output / "lint"
+    empty.mkdir(parents=True, exist_ok=True)
+    checks = {
+        "ruff": [bin_dir / "ruff", "check", "."],
+        "import-linter": [bin_dir / "lint-imports"],
+        "shellcheck": ["shellcheck", "--severity=warning", *shell],
+        "dib-lint": [bin_dir / "dib-lint"],
+    }
+    env = {**os.environ, "ELEMENTS_DIR": str(ROOT / "elements"), "LIB_DIR": str(empty), "PYTHONPATH": str(ROOT / "src")}
+    failed = []
+    for name, argv in checks.items():
+        done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        print(f"{'✗' if done.returncode else '✓'} {name}")
+        if done.returncode:
+            print(done.stdout + done.stderr)
+            failed.append(name)
+    if failed:
+        raise CornerstoneError(f"{', '.join(failed)} found something", "mend what is listed above", Code.FAILED)
+
+
+@task(help={"cache": "the pool of packages, the layers and the development key too"})
+def clean(c, cache=False):
+    """Remove what was built; keep the cache unless asked."""
+    for path in WORKSPACE.output.iterdir():
+        if path.name == "README.md" or (path.name == "cache" and not cache):
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+ns = Collection(build, why, verify, boot, matrix, lock, fetch, test, lint, clean)
+ns.configure({"run": {"in_stream": False}})
