@@ -87,9 +87,11 @@ def run_matrix(root: Path, *, format: str = "table", strict: bool = False, aos: 
         raise CornerstoneError("a pair needs both an AOS release and an AHV build",
                                "give both, as in --aos 6.8 --ahv 20230302.100173, or neither")
     today = today or datetime.date.today()
-    rows = (_pair_row(root, aos, ahv, today),) if aos and ahv else _profile_rows(root, today)
-    matrix = Matrix(rows, today, strict, asked=aos is not None)
-    return FORMATS[format](matrix), int(Code.FAILED) if any(map(matrix.failed, rows)) else 0
+    if aos is not None and ahv is not None:
+        matrix = Matrix((_pair_row(root, aos, ahv, today),), today, strict, asked=True)
+    else:
+        matrix = Matrix(_profile_rows(root, today), today, strict, asked=False)
+    return FORMATS[format](matrix), int(Code.FAILED) if any(map(matrix.failed, matrix.rows)) else 0
 
 
 def _profile_rows(root: Path, today: datetime.date) -> tuple[Row, ...]:

@@ -1,0 +1,10 @@
+"""Rules: each an id, a level, one function, one sentence and one hint. Standard library only: they run anywhere.
+
+registry.py is the machinery, for any kind of rule; release.py holds the rules on releases and profiles.
+"""
+
+from cornerstone.model.rules.registry import REGISTRY, Level, Outcome, Result, Rule, Verdict
+from cornerstone.model.rules.release import check_pair, check_profile, require_profile
+
+__all__ = ["REGISTRY", "Level", "Outcome", "Result", "Rule", "Verdict", "check_pair", "check_profile",
+           "require_profile"]

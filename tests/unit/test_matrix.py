@@ -1,0 +1,187 @@
+"""The matrix: what it says, in which format, and with which exit code."""
+
+import datetime
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from cornerstone.factory.matrix import FORMATS, run_matrix
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.profile import profile_names
+from cornerstone.model.rules import REGISTRY
+
+ROOT = Path(__file__).resolve().parents[2]
+TODAY = datetime.date(2026, 11, 22)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A root with the real catalogue and only the base profile."""
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "versions").symlink_to(ROOT / "versions")
+    shutil.copy(ROOT / "profiles" / "base.yaml", tmp_path / "profiles")
+    return tmp_path
+
+
+def write(project, name, aos, ahv, more=""):
+    (project / "profiles" / f"{name}.yaml").write_text(f'extends: base\naos: "{aos}"\nahv: "{ahv}"\n{more}')
+
+
+def code(root, **options):
+    return run_matrix(root, today=options.pop("today", TODAY), **options)[1]
+
+
+def test_what_is_shipped_passes_today():
+    text, exit_code = run_matrix(ROOT, today=TODAY)
+    assert exit_code == 0
+    assert text.splitlines()[-1] == "9 profiles on 2026-11-22: errors 0, warnings 5, notes 22; passed"
+    for name in profile_names(ROOT):
+        assert f"\n{name} " in text
+    assert "aos-6.8: warning aos.end-of-support: support for AOS 6.8 ended on 2025-08-31\n    hint: " in text
+
+
+def test_strict_fails_on_the_ends_of_support_and_only_then(project):
+    assert code(ROOT, strict=True) == 1
+    write(project, "current", "7.6", "11.2")
+    assert code(project, strict=True) == 0
+    assert code(project, strict=True, today=datetime.date(2028, 8, 1)) == 1
+    assert code(project, strict=False, today=datetime.date(2028, 8, 1)) == 0
+
+
+@pytest.mark.parametrize(("aos", "ahv", "more", "expected"), [
+    ("7.6", "11.2", "", 0),
+    ("6.8", "20230302.207", "", 1),                                   # across lines
+    ("7.5", "11.2", "", 1),
+    ("7.5", "11.0.1", "", 0),                                         # unknown: a warning
+    ("7.6", "11.2", "controller: {memory: 1 GiB}\n", 1),
+])
+def test_exit_code_of_profiles(project, aos, ahv, more, expected):
+    write(project, "mine", aos, ahv, more)
+    assert code(project) == expected
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_exit_code_is_the_same_in_every_format(project, form):
+    write(project, "mine", "7.6", "11.2")
+    assert code(project, format=form) == 0
+    write(project, "mine", "7.5", "11.2")
+    assert code(project, format=form) == 1
+
+
+def test_one_bad_profile_fails_the_whole(project):
+    write(project, "good", "7.6", "11.2")
+    write(project, "bad", "6.8", "20230302.207")
+    text, exit_code = run_matrix(project, today=TODAY)
+    assert exit_code == 1
+    assert "bad: error pair.same-line: AHV 20230302.207 belongs to AOS 6.7;" in text
+    assert text.rstrip().endswith("; 1 failed")
+
+
+def test_unknown_pairs_of_profiles_fail_under_strict_only(project):
+    write(project, "near", "7.5", "11.0.1")
+    text, exit_code = run_matrix(project, today=TODAY)
+    assert exit_code == 0 and "near: warning pair.known: unknown: no source pairs AOS 7.5 with AHV 11.0.1" in text
+    assert code(project, strict=True) == 1
+
+
+@pytest.mark.parametrize(("aos", "ahv", "answer", "expected"), [
+    ("6.8", "20230302.100173", "compatible", 0),
+    ("AOS 6.8", "AHV-DVD-x86_64-el8.nutanix.20230302.100173.iso", "compatible", 0),
+    ("6.8", "20230302.207", "incompatible", 1), ("6.5", "10.0", "incompatible", 1),
+    ("6.8", "20230302.102001", "unknown", 1), ("6.9", "10.0", "unknown", 1), ("7.5.1.8", "11.0.1.3", "unknown", 1),
+])
+def test_a_pair_passes_only_when_compatible(aos, ahv, answer, expected):
+    text, exit_code = run_matrix(ROOT, aos=aos, ahv=ahv, today=TODAY)
+    assert exit_code == expected
+    assert text.splitlines()[0].endswith(f": {answer}")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_unknown_pair_fails_in_every_format(form):
+    text, exit_code = run_matrix(ROOT, format=form, aos="6.8", ahv="20230302.102001", today=TODAY)
+    assert exit_code == 1 and "unknown" in text
+
+
+def test_a_pair_needs_no_profile(tmp_path):
+    (tmp_path / "versions").symlink_to(ROOT / "versions")
+    assert code(tmp_path, aos="6.8", ahv="20230302.100173") == 0
+
+
+def test_a_pair_answer_names_its_reason_and_evidence():
+    text, _ = run_matrix(ROOT, aos="6.8", ahv="20230302.100173", today=TODAY)
+    assert text.startswith("AOS 6.8 with AHV 20230302.100173: compatible\n")
+    assert "nutanix, grade A: The Nutanix Bible" in text
+
+
+@pytest.mark.parametrize("options", [
+    {"aos": "6.8"}, {"ahv": "11.2"}, {"aos": "latest", "ahv": "11.2"}, {"aos": "6.8", "ahv": "9.1"},
+    {"aos": "", "ahv": ""}, {"format": "jsn"}, {"format": "html"},
+])
+def test_bad_arguments_are_refused_with_a_hint(options):
+    with pytest.raises(CornerstoneError) as caught:
+        run_matrix(ROOT, today=TODAY, **options)
+    assert caught.value.hint
+
+
+def test_no_profiles_is_no_pass(project):
+    with pytest.raises(CornerstoneError, match="there are no profiles"):
+        run_matrix(project, today=TODAY)
+
+
+def test_a_broken_profile_stops_the_matrix(project):
+    write(project, "good", "7.6", "11.2")
+    write(project, "typo", "7.6", "11.2", "controler: {}\n")
+    with pytest.raises(CornerstoneError, match=r"profiles/typo\.yaml:4: \.controler: unknown key"):
+        run_matrix(project, today=TODAY)
+
+
+def test_json():
+    report = json.loads(run_matrix(ROOT, format="json", today=TODAY)[0])
+    assert (report["v"], report["today"], report["strict"], report["failed"]) == (1, "2026-11-22", False, False)
+    assert [row["name"] for row in report["rows"]] == profile_names(ROOT)
+    row = report["rows"][2]
+    assert (row["name"], row["aos"], row["ahv"], row["suite"]) == ("aos-6.8", "6.8", "20230302.100173", "trixie")
+    assert row["pair"]["answer"] == "compatible" and row["pair"]["evidence"][0]["grade"] == "A"
+    assert [verdict["rule"] for verdict in row["verdicts"]] == [rule.id for rule in REGISTRY.rules("pair", "profile")]
+    support = next(verdict for verdict in row["verdicts"] if verdict["rule"] == "aos.end-of-support")
+    assert (support["outcome"], support["severity"], support["level"]) == ("violated", "warning", "warning")
+
+
+@pytest.mark.parametrize(("strict", "failures"), [(False, 0), (True, 5)])
+def test_junit(strict, failures):
+    suites = ET.fromstring(run_matrix(ROOT, format="junit", strict=strict, today=TODAY)[0])
+    assert [suite.get("name") for suite in suites] == profile_names(ROOT)
+    assert sum(int(suite.get("failures")) for suite in suites) == len(list(suites.iter("failure"))) == failures
+    for suite in suites:
+        assert int(suite.get("tests")) == len(suite) == len(REGISTRY.rules("pair", "profile"))
+        assert int(suite.get("skipped")) == len(list(suite.iter("skipped")))
+
+
+def test_junit_of_a_pair_that_isnt_compatible_fails():
+    text, _ = run_matrix(ROOT, format="junit", aos="6.8", ahv="20230302.102001", today=TODAY)
+    suites = ET.fromstring(text)
+    failure = suites.find("./testsuite/testcase[@name='answer']/failure")
+    assert failure.get("type") == "unknown" and suites[0].get("failures") == "1"
+
+
+def test_markdown_is_a_table_with_as_many_cells_in_each_row():
+    text, _ = run_matrix(ROOT, format="markdown", today=TODAY)
+    for block in text.strip().split("\n\n")[:2]:
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+    assert "| aos-6.10 | 6.10 | 20230302.102001 | trixie | compatible | nutanix (A) | 0 | 1 | 3 |" in text
+
+
+def test_piped_output_is_plain():
+    assert "\x1b" not in run_matrix(ROOT, today=TODAY)[0]
+
+
+def test_a_terminal_gets_colour_and_its_own_width(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    text, _ = run_matrix(ROOT, today=TODAY)
+    assert "\x1b[" in text
