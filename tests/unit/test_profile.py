@@ -182,7 +182,7 @@ DAMAGE = ("", ":", "\n", "\t", "{", "]", "- ", '"', "&a ", "*a", "!!set ", "é",
 @pytest.mark.parametrize("seed", list(range(150)))
 def test_a_damaged_profile_loads_or_is_refused_in_one_way(seed, project, catalogue):
     """Random damage to a good file: nothing but a CornerstoneError that names the file may come out."""
-    chance = random.Random(seed)  # noqa: S311 - reproducible damage, not secrets
+    chance = random.Random(seed)
     text = list((DATA / "good" / "small.yaml").read_text() + "reference:\n  suite: trixie\n")
     for _ in range(chance.randint(1, 6)):
         at = chance.randrange(len(text))
