@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import graphlib
 import hashlib
@@ -22,6 +23,7 @@ from cornerstone.factory.plan import Plan, make_plan
 from cornerstone.factory.render import HYPERVISOR_ARGUMENTS, render
 from cornerstone.factory.settings import Workspace, find_mirror
 from cornerstone.factory.signing import signing_key
+from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.manifest import (
@@ -35,6 +37,7 @@ from cornerstone.model.manifest import (
     entry_of,
 )
 from cornerstone.model.profile import Profile
+from cornerstone.model.rules import require_profile
 
 SITE_AREA_SIZE = 256 << 10
 STAGE = "build"
@@ -52,6 +55,7 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
         if is_current(plan, target):
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do"))
             return target
+        require_profile(profile, load_catalogue(workspace.root), today=datetime.date.today())
         store = Store(workspace.layers)
         to_make = [layer for layer in plan.layers.values() if not store.has(layer)]
         check_space(workspace, plan, to_make)

@@ -16,6 +16,7 @@ GRACE_SECONDS = 30
 TAIL_LINES = 15
 
 _running: set[subprocess.Popen] = set()
+_ended: set[subprocess.Popen] = set()
 
 
 def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None,
@@ -47,6 +48,8 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         finally:
             _running.discard(child)
         out.write(f"= exit status {child.returncode}\n".encode())
+    if child in _ended:
+        raise CornerstoneError("ended, because another step failed or the build was interrupted", "", Code.STEP)
     if child.returncode:
         raise CornerstoneError(
             f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{tail(log)}\n  whole log: {log}",
@@ -56,6 +59,7 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
 def end_all() -> None:
     """End every step that still runs, from whichever thread: what a build does when it is interrupted."""
     for child in list(_running):
+        _ended.add(child)
         end_family(child)
 
 
