@@ -1,0 +1,236 @@
+"""A machine that runs: QEMU as a child, its channels, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from cornerstone.lab.interrupts import Interrupts
+from cornerstone.lab.machine import SERCON_PORT, SOCKETS, Machine, Paths
+from cornerstone.model.error import Code, CornerstoneError
+
+# QEMU connects to its sockets before it does anything slow; this is for a machine that is out of memory.
+CONNECT_SECONDS = 60.0
+QUIT_SECONDS = 10.0
+TERM_SECONDS = 5.0
+# What QEMU itself needs beside the guest's memory.
+OVERHEAD_MIB = 256
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one wait brought: bytes from a channel, or source "exit" (always the last one)."""
+
+    source: str
+    data: bytes = b""
+
+
+class RunningMachine:
+    """Context manager: QEMU runs from enter to exit, whatever the reason for leaving.
+
+    Logs stay in logs (console.log, screen.log for bios, events.log, qemu.log); all else was in a private directory
+    and goes. The machine also dies when this process is killed outright.
+    """
+
+    def __init__(self, machine: Machine, logs: Path) -> None:
+        self.machine = machine
+        self.logs = logs
+        self.status: int | None = None
+        self._stack = contextlib.ExitStack()
+        self._selector: selectors.DefaultSelector
+        self._interrupts: Interrupts
+        self._process: subprocess.Popen[bytes]
+        self._channels: dict[str, int] = {}
+        self._pidfd = -1
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> RunningMachine:
+        _check_host(self.machine)
+        with contextlib.ExitStack() as stack:
+            # First in, so last out: signals are held back until everything else is gone.
+            self._interrupts = stack.enter_context(Interrupts())
+            self.logs.mkdir(parents=True, exist_ok=True)
+            run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cornerstone-lab-")))
+            paths = Paths(run, self.logs.absolute())
+            _prepare(self.machine, paths)
+            self._selector = stack.enter_context(selectors.DefaultSelector())
+            listeners = {name: stack.enter_context(_listener(paths.socket(name))) for name in SOCKETS}
+            self._channels = {port: stack.enter_context(_pipe(paths.pipe(port))) for port in self.machine.ports}
+            # Before the end is pushed, so closed after it: the end still needs QMP.
+            sockets = stack.enter_context(contextlib.ExitStack())
+            self._start(paths)
+            stack.callback(self._end)
+            self._accept(listeners, sockets)
+            for name, channel in self._channels.items():
+                self._selector.register(channel, selectors.EVENT_READ, name)
+            self._selector.register(self._pidfd, selectors.EVENT_READ, "exit")
+            self._selector.register(self._interrupts, selectors.EVENT_READ, "signal")
+            self._tell("qmp_capabilities")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def wait(self, timeout: float) -> list[Chunk]:
+        """Sleep until a channel has something, the machine ends or timeout seconds pass (then the list is empty).
+
+        Raises CornerstoneError INTERRUPTED after a signal.
+        """
+        if self.status is not None:
+            return [Chunk("exit")]
+        chunks = []
+        ended = False
+        for key, _ in self._selector.select(max(0.0, timeout)):
+            if key.data == "signal":
+                self._interrupts.check()
+            elif key.data == "exit":
+                ended = True
+            else:
+                chunks += self._read(key.data)
+        if ended:
+            # The last words are often the reason: they come before the end is told.
+            for name in list(self._channels):
+                while more := self._read(name):
+                    chunks += more
+            self.status = self._process.wait()
+            chunks.append(Chunk("exit"))
+        return chunks
+
+    def complaints(self) -> str:
+        """What QEMU wrote to its error output, without its warnings."""
+        text = (self.logs / "qemu.log").read_text(encoding="utf-8", errors="replace")
+        return "\n".join(line for line in text.splitlines() if line.strip() and "warning:" not in line)
+
+    def _start(self, paths: Paths) -> None:
+        argv = self.machine.argv(paths)
+        if setpriv := shutil.which("setpriv"):
+            argv = [setpriv, "--pdeathsig", "KILL", "--", *argv]
+        with paths.log("qemu").open("wb") as log:
+            # Its own session: Ctrl-C must reach this process only, which then ends QEMU in order.
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                             start_new_session=True)
+        self._pidfd = os.pidfd_open(self._process.pid)
+
+    def _accept(self, listeners: dict[str, socket.socket], sockets: contextlib.ExitStack) -> None:
+        for name, listener in listeners.items():
+            with selectors.DefaultSelector() as either:
+                for source in (listener, self._pidfd, self._interrupts):
+                    either.register(source, selectors.EVENT_READ)
+                ready = [key.fileobj for key, _ in either.select(CONNECT_SECONDS)]
+            self._interrupts.check()
+            if listener not in ready:
+                why = self.complaints() or ("it ended at once" if ready else f"no word in {CONNECT_SECONDS:.0f} s")
+                raise CornerstoneError(f"QEMU didn't start: {why}", f"see {self.logs / 'qemu.log'}", Code.MACHINE)
+            channel = sockets.enter_context(listener.accept()[0])
+            channel.setblocking(False)
+            self._channels[name] = channel.fileno()
+
+    def _read(self, name: str) -> list[Chunk]:
+        if name not in self._channels:
+            return []
+        try:
+            data = os.read(self._channels[name], 65536)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            data = b""
+        if data:
+            return [Chunk(name, data)]
+        self._selector.unregister(self._channels.pop(name))
+        return []
+
+    def _tell(self, command: str) -> None:
+        # A machine that is gone hears nothing; its pidfd tells that.
+        with contextlib.suppress(KeyError, BlockingIOError, ConnectionError):
+            os.write(self._channels["qmp"], json.dumps({"execute": command}).encode() + b"\n")
+
+    def _end(self) -> None:
+        """Quit by QMP; if that isn't heard, by the pid that we started. Every log is whole when this returns."""
+        try:
+            for act, seconds in ((lambda: self._tell("quit"), QUIT_SECONDS),
+                                 (self._process.terminate, TERM_SECONDS),
+                                 (self._process.kill, None)):
+                if self.status is not None:
+                    break
+                act()
+                if self._gone(seconds):
+                    self.status = self._process.wait()
+        finally:
+            os.close(self._pidfd)
+
+    def _gone(self, seconds: float | None) -> bool:
+        with selectors.DefaultSelector() as end:
+            end.register(self._pidfd, selectors.EVENT_READ)
+            return bool(end.select(seconds))
+
+
+@contextlib.contextmanager
+def _pipe(path: Path) -> Iterator[int]:
+    for end in ("in", "out"):
+        os.mkfifo(f"{path}.{end}", 0o600)
+    reader = os.open(f"{path}.out", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Room for a kernel that says much while this computer is busy; more than allowed is refused, and no matter.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 1 << 20)
+        yield reader
+    finally:
+        os.close(reader)
+
+
+@contextlib.contextmanager
+def _listener(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise CornerstoneError(f"the socket {path} can't be made: {error}",
+                                   "set TMPDIR to a short path that is writable", Code.MACHINE) from error
+        listener.listen(1)
+        yield listener
+
+
+def _prepare(machine: Machine, paths: Paths) -> None:
+    files = machine.firmware_files()
+    if files is None:
+        paths.sercon_port.write_bytes(SERCON_PORT)
+    else:
+        shutil.copyfile(files[1], paths.firmware_vars)
+
+
+def _check_host(machine: Machine) -> None:
+    if shutil.which(machine.binary) is None:
+        raise CornerstoneError(f"{machine.binary} isn't installed", "install the Debian package qemu-system-x86",
+                               Code.MACHINE)
+    for path in (machine.image, *(disk.path for disk in machine.disks)):
+        if path is not None and not path.is_file():
+            raise CornerstoneError(f"there is no image {path}", "build it first, or name another one", Code.INPUT)
+    free = _available_mib()
+    if free is not None and free < machine.memory_mib + OVERHEAD_MIB:
+        raise CornerstoneError(
+            f"the machine needs {machine.memory_mib + OVERHEAD_MIB} MiB of memory, and {free} MiB are available",
+            "end something, or give the machine less memory", Code.MACHINE)
+
+
+def _available_mib() -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) // 1024
+    return None
