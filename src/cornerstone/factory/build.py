@@ -20,7 +20,7 @@ from cornerstone.factory.fat import MIB
 from cornerstone.factory.gpt import derived_id
 from cornerstone.factory.layers import Layer, Store, changed_inputs
 from cornerstone.factory.plan import Plan, make_plan
-from cornerstone.factory.render import HYPERVISOR_ARGUMENTS, render
+from cornerstone.factory.render import LIVE_ARGUMENTS, render
 from cornerstone.factory.settings import Workspace, find_mirror
 from cornerstone.factory.signing import signing_key
 from cornerstone.model.catalogue import load_catalogue
@@ -49,6 +49,7 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
     Only what changed is made; when nothing did, nothing is. Raises CornerstoneError, and then leaves
     the last good ISO as it was. keep leaves unpacked root trees below the cache for a look.
     """
+    check_privilege()
     with build_lock(workspace):
         plan = make_plan(workspace, profile, signing_key(workspace.cache), keep)
         target = iso_path(workspace, profile)
@@ -105,6 +106,13 @@ def step(listener: Listener, name: str) -> Iterator[None]:
         listener(Event(STAGE, name, "failed", str(error).partition("\n")[0]))
         raise
     listener(Event(STAGE, name, "done", data={"seconds": round(time.monotonic() - begun, 1)}))
+
+
+def check_privilege() -> None:
+    """Raise CornerstoneError (MACHINE) unless we are root: trees with other owners can't be made otherwise."""
+    if os.geteuid() != 0:
+        raise CornerstoneError("a build needs root: it makes root trees, with their owners and device nodes",
+                               "run it with sudo", Code.MACHINE)
 
 
 def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
@@ -195,7 +203,7 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         files[path] = at
 
     put("boot/grub/grub.cfg", render("iso-grub.cfg", identity=identity, profile=profile,
-                                     arguments=HYPERVISOR_ARGUMENTS).encode())
+                                     arguments=LIVE_ARGUMENTS).encode())
     put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
     put(f".disk/{identity}", b"")
     entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())

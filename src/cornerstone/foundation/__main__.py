@@ -42,7 +42,7 @@ def main() -> int:
         screen.refuse(error)
         tell(Event(STAGE, "verify", "failed", error.message))
         return 1
-    screen.wait("a site file: this medium carries none. Put one on it with `invoke customize`.")
+    screen.wait("a site file: this medium carries none.")
     tell(Event(STAGE, "screen", "waiting", "site", machine.summary()))
     while True:
         signal.pause()

@@ -57,7 +57,7 @@ class Medium:
             def count(done: int, before: int = before, name: str = entry.layer) -> None:
                 nonlocal last
                 percent = 100 * (before + done) // max(total, 1)
-                if percent >= last + 5:
+                if percent >= last + 10:
                     last = percent
                     progress(name, percent)
 

@@ -1,0 +1,28 @@
+"""The ISO boots every way that a machine may start it, to the Foundation screen, its content verified."""
+
+from __future__ import annotations
+
+import pytest
+
+from cornerstone.lab.boot import boot
+
+WAYS = [(firmware, media) for firmware in ("bios", "uefi", "secureboot") for media in ("cd", "usb")]
+
+
+def assert_arrived(verdict, firmware: str) -> None:
+    assert verdict.ok, f"{verdict.sentence}; see {verdict.console_log}"
+    assert verdict.secure_boot == (firmware == "secureboot")
+    told = {(event.stage, event.step, event.state): event for event in verdict.events}
+    assert ("foundation", "verify", "done") in told
+    waiting = told["foundation", "screen", "waiting"]
+    assert waiting.data["firmware"] == ("bios" if firmware == "bios" else "uefi")
+
+
+@pytest.mark.parametrize(("firmware", "media"), WAYS)
+def test_boots_to_the_screen(iso, firmware, media, logs):
+    assert_arrived(boot(iso, firmware=firmware, media=media, log_dir=logs), firmware)
+
+
+@pytest.mark.parametrize(("firmware", "media"), [("bios", "cd"), ("secureboot", "usb")])
+def test_older_suite_boots_to_the_screen(older_iso, firmware, media, logs):
+    assert_arrived(boot(older_iso, firmware=firmware, media=media, log_dir=logs), firmware)

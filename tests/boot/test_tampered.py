@@ -1,0 +1,49 @@
+"""One changed byte in a layer, and nothing runs from the medium: the refusal names the layer."""
+
+from __future__ import annotations
+
+import shutil
+
+import pycdlib
+import pytest
+
+from cornerstone.lab.boot import boot
+
+BLOCK = 2048
+
+
+def with_one_byte_changed(iso, path, copy):
+    """A copy of an ISO in which one bit in the middle of a file is another."""
+    reader = pycdlib.PyCdlib()
+    reader.open(str(iso))
+    record = reader.get_record(rr_path=f"/{path}")
+    at = record.extent_location() * BLOCK + record.get_data_length() // 2
+    reader.close()
+    shutil.copyfile(iso, copy)
+    with copy.open("r+b") as image:
+        image.seek(at)
+        byte = image.read(1)[0]
+        image.seek(at)
+        image.write(bytes([byte ^ 0x10]))
+    return copy
+
+
+@pytest.mark.parametrize("path", ["layers/hypervisor.squashfs", "layers/cvm.qcow2", "layers/first-boot.sh"])
+def test_a_changed_layer_is_refused_by_name(iso, path, tmp_path, logs):
+    tampered = with_one_byte_changed(iso, path, tmp_path / "tampered.iso")
+    try:
+        verdict = boot(tampered, firmware="bios", media="cd", log_dir=logs)
+    finally:
+        tampered.unlink()
+    assert not verdict.ok
+    assert f"layer {path.removeprefix('layers/')} does not match the manifest" in verdict.sentence
+
+
+def test_a_changed_manifest_is_refused(iso, tmp_path, logs):
+    tampered = with_one_byte_changed(iso, "manifest.json", tmp_path / "tampered.iso")
+    try:
+        verdict = boot(tampered, firmware="bios", media="cd", log_dir=logs)
+    finally:
+        tampered.unlink()
+    assert not verdict.ok
+    assert "manifest.json on the medium isn't signed" in verdict.sentence

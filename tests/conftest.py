@@ -1,0 +1,36 @@
+"""What the tiers share: the ISO of a profile, built when it isn't there or isn't current."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+
+import pytest
+
+from cornerstone.factory.build import build
+from cornerstone.factory.progress import Progress
+from cornerstone.factory.settings import Workspace
+from cornerstone.model.profile import load_profile
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@functools.cache
+def built_iso(profile: str) -> Path:
+    """Build a profile's ISO as `invoke build` does; the second call in a run only returns the path."""
+    print(f"\nbuilding {profile}", file=sys.stderr)
+    with Progress() as show:
+        return build(Workspace(ROOT), load_profile(profile, ROOT), show)
+
+
+@pytest.fixture(scope="session")
+def iso() -> Path:
+    """The ISO of the first profile, on the newer suite."""
+    return built_iso("aos-6.8")
+
+
+@pytest.fixture(scope="session")
+def older_iso() -> Path:
+    """An ISO of a profile on the older suite."""
+    return built_iso("aos-6.7")
