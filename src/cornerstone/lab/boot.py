@@ -63,12 +63,15 @@ def boot_task(image: Path, *, firmware: str, media: str, memory_mib: int = 4096,
               until: str | None = None, plain: bool | None = None) -> int:
     """What `invoke boot` calls: boot, print progress and the verdict, return the exit code (0, or one of Code).
 
-    plain: lines without colours; None takes plain when the output isn't a terminal. until: see boot, as text.
+    plain: lines without colours; None takes plain when the output isn't a terminal. until: see boot, as text; for
+    media "disk", whose guest sends no event, it is a login prompt if nothing else is said.
     events.jsonl in log_dir gets every event, ours and the guest's.
     """
     # Imported here: who only wants a verdict needs no terminal.
     from cornerstone.lab.terminal import Terminal
 
+    if media == "disk" and until is None:
+        until = "login: ?$"
     log_dir.mkdir(parents=True, exist_ok=True)
     (log_dir / "events.jsonl").unlink(missing_ok=True)
     record = JsonLines(log_dir / "events.jsonl")

@@ -163,18 +163,17 @@ class RunningMachine:
     def _end(self) -> None:
         """Quit by QMP; if that isn't heard, by the pid that we started. Every log is whole when this returns."""
         try:
-            for act, seconds in ((lambda: self._tell("quit"), QUIT_SECONDS),
-                                 (self._process.terminate, TERM_SECONDS),
-                                 (self._process.kill, None)):
-                if self.status is not None:
-                    break
-                act()
-                if self._gone(seconds):
-                    self.status = self._process.wait()
+            if self.status is None:
+                self._tell("quit")
+            for insist, seconds in ((self._process.terminate, QUIT_SECONDS), (self._process.kill, TERM_SECONDS)):
+                if self.status is None and not self._gone(seconds):
+                    insist()
+            if self.status is None:
+                self.status = self._process.wait()
         finally:
             os.close(self._pidfd)
 
-    def _gone(self, seconds: float | None) -> bool:
+    def _gone(self, seconds: float) -> bool:
         with selectors.DefaultSelector() as end:
             end.register(self._pidfd, selectors.EVENT_READ)
             return bool(end.select(seconds))

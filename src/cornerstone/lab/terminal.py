@@ -45,7 +45,7 @@ class Terminal:
         text = event.message
         if event.stage == "boot" and "seconds" in event.data:
             text = f"{event.data['seconds']:6.1f} s"
-        elif event.state not in ("progress", "started"):
+        elif event.stage != "boot" and event.state != "progress":
             text = f"{event.state} {text}".strip()
         self._print(f"{name:<24} {text}", _COLOURS.get(event.state, ""))
 
