@@ -53,7 +53,7 @@ _CRITICAL = (r"(?i:foundation|cornerstone|genesis|first.?boot|ceph|openvswitch|o
 # The order counts: of two rules that fit one line, the first is the reason.
 CATALOGUE: tuple[Rule, ...] = (
     _rule("refused", _LEAD + r"REFUSED: (.+)", "the machine refused: {0}",
-          "the medium isn't what its manifest says: run invoke verify on it, then build it again"),
+          "it stopped on purpose: run invoke verify on the medium; if that passes, the lines before say more"),
 
     # Firmware
     _rule("secureboot-access-denied", r"BdsDxe: failed to (?:load|start) Boot\w+ \"(?!EFI Internal Shell)(.*?)\".*"
