@@ -126,8 +126,8 @@ def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
             needed += 6 * debs  # the tree while it is assembled
     free = shutil.disk_usage(workspace.cache).free
     if free < needed:
-        raise CornerstoneError(f"{workspace.cache} has {free // MIB} MiB free, this build needs about {needed // MIB} MiB",
-                               "make room, or set CORNERSTONE_CACHE to a larger disk", Code.MACHINE)
+        raise CornerstoneError(f"{workspace.cache} has {free // MIB} MiB free, this build needs about "
+                               f"{needed // MIB} MiB", "make room, or set CORNERSTONE_CACHE to a larger disk", Code.MACHINE)
 
 
 def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], listener: Listener) -> None:
@@ -278,5 +278,6 @@ def why(workspace: Workspace, profile: Profile) -> list[tuple[str, bool, list[st
     rows = [(name, store.has(layer), changed_inputs(layer, earlier.get("layers", {}).get(name)))
             for name, layer in plan.layers.items()]
     before, now = earlier.get("iso", {}), dict(plan.iso_inputs)
-    changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n)) if before else ["never built"]
+    changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+    changed = changed if before else ["never built"]
     return [*rows, ("iso", is_current(plan, target), changed)]

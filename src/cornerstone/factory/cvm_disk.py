@@ -23,7 +23,7 @@ from cornerstone.factory.gpt import (
     write_gpt,
 )
 from cornerstone.factory.render import CVM_ARGUMENTS, render
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.error import CornerstoneError
 
 ESP_SIZE = 256 * MIB
 
@@ -48,8 +48,8 @@ def build_disk(target: Path, *, squashfs: Path, boot: Path, size: int, slot: int
     """Write the CVM's disk to target (qcow2). size, slot: bytes; boot: a folder of boot files of the CVM's root."""
     bios, esp, root_a, root_b, state = partitions = layout("cvm", size, slot)
     if squashfs.stat().st_size > slot:
-        raise CornerstoneError(f"the CVM's root has {squashfs.stat().st_size // MIB} MiB and doesn't fit a root slot of "
-                               f"{slot // MIB} MiB", "raise .controller.root_slot in the profile")
+        raise CornerstoneError(f"the CVM's root has {squashfs.stat().st_size // MIB} MiB and doesn't fit a root slot "
+                               f"of {slot // MIB} MiB", "raise .controller.root_slot in the profile")
     raw, fat = (target.with_name(f"{target.name}.{part}") for part in ("raw", "esp"))
     try:
         _make_esp(fat, boot, root_a, root_b, state, epoch, log)

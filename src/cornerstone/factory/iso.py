@@ -109,8 +109,8 @@ def _fixed_clock(epoch: int) -> Iterator[None]:
     """
     modules = (pycdlib.dates, pycdlib.headervd, pycdlib.pycdlib, pycdlib.udf, pycdlib.utils)
     if any(module.time is not time for module in modules) or pycdlib.udf.random is not random:
-        raise CornerstoneError("this pycdlib release reads the clock in another way, so its ISOs wouldn't be reproducible",
-                               "use the release in requirements.lock", Code.MACHINE)
+        raise CornerstoneError("this pycdlib release reads the clock in another way, so its ISOs wouldn't be "
+                               "reproducible", "use the release in requirements.lock", Code.MACHINE)
     clock = SimpleNamespace(**{name: getattr(time, name) for name in dir(time) if not name.startswith("_")})
     clock.time, clock.localtime = (lambda: float(epoch)), time.gmtime
     try:

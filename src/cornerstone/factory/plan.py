@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from cornerstone.factory import boot_files, cvm_disk, elements, first_boot, process, root
+from cornerstone.factory import boot_files, cvm_disk, elements, first_boot, root
 from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.layers import Layer
 from cornerstone.factory.lock import Lock, check_covers, lock_path, read_lock
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import SigningKey
+from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import Profile
 
 # Debian packages whose version can show in the bytes they make.
@@ -146,8 +148,14 @@ def tool_versions(*packages: str) -> dict[str, str]:
 
 @cache
 def _all_tool_versions() -> dict[str, str]:
-    listing = process.read(["dpkg-query", "--show", "--showformat=${Package} ${Version}\\n", *TOOLS])
-    return dict(line.split(" ", 1) for line in listing.splitlines())
+    asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status} ${Version}\\n", *TOOLS]
+    listing = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    found = {package: version for package, status, version in (line.split(" ", 2) for line in listing.splitlines())
+             if status == "installed"}
+    if missing := sorted(set(TOOLS) - found.keys()):
+        raise CornerstoneError(f"this machine lacks {', '.join(missing)}",
+                               "run ./invoke, which installs what is missing", Code.MACHINE)
+    return found
 
 
 def fresh(log: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -87,10 +88,8 @@ def by_hand(words: Sequence[str], env: Mapping[str, str] | None) -> str:
 def end_family(child: subprocess.Popen) -> None:
     """End the session that child leads: ask, wait for its own cleaning up, then insist."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, sign)
-        except ProcessLookupError:
-            pass
         try:
             child.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:

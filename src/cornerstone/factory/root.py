@@ -22,7 +22,7 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
 
     Everything happens in a private mount and process namespace below the workspace's temporary
     folder: when the build ends, however it ends, its mounts and processes are gone with it.
-    keep leaves the unpacked tree in place, and says where in the log.
+    keep leaves a copy of the unpacked tree in the cache's folder kept/, of a failed build too.
     """
     workspace.temporary.mkdir(parents=True, exist_ok=True)
     work = workspace.temporary / f"root-{lock.root}-{os.getpid()}"
@@ -54,17 +54,18 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
             "TMPDIR": str(work),
             "TZ": "UTC",
         }
+        if keep:
+            kept = workspace.cache / "kept" / f"{lock.suite}-{lock.root}"
+            # diskimage-builder's own hook for a failed step; it opens a shell unless told what to run
+            env |= {"CORNERSTONE_KEEP": str(kept), "break": "after-error", "break_outside_target": "1",
+                    "break_cmd": str(workspace.elements / "reproducible/bin/keep-tree")}
         process.run(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
                      "sh", "-c", 'umask 022; exec disk-image-create "$@"', "-",
                      "-n", "-t", "raw", "-o", work / "unused", *elements.ROOTS[lock.root]],
                     log=log, env=env, cwd=work)
     finally:
         detach_loops(work)
-        if keep:
-            with log.open("a") as out:
-                out.write(f"kept: {work}\n")
-        else:
-            shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def detach_loops(below: Path) -> None:
