@@ -126,8 +126,9 @@ def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
             needed += 6 * debs  # the tree while it is assembled
     free = shutil.disk_usage(workspace.cache).free
     if free < needed:
-        raise CornerstoneError(f"{workspace.cache} has {free // MIB} MiB free, this build needs about "
-                               f"{needed // MIB} MiB", "make room, or set CORNERSTONE_CACHE to a larger disk", Code.MACHINE)
+        raise CornerstoneError(
+            f"{workspace.cache} has {free // MIB} MiB free, this build needs about {needed // MIB} MiB",
+            "make room, or set CORNERSTONE_CACHE to a larger disk", Code.MACHINE)
 
 
 def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], listener: Listener) -> None:
