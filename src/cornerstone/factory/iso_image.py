@@ -1,0 +1,215 @@
+"""An ISO opened for reading: its trees of names with the place of each file, and bytes by place or by path.
+
+A reader of its own, because a check has to see what is on the ISO: pycdlib takes a file's size from another tree, and
+joins records of one name. Sources: ECMA-119 (ISO 9660), Joliet 1, IEEE P1281 and P1282 (SUSP, Rock Ridge).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.manifest import NAME, Manifest
+
+BLOCK = 2048
+SYSTEM_AREA = 16 * BLOCK
+BOOT_RECORD, PRIMARY, SUPPLEMENTARY, TERMINATOR = 0, 1, 2, 255
+JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
+FOLDER, CONTINUED = 0x02, 0x80
+DEEPEST = 32
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A place on the ISO, in bytes."""
+
+    start: int
+    size: int
+
+
+@dataclass
+class Tree:
+    """One tree of names: files and folders by path, without a leading slash; the topmost folder is "".
+
+    label: of its volume; named: whether it has Rock Ridge names; twice: paths that occur again; strange: what is
+    neither file nor folder; beside: places of Rock Ridge entries outside their folder.
+    """
+
+    label: str
+    named: bool = False
+    files: dict[str, Extent] = field(default_factory=dict)
+    folders: dict[str, Extent] = field(default_factory=dict)
+    twice: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+    beside: list[Extent] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A directory record: plain name, place, flags, and the bytes that Rock Ridge uses."""
+
+    name: bytes
+    extent: Extent
+    flags: int
+    system: bytes
+
+
+class Image:
+    """An ISO file. Raises CornerstoneError (VERIFY) when it can't be read as one; close it after use.
+
+    size: of the file; volume_size: what the file system says; structure: the places of the file system's own blocks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb")
+        self.size = self._file.seek(0, 2)
+        self._descriptors: list[bytes] = []
+        try:
+            self._read_descriptors()
+            primary = [d for d in self._descriptors if d[0] == PRIMARY]
+            joliet = [d for d in self._descriptors if d[0] == SUPPLEMENTARY]
+            if len(primary) != 1 or len(joliet) > 1 or any(d[88:91] not in JOLIET_ESCAPES for d in joliet):
+                raise ValueError("it has other volume descriptors than one for ISO 9660 and one for Joliet")
+            self.volume_size = _both("I", primary[0], 80) * BLOCK
+            self.rock_ridge = self._tree(primary[0], wide=False)
+            self.joliet = self._tree(joliet[0], wide=True) if joliet else None
+            self.structure = tuple(self._structure())
+        except (ValueError, LookupError, struct.error) as error:
+            self._file.close()
+            raise CornerstoneError(f"{path.name} can't be read as an ISO: {error}",
+                                   "give a Foundation ISO; if it is one, it is damaged: build or download it again",
+                                   Code.VERIFY) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def at(self, start: int, size: int) -> bytes:
+        """Bytes by their place; fewer than asked for at the end of the file."""
+        self._file.seek(start)
+        return self._file.read(size)
+
+    def content(self, path: str) -> bytes:
+        """A whole file by its path, as Rock Ridge names it. Raises CornerstoneError (VERIFY) when it isn't there."""
+        extent = self.rock_ridge.files.get(path)
+        if extent is None:
+            raise CornerstoneError(f"{path} isn't on the ISO", "build or download the ISO again", Code.VERIFY)
+        return self.at(extent.start, extent.size)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The ISO's manifest. Raises CornerstoneError (VERIFY) when it is missing or malformed."""
+        return Manifest.from_bytes(self.content(NAME))
+
+    def _structure(self) -> Iterator[Extent]:
+        yield Extent(SYSTEM_AREA, len(self._descriptors) * BLOCK)
+        for volume in self._descriptors:
+            if volume[0] in (PRIMARY, SUPPLEMENTARY):
+                size = _both("I", volume, 132)
+                for form, at in (("<I", 140), ("<I", 144), (">I", 148), (">I", 152)):
+                    if table := struct.unpack_from(form, volume, at)[0]:
+                        yield Extent(table * BLOCK, size)
+        for tree in (self.rock_ridge, self.joliet):
+            if tree is not None:
+                yield from tree.folders.values()
+                yield from tree.beside
+
+    def _read_descriptors(self) -> None:
+        while not self._descriptors or self._descriptors[-1][0] != TERMINATOR:
+            descriptor = self.at(SYSTEM_AREA + len(self._descriptors) * BLOCK, BLOCK)
+            if len(descriptor) < BLOCK or descriptor[1:6] != b"CD001":
+                raise ValueError("it has no volume descriptors")
+            self._descriptors.append(descriptor)
+
+    def _tree(self, volume: bytes, *, wide: bool) -> Tree:
+        encoding, padding = ("utf-16-be", " \0") if wide else ("ascii", " ")
+        tree = Tree(volume[40:72].decode(encoding, "replace").rstrip(padding))
+        self._walk(tree, _record(volume, 156).extent, "", 0, wide)
+        return tree
+
+    def _walk(self, tree: Tree, folder: Extent, path: str, depth: int, wide: bool) -> None:
+        if depth > DEEPEST or folder in tree.folders.values():
+            raise ValueError(f"its folder {path!r} lies in itself")
+        tree.folders[path] = folder
+        unfinished: _Record | None = None
+        for record in self._records(folder):
+            entries = {} if wide else self._system_use(tree, record)
+            if record.name in (b"\0", b"\1"):
+                tree.named |= "SP" in entries
+                continue
+            name = record.name.decode("utf-16-be" if wide else "utf-8", "backslashreplace").removesuffix(";1")
+            name = entries.get("NM", b"").decode("utf-8", "backslashreplace") or name
+            own = f"{path}/{name}".lstrip("/")
+            extent = record.extent
+            if unfinished is not None:
+                if unfinished.name != record.name or extent.start != unfinished.extent.start + unfinished.extent.size:
+                    raise ValueError(f"the parts of {own} don't follow one another")
+                extent = Extent(unfinished.extent.start, unfinished.extent.size + extent.size)
+            # a file over 4 GiB has several records; all but the last say that they go on
+            unfinished = _Record(record.name, extent, record.flags, b"") if record.flags & CONTINUED else None
+            if unfinished is not None:
+                continue
+            if own in tree.files or own in tree.folders:
+                tree.twice.append(own)
+            if record.flags & FOLDER:
+                self._walk(tree, extent, own, depth + 1, wide)
+            elif entries.keys() & {"SL", "CL", "PN"}:
+                tree.strange.append(own)
+            else:
+                tree.files[own] = extent
+        if unfinished is not None:
+            raise ValueError(f"the last part of a file in {path!r} is missing")
+
+    def _records(self, folder: Extent) -> Iterator[_Record]:
+        content = self.at(folder.start, folder.size)
+        if not folder.size or folder.size % BLOCK or len(content) != folder.size:
+            raise ValueError("a folder lies outside of it")
+        at = 0
+        while at < len(content):
+            length = content[at]
+            if not length:  # no record crosses blocks; the rest of this one is empty
+                at = (at // BLOCK + 1) * BLOCK
+                continue
+            yield _record(content, at)
+            at += length
+
+    def _system_use(self, tree: Tree, record: _Record) -> dict[str, bytes]:
+        """The Rock Ridge entries of a record by their signature; NM as the whole name."""
+        found: dict[str, bytes] = {}
+        waiting, rounds = [record.system], 0
+        while waiting:
+            area, rounds = waiting.pop(0), rounds + 1
+            if rounds > DEEPEST:
+                raise ValueError("its Rock Ridge entries go in a circle")
+            while len(area) >= 4 and area[2] >= 4:
+                signature, data, area = area[:2].decode("ascii", "replace"), area[4:area[2]], area[area[2]:]
+                if signature == "CE":
+                    block, offset, length = (_both("I", data, at) for at in (0, 8, 16))
+                    tree.beside.append(Extent(block * BLOCK + offset, length))
+                    waiting.append(self.at(block * BLOCK + offset, length))
+                found[signature] = found.get(signature, b"") + data[1:] if signature == "NM" else data
+        return found
+
+
+def _record(content: bytes, at: int) -> _Record:
+    length, name_length = content[at], content[at + 32]
+    record = content[at:at + length]
+    if length < 34 or len(record) < length or 33 + name_length > length:
+        raise ValueError("a directory record is damaged")
+    extent = Extent(_both("I", record, 2) * BLOCK, _both("I", record, 10))
+    system = 33 + name_length + (name_length + 1) % 2
+    return _Record(record[33:33 + name_length], extent, record[25], record[system:])
+
+
+def _both(form: str, content: bytes, at: int) -> int:
+    """A number that stands there twice, in both byte orders; readers use either, so both must say the same."""
+    size = struct.calcsize(form)
+    little, big = (struct.unpack_from(order + form, content, at + shift)[0] for order, shift in (("<", 0), (">", size)))
+    if little != big:
+        raise ValueError(f"a number in its file system says {little} in one byte order and {big} in the other")
+    return int(little)

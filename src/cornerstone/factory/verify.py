@@ -1,0 +1,138 @@
+"""`invoke verify`: the checks of an ISO, as a table, and then the tests of the roots inside (tests/image)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+# the import registers its checks
+from cornerstone.factory import boot_checks as boot_checks
+from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
+from cornerstone.model.error import Code, CornerstoneError
+
+ROOT = Path(__file__).resolve().parents[3]
+TESTS = Path("tests/image")
+KEY_NAME = "manifest.pem"
+WIDTH = max(map(len, CHECKS))
+
+# tests/image takes the ISO and the key from these
+ISO_SETTING, KEY_SETTING = "CORNERSTONE_ISO", "CORNERSTONE_KEY"
+
+
+def verify_iso(iso: Path, key: Path | None = None) -> int:
+    """Check an ISO and the roots inside, telling it on standard output; returns the exit code, 0 or Code.VERIFY.
+
+    key: PEM of the public key that must have signed it; None takes manifest.pem beside the ISO, never a key from the
+    ISO itself. Raises CornerstoneError when there is no usable key, a tool is missing, or without root's rights.
+    """
+    key = find_key(iso, key)
+    print(f"{iso}\nkey  {key}")
+    begun = time.monotonic()
+    findings = list(told(Subject(iso, read_key(key)), print_now))
+    failed = [finding for finding in findings if finding.wrong]
+    print_now(summary(findings, time.monotonic() - begun))
+    if failed:
+        print_now("the roots inside were not looked at")
+        return Code.VERIFY
+    return check_roots(iso, key)
+
+
+def find_key(iso: Path, key: Path | None) -> Path:
+    """The public key to check with. Raises CornerstoneError when none was given and none lies beside the ISO."""
+    if key is not None:
+        if not key.is_file():
+            raise CornerstoneError(f"there is no key {key}", "give the PEM file of the ed25519 public key")
+        return key
+    beside = iso.absolute().with_name(KEY_NAME)
+    if not beside.is_file():
+        raise CornerstoneError(f"there is no {KEY_NAME} beside {iso}, so nothing says whose signature to trust",
+                               "name the public key that the ISO's maker gave you, with --key FILE; a key from the ISO "
+                               "itself would prove nothing")
+    return beside
+
+
+def read_key(path: Path) -> bytes:
+    """A public key's PEM. Raises CornerstoneError when the file holds no ed25519 public key."""
+    content = path.read_bytes()
+    try:
+        key = serialization.load_pem_public_key(content)
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise CornerstoneError(f"{path} isn't the PEM of an ed25519 public key",
+                               f"give the {KEY_NAME} that the build wrote beside the ISO")
+    return content
+
+
+def told(subject: Subject, say: Callable[[str], None]) -> Iterator[Finding]:
+    """Run the checks and say each one's line as it ends."""
+    try:
+        for finding in run_checks(subject):
+            for line in lines(finding):
+                say(line)
+            yield finding
+    finally:
+        subject.close()
+
+
+def lines(finding: Finding) -> list[str]:
+    """A finding for people: one line when all is well, else what is wrong and how to mend it."""
+    name = finding.check.id.ljust(WIDTH)
+    if finding.kept_by:
+        return [f"–  {name}  not looked at: {finding.kept_by} failed"]
+    if not finding.wrong:
+        return [f"✓  {name}  {finding.check.sentence}"]
+    indent = " " * (WIDTH + 5)
+    return [f"✗  {name}  {finding.wrong[0]}", *(indent + more for more in finding.wrong[1:]),
+            f"{indent}hint: {finding.check.hint}"]
+
+
+def summary(findings: list[Finding], seconds: float) -> str:
+    """One line with the counts."""
+    passed, failed = (sum(map(test, findings)) for test in (lambda f: f.passed, lambda f: bool(f.wrong)))
+    kept = len(findings) - passed - failed
+    return (f"{passed} of {len(findings)} checks passed" + f", {failed} failed" * bool(failed)
+            + f", {kept} not looked at" * bool(kept) + f" ({seconds:.0f} s)")
+
+
+def print_now(line: str) -> None:
+    """Print at once, so that what tests print later comes later."""
+    print(line, flush=True)
+
+
+def check_roots(iso: Path, key: Path, tests: Path = TESTS) -> int:
+    """Run the tests of the roots on an ISO in a process of their own; 0 or Code.VERIFY.
+
+    Raises CornerstoneError (MACHINE) without root's rights, or when the tests couldn't run at all.
+    """
+    if os.geteuid() != 0:
+        raise CornerstoneError("looking into the roots needs root: unpacking keeps their owners, and chroot is root's",
+                               "run it with sudo; the checks of the ISO itself, above, have passed", Code.MACHINE)
+    if not (ROOT / tests).is_dir():
+        raise CornerstoneError(f"{tests} isn't there, so the roots can't be tested", "run it from a whole checkout",
+                               Code.MACHINE)
+    env = {**os.environ, ISO_SETTING: str(iso.absolute()), KEY_SETTING: str(key.absolute())}
+    # the checks of the ISO itself have just been made
+    argv = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", str(tests),
+            f"--ignore={tests / 'test_iso.py'}"]
+    child = subprocess.Popen(argv, cwd=ROOT, env=env)
+    try:
+        code = child.wait()
+    except BaseException:
+        # pytest ends its tests and takes away what they unpacked
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        raise
+    if code not in (0, 1):
+        raise CornerstoneError(f"the tests of the roots couldn't be run: pytest ended with {code}",
+                               f"run it by hand: {ISO_SETTING}={iso.absolute()} .venv/bin/python -m pytest {tests}",
+                               Code.MACHINE)
+    return Code.VERIFY if code else 0

@@ -1,0 +1,235 @@
+"""The roots inside an ISO, unpacked for testinfra: of the ISO that CORNERSTONE_ISO names, else of profiles built here.
+
+Needs root: unpacking keeps the files' owners, and chroot is root's. What is unpacked lies below the cache and goes when
+the last test that wants it has ended.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from cornerstone.factory.build import build
+from cornerstone.factory.iso_image import Extent, Image
+from cornerstone.factory.layers import Store
+from cornerstone.factory.lock import Lock, read_lock
+from cornerstone.factory.plan import make_plan
+from cornerstone.factory.settings import Workspace
+from cornerstone.factory.signing import signing_key
+from cornerstone.factory.verify import ISO_SETTING, KEY_SETTING, find_key
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.event import Event
+from cornerstone.model.manifest import CVM, HYPERVISOR, Manifest
+from cornerstone.model.profile import load_profile
+
+WORKSPACE = Workspace(Path(__file__).resolve().parents[2])
+# one on each Debian suite
+PROFILES = ("aos-6.8", "aos-6.7")
+SECTOR = 512
+
+
+@dataclass(frozen=True)
+class Product:
+    """An ISO with the public key that signed it, and a folder to unpack into.
+
+    layers: the folders of the layers that it was made from, by name, when it was built here; else None.
+    """
+
+    iso: Path
+    key: Path
+    scratch: Path
+    layers: dict[str, Path] | None = None
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        with self.image() as image:
+            return image.manifest
+
+    @property
+    def suite(self) -> str:
+        """The Debian suite of both roots."""
+        return self.manifest.profile["reference"]["suite"]
+
+    def image(self) -> contextlib.closing[Image]:
+        """The ISO opened, for a with statement."""
+        return contextlib.closing(Image(self.iso))
+
+    def content(self, path: str) -> bytes:
+        """A file of the ISO."""
+        with self.image() as image:
+            return image.content(path)
+
+    def place(self, path: str) -> Extent:
+        """Where a file is on the ISO."""
+        with self.image() as image:
+            return image.rock_ridge.files[path]
+
+
+@dataclass(frozen=True)
+class Root:
+    """An unpacked root: its name, its folder, testinfra's view of it (chroot), and the lock that it was made from."""
+
+    name: str
+    path: Path
+    host: Host
+    lock: Lock
+    product: Product
+
+    def read(self, path: str) -> str:
+        return (self.path / path).read_text()
+
+    def run(self, command: str) -> str:
+        """The output of a shell command in the root; it must succeed."""
+        return self.host.check_output(command)
+
+    def files(self, *below: str) -> Iterator[Path]:
+        """All regular files, of the whole root or below some folders; never through a link."""
+        for start in [self.path / folder for folder in below] or [self.path]:
+            for folder, _, names in os.walk(start):
+                for name in names:
+                    if stat.S_ISREG((path := Path(folder, name)).lstat().st_mode):
+                        yield path
+
+    def short(self, path: Path) -> str:
+        """A path as the root itself has it, without the leading slash."""
+        return str(path.relative_to(self.path))
+
+    @cached_property
+    def kernel(self) -> str:
+        """The release of its one kernel."""
+        (folder,) = (self.path / "usr/lib/modules").iterdir()
+        return folder.name
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The CVM's disk, raw and sparse, with the partition table as sfdisk reads it."""
+
+    path: Path
+    table: dict
+    qcow2: str
+
+    def partition(self, name: str) -> Extent:
+        (found,) = (p for p in self.table["partitions"] if p["name"] == name)
+        return Extent(found["start"] * SECTOR, found["size"] * SECTOR)
+
+    def read(self, start: int, size: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test runs for each product; the session's fixtures make them one after another."""
+    if "product" in metafunc.fixturenames:
+        named = os.environ.get(ISO_SETTING)
+        metafunc.parametrize("product", [named] if named else PROFILES, indirect=True, scope="session",
+                             ids=[Path(named).stem] if named else PROFILES)
+
+
+@pytest.fixture(scope="session")
+def product(request: pytest.FixtureRequest, scratch: Path) -> Product:
+    named = os.environ.get(ISO_SETTING)
+    if named:
+        iso = Path(named)
+        setting = os.environ.get(KEY_SETTING)
+        return Product(iso, find_key(iso, Path(setting) if setting else None), scratch)
+    return build_profile(request.param, request.config, scratch)
+
+
+def build_profile(name: str, config: pytest.Config, scratch: Path) -> Product:
+    """Build a profile's ISO; what is built already costs a second. Its steps go to the terminal."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def say(event: Event) -> None:
+        if event.state != "progress":
+            seconds = f" {event.data['seconds']} s" if event.data and "seconds" in event.data else ""
+            with capture.global_and_fixture_disabled():
+                print(f"\n{name}: {event.step} {event.state}{seconds} {event.message}".rstrip(), end="", flush=True)
+    try:
+        profile = load_profile(name, WORKSPACE.root)
+        iso = build(WORKSPACE, profile, say)
+        plan, store = make_plan(WORKSPACE, profile, signing_key(WORKSPACE.cache)), Store(WORKSPACE.layers)
+        layers = {layer.name: store.path(layer) for layer in plan.layers.values()}
+        return Product(iso, find_key(iso, None), scratch, layers)
+    except CornerstoneError as error:
+        pytest.fail(f"profile {name} can't be built: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder for what is unpacked, below the cache; it is removed at the end, and so is what a killed run left."""
+    if os.geteuid() != 0:
+        pytest.fail("unpacking roots needs root: run the image tests with sudo", pytrace=False)
+    WORKSPACE.cache.mkdir(parents=True, exist_ok=True)
+    for left in WORKSPACE.cache.glob("tmp-verify-*"):
+        if not Path("/proc", left.name.rpartition("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = WORKSPACE.cache / f"tmp-verify-{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def hypervisor(product: Product) -> Iterator[Root]:
+    """The hypervisor's root, from its squashfs in its place on the ISO."""
+    yield from unpacked("hypervisor", product, product.iso, product.place(HYPERVISOR).start)
+
+
+@pytest.fixture(scope="session")
+def cvm(product: Product, cvm_disk: Disk) -> Iterator[Root]:
+    """The CVM's root, from slot A of its disk."""
+    yield from unpacked("cvm", product, cvm_disk.path, cvm_disk.partition("root-a").start)
+
+
+def unpacked(name: str, product: Product, file: Path, offset: int) -> Iterator[Root]:
+    target = product.scratch / name
+    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-offset", str(offset), "-dest", target, file],
+                   check=True, stdout=subprocess.DEVNULL)
+    # programs in the chroot want it; the squashfs itself carries no devices
+    (target / "dev/null").unlink(missing_ok=True)
+    os.mknod(target / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    lock = read_lock(WORKSPACE.locks, name, product.suite)
+    try:
+        yield Root(name, target, testinfra.get_host(str(target), connection="chroot"), lock, product)
+    finally:
+        shutil.rmtree(target)
+
+
+@pytest.fixture(params=["hypervisor", "cvm"], scope="session")
+def root(request: pytest.FixtureRequest, product: Product) -> Root:
+    """Each of the two roots, for what holds in both."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def cvm_disk(product: Product) -> Iterator[Disk]:
+    place = product.place(CVM)
+    on_iso = {"driver": "raw", "offset": place.start, "size": place.size, "read-only": True,
+              "file": {"driver": "file", "filename": str(product.iso.absolute())}}
+    qcow2 = "json:" + json.dumps({"driver": "qcow2", "file": on_iso})
+    raw = product.scratch / "cvm.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", qcow2, raw], check=True)
+    table = json.loads(subprocess.run(["sfdisk", "--json", raw], check=True, capture_output=True).stdout)
+    try:
+        yield Disk(raw, table["partitiontable"], qcow2)
+    finally:
+        raw.unlink()
+
+
+@pytest.fixture(scope="session")
+def public_key(product: Product) -> bytes:
+    return product.key.read_bytes()

@@ -1,0 +1,46 @@
+"""The CVM's root: Ceph and the iSCSI target. What holds in both roots is in test_roots."""
+
+import pytest
+
+REQUIRED = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common", "python3-rados", "python3-rbd", "targetcli-fb",
+            "python3-rtslib-fb", "lvm2", "smartmontools", "linux-image-amd64", "openssh-server", "shim-signed",
+            "grub-efi-amd64-signed")
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_package(cvm, name):
+    package = cvm.host.package(name)
+    assert package.is_installed
+    assert package.version == next(p.version for p in cvm.lock.packages if p.name == name)
+
+
+@pytest.mark.parametrize("name", ["qemu-system-x86", "libvirt-daemon-system", "openvswitch-switch"])
+def test_it_runs_no_machines(cvm, name):
+    assert not cvm.host.package(name).is_installed
+
+
+def test_the_iscsi_target_starts(cvm):
+    assert cvm.host.file("/etc/systemd/system/multi-user.target.wants/rtslib-fb-targetctl.service").is_symlink
+
+
+def test_no_rooms(cvm):
+    assert not (cvm.path / "usr/lib/cornerstone").exists()
+
+
+@pytest.mark.parametrize("program", ["ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rbd", "ceph-volume"])
+def test_ceph_is_whole(cvm, program):
+    """Every library that it needs is there."""
+    at = cvm.run(f"command -v {program}")
+    assert "not found" not in cvm.run(f"ldd {at} 2>&1 || true")
+
+
+def test_ceph_has_no_cluster_yet(cvm):
+    assert [cvm.short(path) for path in cvm.files("etc/ceph", "var/lib/ceph") if path.name != "rbdmap"] == []
+
+
+@pytest.mark.parametrize("module", ["rbd", "target_core_mod", "iscsi_target_mod", "dm_mod", "nvme", "mpt3sas",
+                                    "megaraid_sas", "ahci", "virtio_scsi"])
+def test_module(cvm, module):
+    folder = cvm.path / "usr/lib/modules" / cvm.kernel
+    known = ((folder / "modules.dep").read_text() + (folder / "modules.builtin").read_text()).replace("-", "_")
+    assert f"/{module}.ko" in known

@@ -1,0 +1,86 @@
+"""The hypervisor's root: what runs virtual machines, and the live environment. What holds in both is in test_roots."""
+
+import pytest
+
+from cornerstone.factory import iso
+from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+
+REQUIRED = ("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils", "ovmf", "openvswitch-switch",
+            "open-iscsi", "multipath-tools", "ipmitool", "nvme-cli", "gdisk", "squashfs-tools", "linux-image-amd64",
+            "openssh-server", "shim-signed", "grub-efi-amd64-signed", "intel-microcode", "amd64-microcode")
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_package(hypervisor, name):
+    package = hypervisor.host.package(name)
+    assert package.is_installed
+    assert package.version == next(p.version for p in hypervisor.lock.packages if p.name == name)
+
+
+@pytest.mark.parametrize("unit", ["libvirtd.service", "openvswitch-switch.service", "first-boot.service"])
+def test_service(hypervisor, unit):
+    assert hypervisor.host.file(f"/etc/systemd/system/multi-user.target.wants/{unit}").is_symlink
+
+
+def test_socket_of_the_iscsi_initiator(hypervisor):
+    assert hypervisor.host.file("/etc/systemd/system/sockets.target.wants/iscsid.socket").is_symlink
+
+
+def test_the_live_environment_is_a_target_and_is_not_on_by_default(hypervisor):
+    assert hypervisor.host.file("/usr/lib/systemd/system/foundation.target").is_file
+    assert "ConditionKernelCommandLine=cornerstone.medium" in hypervisor.read(
+        "usr/lib/systemd/system/foundation.service")
+    wants = (hypervisor.path / "etc/systemd/system").rglob("foundation.*")
+    assert list(wants) == []
+
+
+def test_only_the_rooms_that_run_here(hypervisor):
+    rooms = hypervisor.path / "usr/lib/cornerstone/cornerstone"
+    assert {path.name for path in rooms.iterdir()} - {"__pycache__"} == {"__init__.py", "model", "foundation"}
+    assert [path.name for path in (hypervisor.path / "usr/lib/cornerstone").iterdir()] == ["cornerstone"]
+
+
+def test_foundation_starts_with_the_root_s_own_python(hypervisor):
+    """Every module that it imports is in the root: no package of PyPI is."""
+    said = hypervisor.run("env PYTHONPATH=/usr/lib/cornerstone PYTHONDONTWRITEBYTECODE=1 python3 -c "
+                          "'import cornerstone.foundation.__main__ as main; print(main.__file__)'")
+    assert said == "/usr/lib/cornerstone/cornerstone/foundation/__main__.py"
+
+
+def test_byte_code_is_made_and_valid_by_content(hypervisor):
+    """The root is read-only: what isn't compiled now never is."""
+    rooms = hypervisor.path / "usr/lib/cornerstone"
+    sources = {path.with_suffix("").relative_to(rooms) for path in rooms.rglob("*.py")}
+    compiled = list(rooms.rglob("*.pyc"))
+    assert {path.parent.parent.relative_to(rooms) / path.name.split(".")[0] for path in compiled} == sources
+    # flags after the magic number: 1 is an unchecked hash instead of a time
+    assert {path.read_bytes()[4:8] for path in compiled} == {b"\x01\0\0\0"}
+
+
+def test_passthrough(hypervisor):
+    modules = (hypervisor.path / "usr/lib/modules" / hypervisor.kernel / "modules.dep").read_text()
+    assert "/vfio-pci.ko" in modules
+    assert "vfio-pci" in hypervisor.read("etc/modules-load.d/passthrough.conf").split()
+    assert "intel_iommu=on iommu=pt" in hypervisor.product.content("boot/grub/grub.cfg").decode()
+
+
+@pytest.mark.parametrize(("path", "source"), [
+    (KERNEL, "boot/vmlinuz"), (INITRAMFS, "boot/initrd.img"), (SHIM, "usr/share/cornerstone/boot/shimx64.efi"),
+    (GRUB, "usr/share/cornerstone/boot/gcdx64.efi"), (MOK_MANAGER, "usr/share/cornerstone/boot/mmx64.efi")])
+def test_what_the_iso_boots_is_this_root_s(hypervisor, path, source):
+    assert hypervisor.product.content(path) == (hypervisor.path / source).read_bytes()
+
+
+def test_bios_boots_this_root_s_grub(hypervisor):
+    """The MBR and the CD's boot image, but for the places that mastering writes into them."""
+    boot = hypervisor.path / "usr/share/cornerstone/boot"
+    with hypervisor.product.image() as image:
+        assert image.at(0, 0x1B0) == (boot / "boot_hybrid.img").read_bytes()[:0x1B0]
+    assert unmasked(hypervisor.product.content(iso.BIOS_IMAGE)) == unmasked((boot / "cd.img").read_bytes())
+
+
+def unmasked(content: bytes) -> bytes:
+    changed = bytearray(content)
+    for offset, length in iso.BIOS_IMAGE_MASK:
+        changed[offset:offset + length] = bytes(length)
+    return bytes(changed)

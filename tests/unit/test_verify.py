@@ -1,0 +1,506 @@
+"""`invoke verify` on a small ISO, made by the real mastering: it passes, and tampering of each kind is refused."""
+
+import datetime
+import hashlib
+import os
+import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pycdlib
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from cornerstone.factory import iso, verify
+from cornerstone.factory.authenticode import signatures
+from cornerstone.factory.fat import MIB, make_fat
+from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
+from cornerstone.factory.iso_image import Image
+from cornerstone.factory.render import render
+from cornerstone.factory.signing import SigningKey
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.manifest import (
+    CVM,
+    FIRST_BOOT,
+    HYPERVISOR,
+    NAME,
+    SIGNATURE_NAME,
+    SITE_AREA,
+    Manifest,
+    entry_of,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+EPOCH = 1795333787
+IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
+PROFILE = {"name": "tiny", "payload": "reference"}
+SITE_AREA_SIZE = 4096
+KEY = SigningKey(Ed25519PrivateKey.generate(), "development")
+BOOT_HYBRID = b"\xeb\x63".ljust(384, b"\x90") + b"GRUB ".ljust(128, b"\x90")
+FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
+         ".disk/info", "boot/grub/grub.cfg")
+
+
+def pe(body: bytes, signer: str | None) -> bytes:
+    """A PE32+ file of headers and a body, with an Authenticode-shaped signature by a certificate of that name."""
+    header = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
+    optional = struct.pack("<H", 0x20B).ljust(108, b"\0") + struct.pack("<I", 16)
+    start = len(header) + 24 + len(optional) + 16 * 8 + len(body)
+    assert start % 8 == 0
+
+    def assembled(size: int) -> bytes:
+        directory = bytearray(16 * 8)
+        struct.pack_into("<II", directory, 4 * 8, start if size else 0, size)
+        return header + b"PE\0\0".ljust(24, b"\0") + optional + directory + body
+
+    if signer is None:
+        return assembled(0)
+    plain = assembled(0)
+    checksum, entry = 0x40 + 24 + 64, 0x40 + 24 + 112 + 4 * 8
+    digest = hashlib.sha256(plain[:checksum] + plain[checksum + 4:entry] + plain[entry + 8:]).digest()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, signer)])
+    day = datetime.datetime.fromtimestamp(EPOCH, datetime.UTC)
+    certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+                   .serial_number(1).not_valid_before(day).not_valid_after(day + datetime.timedelta(days=1))
+                   .sign(key, hashes.SHA256()))
+    blob = (pkcs7.PKCS7SignatureBuilder().set_data(digest).add_signer(certificate, key, hashes.SHA256())
+            .sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary]))
+    table = struct.pack("<IHH", 8 + len(blob), 0x200, 2) + blob
+    table += bytes(-len(table) % 8)
+    return assembled(len(table)) + table
+
+
+class Workshop:
+    """Makes small ISOs in a folder; what a test wants otherwise it changes in `content` before `master`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.content = {
+            SHIM: pe(b"shim" * 400, "Microsoft Windows UEFI Driver Publisher"),
+            GRUB: pe(b"grub" * 500, "Debian Secure Boot Signer - grub2"),
+            MOK_MANAGER: pe(b"moks" * 300, "Debian Secure Boot Signer - shim"),
+            KERNEL: pe(b"kern" * 600, "Debian Secure Boot Signer - linux"),
+            iso.BIOS_IMAGE: bytes(64).ljust(2548, b"\xaa") + struct.pack("<Q", 2) + b"\x55" * 1001,
+            INITRAMFS: b"initramfs" * 99, HYPERVISOR: b"hsqs" * 999, CVM: b"QFI\xfb" * 777,
+            FIRST_BOOT: b"#!/bin/bash\n",
+            ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
+            "boot/grub/grub.cfg": render("iso-grub.cfg", identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
+                                         arguments="quiet").encode(),
+        }
+        self.extra: dict[str, bytes] = {}
+        self.named_extra: dict[str, bytes] = {}
+        self.boot_hybrid = BOOT_HYBRID
+        self.fat = {path: self.content[path] for path in (SHIM, GRUB, MOK_MANAGER)}
+        self.site_area = SITE_AREA_SIZE
+
+    def put(self, path: str, content: bytes) -> Path:
+        at = self.folder / path.replace("/", "+")
+        at.write_bytes(content)
+        return at
+
+    def master(self) -> Path:
+        """The ISO, with manifest.pem beside it."""
+        files = {path: self.put(path, content) for path, content in {**self.content, **self.named_extra}.items()}
+        if iso.EFI_IMAGE not in files:
+            sources = {path: self.put(f"fat+{path}", content) for path, content in self.fat.items()}
+            files[iso.EFI_IMAGE] = self.folder / "efi.img"
+            make_fat(files[iso.EFI_IMAGE], MIB, "ESP", sources, epoch=EPOCH, log=self.folder / "log")
+        entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
+                        for path, source in sorted(files.items()))
+        manifest = Manifest(IDENTITY, PROFILE, "development", EPOCH, entries, SITE_AREA_SIZE).to_bytes()
+        unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: bytes(self.site_area), **self.extra}
+        files |= {path: self.put(path, content) for path, content in unnamed.items() if content is not None}
+        target = self.folder / "tiny.iso"
+        iso.master(target, files, boot_hybrid=self.boot_hybrid, identity=IDENTITY, epoch=EPOCH,
+                   progress=lambda done, total: None)
+        target.with_name(verify.KEY_NAME).write_bytes(KEY.public_pem())
+        return target
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> bytes:
+    return Workshop(tmp_path_factory.mktemp("workshop")).master().read_bytes()
+
+
+@pytest.fixture
+def medium(good, tmp_path) -> Path:
+    """A whole ISO of one's own, with its key beside it."""
+    path = tmp_path / "tiny.iso"
+    path.write_bytes(good)
+    (tmp_path / verify.KEY_NAME).write_bytes(KEY.public_pem())
+    return path
+
+
+@pytest.fixture
+def workshop(tmp_path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+def wrong(path: Path, key: bytes | None = None) -> dict[str, list[str]]:
+    """What the checks find wrong, by their ids."""
+    subject = Subject(path, key or KEY.public_pem())
+    try:
+        return {f.check.id: list(f.wrong) for f in run_checks(subject) if f.wrong}
+    finally:
+        subject.close()
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0x55]))
+
+
+def place(path: Path, name: str):
+    image = Image(path)
+    image.close()
+    return image.rock_ridge.files[name]
+
+
+def refused(path: Path, capsys, key: Path | None = None) -> list[str]:
+    """The lines with ✗ that `verify` prints while it ends with Code.VERIFY."""
+    assert verify.verify_iso(path, key) == Code.VERIFY == 6
+    printed = capsys.readouterr().out
+    assert "the roots inside were not looked at" in printed
+    return [line for line in printed.splitlines() if line.startswith("✗")]
+
+
+def test_a_good_iso_passes_every_check(medium):
+    subject = Subject(medium, KEY.public_pem())
+    said: list[str] = []
+    findings = list(verify.told(subject, said.append))
+    assert [f.check.id for f in findings] == list(CHECKS)
+    assert all(f.passed for f in findings), said
+    assert all(line.startswith("✓") for line in said)
+    assert verify.summary(findings, 1).startswith(f"{len(CHECKS)} of {len(CHECKS)} checks passed (")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_byte_changed_in_a_file_is_refused_by_its_name(medium, capsys, name):
+    extent = place(medium, name)
+    flip(medium, extent.start + extent.size // 3)
+    layer = name.removeprefix("layers/")
+    assert refused(medium, capsys) == [f"✗  {'layers'.ljust(verify.WIDTH)}  layer {layer} does not match the manifest"]
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_first_and_last_byte_of_a_layer_count(medium, at):
+    extent = place(medium, HYPERVISOR)
+    flip(medium, extent.start + at % extent.size)
+    assert wrong(medium) == {"layers": ["layer hypervisor.squashfs does not match the manifest"]}
+
+
+def test_a_changed_manifest_is_refused(medium, capsys):
+    content = medium.read_bytes()
+    medium.write_bytes(content.replace(b'"epoch": 1795', b'"epoch": 1796'))
+    assert medium.read_bytes() != content
+    assert refused(medium, capsys) == [f"✗  {'signature'.ljust(verify.WIDTH)}  manifest.json isn't signed by this key"]
+
+
+def test_a_malformed_manifest_is_refused(medium):
+    flip(medium, place(medium, NAME).start)
+    assert list(wrong(medium)) == ["manifest"]
+    assert "manifest.json: not a Foundation manifest" in wrong(medium)["manifest"][0]
+
+
+def test_a_changed_signature_is_refused(medium):
+    flip(medium, place(medium, SIGNATURE_NAME).start + 3)
+    assert wrong(medium) == {"signature": ["manifest.json isn't signed by this key"]}
+
+
+@pytest.mark.parametrize("signature", [b"", b"short", bytes(65)])
+def test_a_signature_of_another_length_is_refused(workshop, signature):
+    workshop.extra[SIGNATURE_NAME] = signature
+    assert wrong(workshop.master()) == {"signature": ["manifest.json isn't signed by this key"]}
+
+
+@pytest.mark.parametrize(("missing", "check"), [(SIGNATURE_NAME, "signature"), (NAME, "manifest")])
+def test_without_signature_or_manifest_it_is_refused(workshop, capsys, missing, check):
+    workshop.extra[missing] = None
+    assert refused(workshop.master(), capsys) == [f"✗  {check.ljust(verify.WIDTH)}  {missing} isn't on the ISO"]
+
+
+def test_another_key_is_refused(medium, capsys, tmp_path):
+    other = tmp_path / "other.pem"
+    other.write_bytes(SigningKey(Ed25519PrivateKey.generate(), "release").public_pem())
+    assert refused(medium, capsys, other) == [
+        f"✗  {'signature'.ljust(verify.WIDTH)}  manifest.json isn't signed by this key"]
+
+
+def test_an_iso_alone_wants_a_key(medium):
+    medium.with_name(verify.KEY_NAME).unlink()
+    with pytest.raises(CornerstoneError, match="nothing says whose signature to trust") as caught:
+        verify.verify_iso(medium)
+    assert "--key" in caught.value.hint
+    assert caught.value.code is Code.INPUT
+
+
+def test_a_key_that_is_no_key_is_named(medium, tmp_path):
+    with pytest.raises(CornerstoneError, match="there is no key"):
+        verify.verify_iso(medium, tmp_path / "none.pem")
+    (tmp_path / "bad.pem").write_text("no key\n")
+    (tmp_path / "rsa.pem").write_bytes(rsa.generate_private_key(65537, 2048).public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    for name in ("bad.pem", "rsa.pem"):
+        with pytest.raises(CornerstoneError, match="isn't the PEM of an ed25519 public key") as caught:
+            verify.verify_iso(medium, tmp_path / name)
+        assert caught.value.code is Code.INPUT
+
+
+def test_a_truncated_iso_is_refused(medium, capsys):
+    size = medium.stat().st_size
+    with medium.open("r+b") as file:
+        file.truncate(size - 700_000)
+    assert refused(medium, capsys) == [
+        f"✗  {'iso-whole'.ljust(verify.WIDTH)}  tiny.iso is cut short: {size - 700_000} of {size} bytes are there"]
+
+
+def test_an_iso_without_its_last_sector_is_refused(medium):
+    size = medium.stat().st_size
+    with medium.open("r+b") as file:
+        file.truncate(size - 512)
+    assert wrong(medium) == {"iso-whole": [f"tiny.iso is cut short: {size - 512} of {size} bytes are there"]}
+
+
+def test_bytes_after_the_end_are_refused(medium):
+    with medium.open("ab") as file:
+        file.write(b"more")
+    assert wrong(medium) == {"iso-whole": ["tiny.iso has 4 bytes after its end: something was added to it"]}
+
+
+@pytest.mark.parametrize("content", [b"", b"no ISO\n", bytes(1 << 20), random.Random(1).randbytes(1 << 20)])
+def test_what_is_no_iso_is_refused(tmp_path, capsys, content):
+    path = tmp_path / "garbage.iso"
+    path.write_bytes(content)
+    (tmp_path / verify.KEY_NAME).write_bytes(KEY.public_pem())
+    lines = refused(path, capsys)
+    assert len(lines) == 1
+    assert "garbage.iso can't be read as an ISO" in lines[0]
+
+
+def test_a_file_that_nobody_signed_is_refused(workshop):
+    workshop.extra["boot/grub/custom.cfg"] = b"set superusers=\n"
+    assert wrong(workshop.master()) == {
+        "names": ["boot/grub/custom.cfg is on the ISO, but the manifest doesn't name it"]}
+
+
+def test_a_file_that_is_missing_is_named(workshop):
+    path = workshop.master()
+    manifest = Image(path).content(NAME).replace(b"layers/cvm.qcow2", b"layers/cvm.QCOW2")
+    workshop.extra |= {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest)}
+    assert wrong(workshop.master()) == {"manifest": ["the manifest doesn't name layers/cvm.qcow2"]}
+    manifest = manifest.replace(b"]}\n", b',{"path": "layers/cvm.qcow2", "size": 1, "sha256": ""}]}\n', 1) \
+        if manifest.endswith(b"}\n]}\n") else b""
+    workshop.extra |= {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest)}
+    assert wrong(workshop.master())["names"] == ["layer cvm.QCOW2 isn't on the ISO"]
+
+
+def test_a_site_area_of_another_size_is_refused(workshop):
+    workshop.site_area = 2048
+    assert wrong(workshop.master()) == {"names": ["site.area has 2048 bytes, the manifest reserves 4096"]}
+
+
+def test_a_site_area_may_have_any_content(medium):
+    flip(medium, place(medium, SITE_AREA).start + 100)
+    assert wrong(medium) == {}
+
+
+def test_a_label_of_another_name_is_refused(medium):
+    flip(medium, 16 * 2048 + 40)
+    assert wrong(medium) == {"label": ["the ISO 9660 volume label is '\\x13OUNDATION', not FOUNDATION"]}
+
+
+def test_something_between_the_files_is_found(medium):
+    extent = place(medium, FIRST_BOOT)
+    at = extent.start + extent.size + 10
+    flip(medium, at)
+    words = f"byte {at} of the ISO, between the files, isn't zero: something is hidden there"
+    assert wrong(medium) == {"gaps": [words]}
+    flip(medium, at)
+    flip(medium, 20_000)
+    assert "before the file system" in wrong(medium)["gaps"][0]
+    flip(medium, 20_000)
+    flip(medium, medium.stat().st_size - 18_000)
+    assert "after the file system" in wrong(medium)["gaps"][0]
+
+
+def test_joliet_must_show_the_same_files(medium):
+    subject = Image(medium)
+    folder = subject.joliet.folders["layers"]
+    name = "first-boot.sh".encode("utf-16-be")
+    # the record: length, …, extent (both byte orders) 2 bytes in, name 33 bytes in
+    record = folder.start + subject.at(folder.start, folder.size).index(name) - 33
+    subject.close()
+    flip(medium, record + 10)
+    assert "in one byte order and" in wrong(medium)["iso-readable"][0]
+    flip(medium, record + 17)
+    assert wrong(medium) == {
+        "trees": ["layers/first-boot.sh: a reader of Joliet names (Windows) gets another file than Linux does"]}
+
+
+def test_boot_entries_are_checked(medium, good):
+    catalog = place(medium, iso.BOOT_CATALOG).start
+    for at, words in ((catalog + 40, "BIOS entry points at block"), (catalog + 104, "UEFI entry points at block"),
+                      (catalog + 32, "isn't marked as bootable"), (catalog + 38, "GRUB wants 4"),
+                      (catalog + 65, "entries for platforms"), (catalog + 4, "validation entry is damaged"),
+                      (17 * 2048 + 8, "no El Torito boot record")):
+        medium.write_bytes(good)
+        flip(medium, at)
+        assert words in wrong(medium)["el-torito"][0]
+
+
+def test_pointers_are_checked(medium, good):
+    image = place(medium, iso.BIOS_IMAGE).start
+    for at, words in ((image + 8, "where the image is"), (image + 12, "where the image is"), (image + 30, "where the"),
+                      (image + 20, "checksum"), (image + 2548, "GRUB's pointer in boot/bios.img"),
+                      (0x1B0, "GRUB's pointer in the MBR")):
+        medium.write_bytes(good)
+        flip(medium, at)
+        found = wrong(medium)
+        assert found.keys() - {"boot-again"} == {"boot-pointers"}
+        assert any(words in line for line in found["boot-pointers"])
+
+
+def test_the_mbr_is_checked(medium, good, workshop):
+    for at, words in ((510, "no signature"), (450, "doesn't protect the GPT"), (462, "active, empty entry")):
+        medium.write_bytes(good)
+        flip(medium, at)
+        assert words in wrong(medium)["mbr"][0]
+    workshop.boot_hybrid = bytes(512)
+    assert "no boot code" in wrong(workshop.master())["mbr"][0]
+
+
+def test_the_gpt_is_checked(medium, good):
+    size = len(good)
+    # disk id and last usable sector in the header, a place in the table; the same in the backup
+    for at in (512 + 56, 512 + 48, 1024 + 128 + 32, size - 512 + 60, size - 512 + 56, size - 33 * 512 + 128 + 40):
+        medium.write_bytes(good)
+        flip(medium, at)
+        assert "sgdisk finds problems in the GPT" in wrong(medium)["gpt"][0]
+
+
+def test_the_esp_must_hold_the_same_programs(workshop):
+    workshop.fat[GRUB] = pe(b"evil" * 400, "Debian Secure Boot Signer")
+    workshop.fat["EFI/BOOT/extra.efi"] = b"x"
+    assert wrong(workshop.master()) == {"efi-files": [
+        "EFI/BOOT/extra.efi is in boot/efi.img", "EFI/BOOT/grubx64.efi in boot/efi.img is another than the ISO's own"]}
+
+
+def test_an_esp_that_is_no_fat_is_refused(workshop):
+    workshop.content[iso.EFI_IMAGE] = bytes(MIB)
+    assert "the FAT file system can't be read" in wrong(workshop.master())["efi-files"][0]
+
+
+@pytest.mark.parametrize(("path", "content", "words"), [
+    (KERNEL, pe(b"kern" * 600, None), "isn't signed, so a machine with Secure Boot on wouldn't start it"),
+    (KERNEL, b"bzImage", "can't be started by UEFI: it isn't a PE file"),
+    (KERNEL, pe(b"kern" * 600, "Somebody"), "isn't signed by Debian but by CN=Somebody"),
+    (KERNEL, pe(b"kern" * 600, "Debian").replace(b"kern", b"evil", 1), "was changed after it was signed"),
+    (KERNEL, pe(b"kern" * 600, "Debian")[:-60], "its table of signatures is damaged"),
+    (KERNEL, b"MZ", "it is cut short"),
+])
+def test_signatures_of_efi_programs(workshop, path, content, words):
+    workshop.content[path] = content
+    found = wrong(workshop.master())
+    assert list(found) == ["secure-boot"]
+    assert found["secure-boot"][0].endswith(words)
+
+
+def test_names_and_payload_are_said(workshop):
+    workshop.content[".disk/info"] = b"Nutanix AOS\n"
+    workshop.content["boot/grub/grub.cfg"] = b"linux /boot/vmlinuz\n"
+    found = wrong(workshop.master())["identity"]
+    assert len([line for line in found if ".disk/info" in line]) == 3
+    assert any("could mount another medium" in line for line in found)
+    assert any("names Nutanix" in line for line in found)
+
+
+def test_damage_anywhere_is_no_traceback(medium, good):
+    """The file system's own blocks, one byte at a time: every answer is a finding, never an exception."""
+    chance = random.Random(2)
+    marked = [at for at in range(46 * 2048) if good[at]]
+    for at in chance.sample(marked, 40):
+        medium.write_bytes(good)
+        flip(medium, at)
+        for lines in wrong(medium).values():
+            assert all("\n" not in line and "Traceback" not in line for line in lines)
+
+
+def test_signatures_wants_a_pe_file():
+    assert signatures(pe(b"12345678", None)) == []
+    assert [s.over_these_bytes for s in signatures(pe(b"12345678", "x"))] == [True]
+    with pytest.raises(ValueError, match="PE32"):
+        signatures(b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + b"PE\0\0" + bytes(300))
+
+
+def test_the_page_lists_every_check():
+    page = (ROOT / "docs" / "verify.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page if line.startswith("| `")]
+    assert [(row[0].strip("`"), row[1]) for row in rows] == [(c.id, c.sentence) for c in CHECKS.values()]
+    assert all(c.sentence.endswith(".") and c.hint for c in CHECKS.values())
+
+
+def run_roots(tmp_path: Path, body: str) -> int:
+    tests = tmp_path / "roots"
+    tests.mkdir()
+    (tests / "test_root.py").write_text(f"import os\n\ndef test_root():\n    {body}\n")
+    return verify.check_roots(tmp_path / "some.iso", tmp_path / "some.pem", tests)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="unpacking roots needs root")
+def test_the_verdict_on_the_roots_is_the_exit_code(tmp_path):
+    settings = (f"assert os.environ['CORNERSTONE_ISO'] == {str(tmp_path / 'some.iso')!r}\n"
+                f"    assert os.environ['CORNERSTONE_KEY'] == {str(tmp_path / 'some.pem')!r}")
+    assert run_roots(tmp_path, settings) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="unpacking roots needs root")
+def test_a_bad_root_fails_the_verification(tmp_path):
+    assert run_roots(tmp_path, "assert False") == Code.VERIFY
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="unpacking roots needs root")
+def test_tests_that_cannot_run_are_no_pass(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CornerstoneError, match="pytest ended with 5") as caught:
+        verify.check_roots(tmp_path / "some.iso", tmp_path / "some.pem", tmp_path / "empty")
+    assert caught.value.code is Code.MACHINE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
+def test_roots_want_the_rights_of_root(tmp_path):
+    os.seteuid(65534)
+    try:
+        with pytest.raises(CornerstoneError, match="needs root") as caught:
+            verify.check_roots(tmp_path / "some.iso", tmp_path / "some.pem")
+    finally:
+        os.seteuid(0)
+    assert caught.value.code is Code.MACHINE
+
+
+def test_the_second_reader_is_another_program(medium, tmp_path):
+    """Without xorriso there is one witness only: that ends with a clear error, not with a pass."""
+    code = ("from cornerstone.factory.iso_checks import Subject, run_checks; import sys; from pathlib import Path\n"
+            "from cornerstone.factory.verify import read_key\n"
+            "list(run_checks(Subject(Path(sys.argv[1]), read_key(Path(sys.argv[2])))))")
+    done = subprocess.run([sys.executable, "-c", code, medium, medium.with_name(verify.KEY_NAME)], capture_output=True,
+                          text=True, env={"PYTHONPATH": str(ROOT / "src"), "PATH": str(tmp_path)}, check=False)
+    assert "xorriso is not installed" in done.stderr
+
+
+def test_the_small_iso_is_a_real_one(medium):
+    """The tests above rest on it: pycdlib and GPT readers take it as they take a large one."""
+    opened = pycdlib.PyCdlib()
+    opened.open(str(medium))
+    assert opened.joliet_vd is not None
+    opened.close()
