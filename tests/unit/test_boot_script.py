@@ -1,0 +1,289 @@
+"""The initramfs's boot script, run by the shells that an initramfs has, with its absolute paths moved into a box."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cornerstone.factory.signing import SigningKey
+from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest, entry_of
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "elements/root-slot/static/usr/share/initramfs-tools"
+SCRIPT, HOOK = TOOLS / "scripts" / "cornerstone", TOOLS / "hooks" / "cornerstone"
+IDENTITY = "1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11"
+SQUASHFS = b"hsqs" + bytes(range(256)) * 40
+SHELLS = {"dash": ["dash"], "busybox": ["busybox", "ash"]}
+# Every place that the script knows by an absolute path.
+PLACES = ("/medium", "/manifest.pem", "/run/cornerstone", "/dev/console", "/dev/disk", "/sys/class/block", "/state",
+          "/proc/cmdline")
+# Tools that need a kernel. mount notes what it does; everything else is real.
+FAKES = """
+mount() { echo "mount $*" >>"$BOX/calls"; case "$*" in *"${FAIL_MOUNT:-nothing}"*) return 32 ;; esac; }
+umount() { echo "umount $*" >>"$BOX/calls"; }
+modprobe() { :; }
+udevadm() { echo "udevadm $*" >>"$BOX/calls"; return "${FAIL_UDEV:-0}"; }
+blkid() { case "$*" in *"${LABELLED:-sdb}"*) echo FOUNDATION ;; esac; }
+sleep() { exit 99; }
+rootmnt=$BOX/root
+"""
+
+
+@pytest.fixture(params=SHELLS.values(), ids=SHELLS.keys())
+def shell(request) -> list[str]:
+    if not shutil.which(request.param[0]):
+        pytest.skip(f"{request.param[0]} isn't installed")
+    return request.param
+
+
+class Box:
+    """What the script sees; run(code) runs code after it."""
+
+    def __init__(self, folder: Path, shell: list[str]) -> None:
+        self.folder, self.shell = folder, shell
+        text = SCRIPT.read_text()
+        # longest first, and never inside "$rootmnt/medium" or a longer word
+        for place in sorted(PLACES, key=len, reverse=True):
+            text = text.replace(f" {place}", f" {folder}{place}").replace(f">{place}", f">{folder}{place}")
+            text = text.replace(f"={place}", f"={folder}{place}").replace(f'"{place}', f'"{folder}{place}')
+        for name in ("medium/.disk", "medium/layers", "root", "dev/disk", "sys/class/block", "proc", "run", "bin"):
+            (folder / name).mkdir(parents=True)
+        (folder / "script").write_text(text)
+        (folder / "medium/.disk" / IDENTITY).touch()
+        for name in ("fd0", "loop0", "ram0", "sda", "sdb", "sr0"):
+            (folder / "sys/class/block" / name).touch()
+        self.kernel_arguments("quiet")
+        self.fsck(0)
+
+    def kernel_arguments(self, text: str) -> None:
+        (self.folder / "proc/cmdline").write_text(f"{text}\n")
+
+    def fsck(self, status: int) -> None:
+        path = self.folder / "bin" / "fsck.ext4"
+        path.write_text(f'#!/bin/sh\necho "fsck.ext4 $*" >>"$BOX/calls"\nexit {status}\n')
+        path.chmod(0o755)
+
+    def run(self, code: str, **environment: str) -> subprocess.CompletedProcess:
+        (self.folder / "code").write_text(f". {self.folder}/script\n{FAKES}\n{code}\n")
+        env = {"PATH": f"{self.folder}/bin:/usr/bin:/bin", "BOX": str(self.folder), **environment}
+        return subprocess.run([*self.shell, self.folder / "code"], capture_output=True, text=True, timeout=20, env=env,
+                              check=False)
+
+    def calls(self) -> list[str]:
+        path = self.folder / "calls"
+        return path.read_text().replace(str(self.folder), "").splitlines() if path.exists() else []
+
+    def in_order(self, expected: list[str]) -> bool:
+        """Whether these calls were made in this order, whatever else was called between them."""
+        made = iter(self.calls())
+        missing = next((call for call in expected if call not in made), None)
+        assert missing is None, f"{missing} not in its place among {self.calls()}"
+        return True
+
+    def wanted(self) -> str:
+        """The digest of the live root, as JSON parsers read it."""
+        return Manifest.from_bytes((self.folder / "medium" / NAME).read_bytes()).entry(HYPERVISOR).sha256
+
+    def refusal(self) -> str:
+        path = self.folder / "dev/console"
+        return path.read_text().strip() if path.exists() else ""
+
+
+@pytest.fixture
+def box(tmp_path, shell) -> Box:
+    return Box(tmp_path / "box", shell)
+
+
+@pytest.fixture
+def medium(box) -> Box:
+    """A box whose medium is whole and signed."""
+    (box.folder / "medium" / HYPERVISOR).write_bytes(SQUASHFS)
+    (box.folder / "other").write_bytes(b"other")
+    entries = (entry_of("boot/bios.img", box.folder / "other", ((8, 56), (2548, 8))),
+               entry_of("boot/layers/hypervisor.squashfs", box.folder / "other"),
+               entry_of(HYPERVISOR, box.folder / "medium" / HYPERVISOR),
+               entry_of("layers/cvm.qcow2", box.folder / "other"))
+    profile = {"name": "x", "description": f'"path": "{HYPERVISOR}", "sha256": "{"0" * 64}"'}
+    content = Manifest(IDENTITY, profile, "development", 1, entries, 4096).to_bytes()
+    key = SigningKey(Ed25519PrivateKey.generate(), "development")
+    (box.folder / "medium" / NAME).write_bytes(content)
+    (box.folder / "medium" / SIGNATURE_NAME).write_bytes(key.sign(content))
+    (box.folder / "manifest.pem").write_bytes(key.public_pem())
+    return box
+
+
+@pytest.mark.parametrize("path", [SCRIPT, HOOK], ids=["script", "hook"])
+def test_shells_can_read_it(shell, path):
+    assert subprocess.run([*shell, "-n", path], capture_output=True, text=True, check=True).stderr == ""
+
+
+@pytest.mark.parametrize("path", [SCRIPT, HOOK], ids=["script", "hook"])
+def test_shellcheck(path):
+    # rootmnt comes from the initramfs's init
+    done = subprocess.run(["shellcheck", "--shell=sh", "--severity=warning", "--exclude=SC2154", path],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_place_was_moved(box):
+    """Or a test would look at this machine's own."""
+    words = (box.folder / "script").read_text().replace(str(box.folder), "BOX").split()
+    outside = [word for word in words for place in PLACES if word.lstrip('"$(<>').startswith(place)]
+    assert outside == []
+
+
+def test_hook_says_that_it_needs_no_other(shell):
+    assert subprocess.run([*shell, HOOK, "prereqs"], capture_output=True, check=True).stdout == b""
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("quiet cornerstone.root=abc-def ro", "abc-def\n"), ("cornerstone.root=abc", "abc\n"), ("quiet", ""), ("", ""),
+    ("xcornerstone.root=no cornerstone.rootx=no", ""), ("cornerstone.root=a=b", "a=b\n"), ("cornerstone.root=", "\n"),
+])
+def test_argument(box, line, said):
+    box.kernel_arguments(line)
+    assert box.run("argument cornerstone.root").stdout == said
+
+
+def test_layer_digest(medium):
+    assert medium.run(f"layer_digest {HYPERVISOR}").stdout == f"{medium.wanted()}\n", "one line, of this path alone"
+    assert medium.run("layer_digest layers/none").stdout == ""
+
+
+def test_sha256_of_is_what_the_manifest_has(medium):
+    assert medium.run(f"sha256_of {medium.folder}/medium/{HYPERVISOR}").stdout == f"{medium.wanted()}\n"
+
+
+# the live root
+
+OVERLAYS = [f"mount -t overlay -o lowerdir=/root/{name},upperdir=/state/{name}/upper,workdir=/state/{name}/work "
+            f"overlay-{name} /root/{name}" for name in ("etc", "var", "root", "home")]
+LIVE = f"boot=cornerstone cornerstone.medium={IDENTITY} systemd.unit=foundation.target"
+
+
+def test_live_root(medium):
+    medium.kernel_arguments(LIVE)
+    done = medium.run("mountroot")
+    assert done.returncode == 0, done.stderr
+    assert medium.refusal() == ""
+    assert medium.in_order([
+        "udevadm wait --timeout=60 --settle /dev/disk/by-label/FOUNDATION",
+        "mount -t iso9660 -o ro /dev/sdb /medium",
+        "mount -t squashfs -o ro,loop /medium/layers/hypervisor.squashfs /root",
+        "mount -t tmpfs -o mode=0755 state /state",
+        *OVERLAYS,
+        "mount -o move /state /root/state", "mount -o move /medium /root/medium"])
+    assert (medium.folder / "run/cornerstone/checked-root").read_text().strip() == medium.wanted()
+    for name in ("etc", "var", "root", "home"):
+        assert (medium.folder / "state" / name / "upper").is_dir()
+        assert (medium.folder / "state" / name / "work").is_dir()
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+REFUSALS = {
+    "first byte": (lambda m: flip(m / HYPERVISOR, 0), "layer hypervisor.squashfs does not match the manifest"),
+    "last byte": (lambda m: flip(m / HYPERVISOR, -1), "layer hypervisor.squashfs does not match the manifest"),
+    "cut short": (lambda m: (m / HYPERVISOR).write_bytes(SQUASHFS[:-1]), "layer hypervisor.squashfs does not match"),
+    "missing": (lambda m: (m / HYPERVISOR).unlink(), "layer hypervisor.squashfs does not match the manifest"),
+    "manifest": (lambda m: flip(m / NAME, 10), "manifest.json on the medium isn't signed by the key of this initramfs"),
+    "no manifest": (lambda m: (m / NAME).unlink(), "manifest.json on the medium isn't signed"),
+    "signature": (lambda m: flip(m / SIGNATURE_NAME, 0), "manifest.json on the medium isn't signed"),
+    "no signature": (lambda m: (m / SIGNATURE_NAME).unlink(), "manifest.json on the medium isn't signed"),
+    "other medium": (lambda m: (m / ".disk" / IDENTITY).unlink(), f"the Foundation medium {IDENTITY} isn't attached"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_live_root_is_refused(medium, damage, message):
+    damage(medium.folder / "medium")
+    medium.kernel_arguments(LIVE)
+    done = medium.run("mountroot")
+    assert done.returncode == 99, "it sleeps for ever"
+    assert medium.refusal().startswith(f"REFUSED: {message}")
+    assert not any("squashfs" in call for call in medium.calls()), "nothing of it was mounted"
+    assert not (medium.folder / "run/cornerstone/checked-root").exists()
+
+
+def test_layer_that_is_signed_without_its_digest(medium):
+    """An empty digest must not equal the digest of something unreadable."""
+    content = Manifest(IDENTITY, {}, "development", 1, (), 4096).to_bytes()
+    key = SigningKey(Ed25519PrivateKey.generate(), "development")
+    (medium.folder / "medium" / NAME).write_bytes(content)
+    (medium.folder / "medium" / SIGNATURE_NAME).write_bytes(key.sign(content))
+    (medium.folder / "manifest.pem").write_bytes(key.public_pem())
+    (medium.folder / "medium" / HYPERVISOR).unlink()
+    medium.kernel_arguments(LIVE)
+    assert medium.run("mountroot").returncode == 99
+    assert medium.refusal() == "REFUSED: layer hypervisor.squashfs does not match the manifest"
+
+
+def test_no_medium_at_all(medium):
+    medium.kernel_arguments(LIVE)
+    assert medium.run("mountroot", FAIL_UDEV="1").returncode == 99
+    assert medium.refusal() == f"REFUSED: the Foundation medium {IDENTITY} isn't attached, or can't be read"
+
+
+def test_a_device_that_can_not_be_mounted_is_passed_over(medium):
+    """A USB stick's whole disk and its partition both carry the label."""
+    medium.kernel_arguments(LIVE)
+    (medium.folder / "sys/class/block/sdb1").touch()
+    done = medium.run("mountroot", FAIL_MOUNT="/dev/sdb ")
+    assert done.returncode == 0, done.stderr
+    assert [call for call in medium.calls() if "iso9660" in call] == [
+        "mount -t iso9660 -o ro /dev/sdb /medium", "mount -t iso9660 -o ro /dev/sdb1 /medium"]
+
+
+def test_live_root_that_can_not_be_mounted(medium):
+    medium.kernel_arguments(LIVE)
+    assert medium.run("mountroot", FAIL_MOUNT="-t squashfs").returncode == 99
+    assert medium.refusal() == "REFUSED: layer hypervisor.squashfs can't be mounted"
+
+
+# a root slot
+
+SLOT = "boot=cornerstone cornerstone.root=aaaa cornerstone.state=bbbb"
+
+
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_slot(box, status):
+    box.kernel_arguments(SLOT)
+    box.fsck(status)
+    done = box.run("mountroot")
+    assert done.returncode == 0, done.stderr
+    assert box.in_order([
+        "udevadm wait --timeout=60 --settle /dev/disk/by-partuuid/aaaa",
+        "mount -t squashfs -o ro /dev/disk/by-partuuid/aaaa /root",
+        "udevadm wait --timeout=60 --settle /dev/disk/by-partuuid/bbbb",
+        "fsck.ext4 -p /dev/disk/by-partuuid/bbbb",
+        "mount -t ext4 -o rw /dev/disk/by-partuuid/bbbb /state",
+        *OVERLAYS, "mount -o move /state /root/state"])
+    assert not any("medium" in call for call in box.calls())
+
+
+@pytest.mark.parametrize(("environment", "fsck", "message"), [
+    ({"FAIL_UDEV": "1"}, 0, "root slot aaaa isn't there"),
+    ({"FAIL_MOUNT": "-t squashfs"}, 0, "root slot aaaa holds no squashfs"),
+    ({}, 4, "state partition bbbb needs repair by hand: fsck.ext4 ended with 4"),
+    ({}, 12, "state partition bbbb needs repair by hand: fsck.ext4 ended with 12"),
+    ({"FAIL_MOUNT": "-t ext4"}, 0, "state partition bbbb can't be mounted"),
+    ({"FAIL_MOUNT": "overlay-var"}, 0, "/var can't be laid over the root"),
+])
+def test_slot_is_refused(box, environment, fsck, message):
+    box.kernel_arguments(SLOT)
+    box.fsck(fsck)
+    assert box.run("mountroot", **environment).returncode == 99
+    assert box.refusal() == f"REFUSED: {message}"
+
+
+def test_without_arguments_it_refuses(box):
+    assert box.run("mountroot", FAIL_UDEV="1").returncode == 99
+    assert box.refusal().startswith("REFUSED: root slot")
