@@ -24,8 +24,8 @@ def main() -> int:
         screen.title(medium.manifest)
         tell(Event(STAGE, "verify", "started"))
         medium.check_signature()
-        screen.row("Medium", f"{medium.device}, identity {medium.manifest.identity[:8]}, "
-                             f"manifest signature good ({medium.manifest.key} key)")
+        screen.row("Medium", f"{medium.device}, identity {medium.manifest.identity}")
+        screen.row("Manifest", f"signature good ({medium.manifest.key} key)")
 
         def progress(name: str, percent: int) -> None:
             screen.row("Layers", f"checking {name}, {percent} %")

@@ -47,7 +47,7 @@ class Screen:
         if profile["payload"] == "reference":
             payload += ": an open stack, not Nutanix software"
         self._head = [f"Cornerstone Foundation, profile {profile['name']}",
-                      f"AOS {profile['aos']} with AHV {profile['ahv']}; {payload}"]
+                      f"AOS {profile['aos']} with AHV {profile['ahv']}", payload[0].upper() + payload[1:]]
         self._show(self._head)
 
     def row(self, label: str, text: str) -> None:
