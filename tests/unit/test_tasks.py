@@ -1,0 +1,170 @@
+"""The tasks as a person calls them: the list, the errors and their exit codes, and the end by a signal."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import invoke
+import pytest
+
+from cornerstone.factory import build as build_module
+from cornerstone.model.error import Code, CornerstoneError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """tasks.py as a module."""
+    before = list(sys.path)
+    sys.path.insert(0, str(ROOT))
+    import tasks
+    yield tasks
+    sys.path[:] = before
+
+
+def call(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "invoke", *words], cwd=ROOT, capture_output=True, text=True,
+                          check=False, timeout=60, env={**os.environ, **environment})
+
+
+def test_list_reads_well():
+    done = call("--list")
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^  (\S+) +(\S.*)$", done.stdout, re.M)
+    assert {"build", "verify", "boot", "matrix", "lock", "fetch", "test", "lint", "clean", "why"} <= dict(rows).keys()
+    assert [name for name, sentence in rows if not sentence[0].isupper()] == []
+
+
+def test_help_of_each_task_is_one_sentence(tasks):
+    for name, task in tasks.ns.tasks.items():
+        assert task.__doc__.splitlines()[0].endswith("."), name
+
+
+def test_every_parameter_has_a_word_of_help(tasks):
+    for name, task in tasks.ns.tasks.items():
+        assert [argument.name for argument in task.get_arguments() if not argument.help] == [], name
+
+
+@pytest.mark.parametrize(("words", "message", "hint"), [
+    (["build", "--profile", "nope"], "error: there is no profile 'nope'", "hint: "),
+    (["why", "--profile", "aos-6.9"], "error: there is no profile 'aos-6.9'", "aos-6.8"),
+    (["build", "--profile", "no/such.yaml"], "error: there is no profile file no/such.yaml", "aos-6.8"),
+    (["build", "--profile", "base"], "base is only for others to extend", "choose another profile"),
+    (["verify", "--iso", "no/such.iso"], "error: no/such.iso isn't there", "./invoke build --profile aos-6.8"),
+    (["boot", "--iso", "README.md", "--firmware", "foo"], "foo", "bios"),
+    (["boot", "--iso", "README.md", "--media", "floppy"], "floppy", "usb"),
+    (["test", "--tier", "units"], "error: there is no test tier 'units'", "unit, image, boot or all"),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_bad_input_is_one_error_with_a_hint(words, message, hint):
+    done = call(*words)
+    said = done.stdout + done.stderr
+    assert done.returncode == Code.INPUT, said
+    assert message in said
+    assert hint in said
+    assert "Traceback" not in said
+    assert said.count("error:") == 1
+
+
+def test_a_task_that_is_none():
+    done = call("biuld")
+    assert done.returncode not in (0, None)
+    assert "biuld" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("code", Code)
+def test_each_error_ends_with_its_code(tasks, code):
+    @tasks.told
+    def body():
+        raise CornerstoneError("what is wrong", "how to mend it", code)
+    with pytest.raises(invoke.Exit) as caught:
+        body()
+    assert caught.value.code == code
+    assert caught.value.message == "error: what is wrong\n  hint: how to mend it"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_task_with_130(tasks, sign):
+    before = signal.getsignal(signal.SIGTERM)
+
+    @tasks.told
+    def body():
+        os.kill(os.getpid(), sign)
+        signal.sigtimedwait([], 5)
+    with pytest.raises(invoke.Exit) as caught:
+        body()
+    assert caught.value.code == 130
+    assert caught.value.message.startswith("interrupted")
+    assert signal.getsignal(signal.SIGTERM) is before, "the handler is given back"
+
+
+SLOW = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from invoke import Collection, task
+from tasks import told
+from cornerstone.factory import process
+
+@task
+@told
+def slow(c):
+    process.GRACE_SECONDS = 2
+    process.run(["sh", "-c", 'sleep 300 & echo $! >pid.new; mv pid.new pid; wait'], log=Path("log"))
+
+ns = Collection(slow)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_a_signal_to_the_process_ends_what_it_runs(tmp_path, sign):
+    (tmp_path / "slow_tasks.py").write_text(SLOW.format(root=str(ROOT)))
+    running = subprocess.Popen([sys.executable, "-m", "invoke", "--collection", "slow_tasks", "slow"], cwd=tmp_path,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        for _ in range(1000):
+            if (tmp_path / "pid").exists() or running.poll() is not None:
+                break
+            signal.sigtimedwait([], 0.01)
+        assert running.poll() is None, running.communicate()
+        running.send_signal(sign)
+        _, said = running.communicate(timeout=20)
+    finally:
+        running.kill()
+    assert running.returncode == 130, said
+    assert "interrupted: what was running has been ended" in said
+    assert "Traceback" not in said
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_without_exit_code_a_task_goes_on(tasks):
+    tasks.ended(0)
+    with pytest.raises(invoke.Exit) as caught:
+        tasks.ended(6)
+    assert caught.value.code == 6
+
+
+def test_iso_of_a_profile_and_of_a_path(tasks, tmp_path, monkeypatch):
+    (tmp_path / "x.iso").touch()
+    assert tasks.iso_of(str(tmp_path / "x.iso"), "aos-6.8") == tmp_path / "x.iso"
+    monkeypatch.setattr(build_module, "iso_path", lambda workspace, profile: tmp_path / f"{profile.name}.iso")
+    with pytest.raises(CornerstoneError, match="aos-6.5.iso isn't there") as caught:
+        tasks.iso_of("", "aos-6.5")
+    assert "./invoke build --profile aos-6.5" in caught.value.hint
+
+
+@pytest.mark.parametrize(("cache", "left"), [(False, {"README.md", "cache"}), (True, {"README.md"})])
+def test_clean(tasks, tmp_path, monkeypatch, cache, left):
+    for path in ("output/README.md", "output/aos-6.8/x.iso", "output/cache/pool/x", "output/stray"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    monkeypatch.setattr(tasks, "WORKSPACE", build_module.Workspace(tmp_path))
+    tasks.clean.body(None, cache=cache)
+    assert {path.name for path in (tmp_path / "output").iterdir()} == left
