@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,11 @@ def test_nothing_is_left(iso, ending, tmp_path, request):
                              env={**os.environ, "CORNERSTONE_CACHE": str(cache)}, text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     # until packages are being unpacked: then mounts, a namespace and a dozen processes are there
-    with subprocess.Popen(["tail", "-F", "-n", "+1", f"--pid={build.pid}", log], text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as watch:
-        seen = any("Unpacking" in line for line in watch.stdout)
+    with subprocess.Popen(["tail", "-F", "-n", "+1", log], text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL) as watch:
+        # a build that ends too early ends the wait
+        threading.Thread(target=lambda: (build.wait(), watch.kill()), daemon=True).start()
+        seen = any("installing remaining packages" in line for line in watch.stdout)
         watch.kill()
     assert seen, build.communicate()[0]
     assert len(processes_with(setting)) > 3
