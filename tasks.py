@@ -19,6 +19,7 @@ from cornerstone.factory.settings import Workspace  # noqa: E402
 from cornerstone.model.error import Code, CornerstoneError  # noqa: E402
 
 PROFILE = "aos-6.8"
+TIERS = ["unit", "build", "image", "boot"]
 WORKSPACE = Workspace(ROOT)
 
 
@@ -143,14 +144,14 @@ def fetch(c, profile=PROFILE):
         fetch_all(WORKSPACE, profile_named(profile), show)
 
 
-@task(help={"tier": "unit, image, boot, or all; several with commas"})
+@task(help={"tier": f"{', '.join(TIERS)}, or all; several with commas"})
 def test(c, tier="all"):
-    """Run the tests; image and boot build the ISOs that they need."""
-    tiers = ["unit", "image", "boot"] if tier == "all" else tier.split(",")
+    """Run the tests; all tiers but the first build the ISOs that they need."""
+    tiers = TIERS if tier == "all" else tier.split(",")
     folders = [str(ROOT / "tests" / name) for name in tiers]
     missing = [folder for folder in folders if not Path(folder).is_dir()]
     if missing:
-        raise Exit(f"error: there is no test tier {Path(missing[0]).name!r}\n  hint: unit, image, boot or all",
+        raise Exit(f"error: there is no test tier {Path(missing[0]).name!r}\n  hint: {', '.join(TIERS)} or all",
                    int(Code.INPUT))
     ended(subprocess.run([sys.executable, "-m", "pytest", *folders], cwd=ROOT, check=False).returncode)
 

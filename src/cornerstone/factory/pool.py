@@ -63,7 +63,7 @@ def fetch(pool: Path, packages: Iterable[LockedPackage], mirror: Callable[[], Mi
         raise CornerstoneError(
             f"{len(failures)} of {len(wanted)} locked packages can't be fetched:\n{listed}{more}",
             "check the network and the mirror (CORNERSTONE_MIRROR); a mirror that has moved on wants "
-            "./invoke lock --update, or a snapshot mirror of the lock's date", Code.NETWORK)
+            "./invoke lock --suite SUITE --update, or a snapshot mirror of the lock's date", Code.NETWORK)
 
 
 def _fetch_one(pool: Path, package: LockedPackage, mirror: Mirror) -> None:
