@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ class Product:
     def place(self, path: str) -> Extent:
         """Where a file is on the ISO."""
         with self.image() as image:
-            return image.rock_ridge.files[path]
+            return image.place(path)
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,14 @@ def scratch() -> Iterator[Path]:
         if not Path("/proc", left.name.rpartition("-")[2]).exists():
             shutil.rmtree(left, ignore_errors=True)
     folder = WORKSPACE.cache / f"tmp-verify-{os.getpid()}"
+    # SIGTERM, which ends a job in CI, ends the tests as Ctrl-C does: with their cleaning up
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
@@ -197,8 +201,11 @@ def cvm(product: Product, cvm_disk: Disk) -> Iterator[Root]:
 
 def unpacked(name: str, product: Product, file: Path, offset: int) -> Iterator[Root]:
     target = product.scratch / name
-    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-offset", str(offset), "-dest", target, file],
-                   check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-offset", str(offset), "-dest", target, file],
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"the {name} root can't be unpacked into {product.scratch}: {done.stderr.strip()[-500:]}; "
+                    "is there room for 2 GiB?", pytrace=False)
     # programs in the chroot want it; the squashfs itself carries no devices
     (target / "dev/null").unlink(missing_ok=True)
     os.mknod(target / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))

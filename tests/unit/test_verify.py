@@ -1,128 +1,35 @@
 """`invoke verify` on a small ISO, made by the real mastering: it passes, and tampering of each kind is refused."""
 
-import datetime
-import hashlib
+import contextlib
 import os
 import random
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pycdlib
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import pkcs7
 
 from cornerstone.factory import iso, verify
 from cornerstone.factory.authenticode import signatures
-from cornerstone.factory.fat import MIB, make_fat
+from cornerstone.factory.fat import MIB
 from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
 from cornerstone.factory.iso_image import Image
-from cornerstone.factory.render import render
 from cornerstone.factory.signing import SigningKey
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import (
-    CVM,
-    FIRST_BOOT,
-    HYPERVISOR,
-    NAME,
-    SIGNATURE_NAME,
-    SITE_AREA,
-    Manifest,
-    entry_of,
-)
+from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
+
+# pytest's importlib mode leaves a test's folder out of the path
+sys.path.insert(0, str(Path(__file__).parent))
+from small_iso import KEY, Workshop, pe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCH = 1795333787
-IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
-PROFILE = {"name": "tiny", "payload": "reference"}
-SITE_AREA_SIZE = 4096
-KEY = SigningKey(Ed25519PrivateKey.generate(), "development")
-BOOT_HYBRID = b"\xeb\x63".ljust(384, b"\x90") + b"GRUB ".ljust(128, b"\x90")
 FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
          ".disk/info", "boot/grub/grub.cfg")
-
-
-def pe(body: bytes, signer: str | None) -> bytes:
-    """A PE32+ file of headers and a body, with an Authenticode-shaped signature by a certificate of that name."""
-    header = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
-    optional = struct.pack("<H", 0x20B).ljust(108, b"\0") + struct.pack("<I", 16)
-    start = len(header) + 24 + len(optional) + 16 * 8 + len(body)
-    assert start % 8 == 0
-
-    def assembled(size: int) -> bytes:
-        directory = bytearray(16 * 8)
-        struct.pack_into("<II", directory, 4 * 8, start if size else 0, size)
-        return header + b"PE\0\0".ljust(24, b"\0") + optional + directory + body
-
-    if signer is None:
-        return assembled(0)
-    plain = assembled(0)
-    checksum, entry = 0x40 + 24 + 64, 0x40 + 24 + 112 + 4 * 8
-    digest = hashlib.sha256(plain[:checksum] + plain[checksum + 4:entry] + plain[entry + 8:]).digest()
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, signer)])
-    day = datetime.datetime.fromtimestamp(EPOCH, datetime.UTC)
-    certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-                   .serial_number(1).not_valid_before(day).not_valid_after(day + datetime.timedelta(days=1))
-                   .sign(key, hashes.SHA256()))
-    blob = (pkcs7.PKCS7SignatureBuilder().set_data(digest).add_signer(certificate, key, hashes.SHA256())
-            .sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary]))
-    table = struct.pack("<IHH", 8 + len(blob), 0x200, 2) + blob
-    table += bytes(-len(table) % 8)
-    return assembled(len(table)) + table
-
-
-class Workshop:
-    """Makes small ISOs in a folder; what a test wants otherwise it changes in `content` before `master`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.content = {
-            SHIM: pe(b"shim" * 400, "Microsoft Windows UEFI Driver Publisher"),
-            GRUB: pe(b"grub" * 500, "Debian Secure Boot Signer - grub2"),
-            MOK_MANAGER: pe(b"moks" * 300, "Debian Secure Boot Signer - shim"),
-            KERNEL: pe(b"kern" * 600, "Debian Secure Boot Signer - linux"),
-            iso.BIOS_IMAGE: bytes(64).ljust(2548, b"\xaa") + struct.pack("<Q", 2) + b"\x55" * 1001,
-            INITRAMFS: b"initramfs" * 99, HYPERVISOR: b"hsqs" * 999, CVM: b"QFI\xfb" * 777,
-            FIRST_BOOT: b"#!/bin/bash\n",
-            ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
-            "boot/grub/grub.cfg": render("iso-grub.cfg", identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
-                                         arguments="quiet").encode(),
-        }
-        self.extra: dict[str, bytes] = {}
-        self.named_extra: dict[str, bytes] = {}
-        self.boot_hybrid = BOOT_HYBRID
-        self.fat = {path: self.content[path] for path in (SHIM, GRUB, MOK_MANAGER)}
-        self.site_area = SITE_AREA_SIZE
-
-    def put(self, path: str, content: bytes) -> Path:
-        at = self.folder / path.replace("/", "+")
-        at.write_bytes(content)
-        return at
-
-    def master(self) -> Path:
-        """The ISO, with manifest.pem beside it."""
-        files = {path: self.put(path, content) for path, content in {**self.content, **self.named_extra}.items()}
-        if iso.EFI_IMAGE not in files:
-            sources = {path: self.put(f"fat+{path}", content) for path, content in self.fat.items()}
-            files[iso.EFI_IMAGE] = self.folder / "efi.img"
-            make_fat(files[iso.EFI_IMAGE], MIB, "ESP", sources, epoch=EPOCH, log=self.folder / "log")
-        entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
-                        for path, source in sorted(files.items()))
-        manifest = Manifest(IDENTITY, PROFILE, "development", EPOCH, entries, SITE_AREA_SIZE).to_bytes()
-        unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: bytes(self.site_area), **self.extra}
-        files |= {path: self.put(path, content) for path, content in unnamed.items() if content is not None}
-        target = self.folder / "tiny.iso"
-        iso.master(target, files, boot_hybrid=self.boot_hybrid, identity=IDENTITY, epoch=EPOCH,
-                   progress=lambda done, total: None)
-        target.with_name(verify.KEY_NAME).write_bytes(KEY.public_pem())
-        return target
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +69,8 @@ def flip(path: Path, at: int) -> None:
 
 
 def place(path: Path, name: str):
-    image = Image(path)
-    image.close()
-    return image.rock_ridge.files[name]
+    with contextlib.closing(Image(path)) as image:
+        return image.place(name)
 
 
 def refused(path: Path, capsys, key: Path | None = None) -> list[str]:
@@ -296,7 +202,8 @@ def test_a_file_that_nobody_signed_is_refused(workshop):
 
 def test_a_file_that_is_missing_is_named(workshop):
     path = workshop.master()
-    manifest = Image(path).content(NAME).replace(b"layers/cvm.qcow2", b"layers/cvm.QCOW2")
+    with contextlib.closing(Image(path)) as image:
+        manifest = image.content(NAME).replace(b"layers/cvm.qcow2", b"layers/cvm.QCOW2")
     workshop.extra |= {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest)}
     assert wrong(workshop.master()) == {"manifest": ["the manifest doesn't name layers/cvm.qcow2"]}
     manifest = manifest.replace(b"]}\n", b',{"path": "layers/cvm.qcow2", "size": 1, "sha256": ""}]}\n', 1) \
@@ -335,17 +242,50 @@ def test_something_between_the_files_is_found(medium):
 
 
 def test_joliet_must_show_the_same_files(medium):
-    subject = Image(medium)
-    folder = subject.joliet.folders["layers"]
-    name = "first-boot.sh".encode("utf-16-be")
-    # the record: length, …, extent (both byte orders) 2 bytes in, name 33 bytes in
-    record = folder.start + subject.at(folder.start, folder.size).index(name) - 33
-    subject.close()
+    with contextlib.closing(Image(medium)) as image:
+        folder = image.joliet.folders["layers"]
+        # in a record the size is 10 bytes in, in both byte orders, and the name 33
+        record = folder.start + image.at(folder.start, folder.size).index("first-boot.sh".encode("utf-16-be")) - 33
     flip(medium, record + 10)
     assert "in one byte order and" in wrong(medium)["iso-readable"][0]
     flip(medium, record + 17)
     assert wrong(medium) == {
         "trees": ["layers/first-boot.sh: a reader of Joliet names (Windows) gets another file than Linux does"]}
+
+
+def test_a_file_in_several_parts_is_one_file(medium):
+    """How a layer over 4 GiB stands on the ISO; the hypervisor's is the last record of its folder in both trees."""
+    extent = place(medium, HYPERVISOR)
+    with contextlib.closing(Image(medium)) as image:
+        folders = [(tree.folders["layers"].start, image.at(tree.folders["layers"].start, 2048))
+                   for tree in (image.rock_ridge, image.joliet)]
+    with medium.open("r+b") as file:
+        for start, content in folders:
+            at = last_record(content)
+            record = bytearray(content[at:at + content[at]])
+            parts = ((extent.start, 2048, 0x80), (extent.start + 2048, extent.size - 2048, 0))
+            for part, (first, size, flags) in enumerate(parts):
+                record[2:18] = b"".join(number.to_bytes(4, order) for number in (first // 2048, size)
+                                        for order in ("little", "big"))
+                record[25] = flags
+                file.seek(start + at + part * len(record))
+                file.write(record)
+    assert place(medium, HYPERVISOR) == extent
+    assert wrong(medium) == {}
+    flip(medium, extent.start + 3000)
+    assert wrong(medium) == {"layers": ["layer hypervisor.squashfs does not match the manifest"]}
+    with medium.open("r+b") as file:  # now the last part says that it goes on, too
+        start, content = folders[0]
+        file.seek(start + last_record(content) + content[last_record(content)] + 25)
+        file.write(b"\x80")
+    assert "the last part of a file in 'layers' is missing" in wrong(medium)["iso-readable"][0]
+
+
+def last_record(folder: bytes) -> int:
+    at = 0
+    while folder[at + folder[at]]:
+        at += folder[at]
+    return at
 
 
 def test_boot_entries_are_checked(medium, good):

@@ -1,16 +1,19 @@
 """An ISO opened for reading: its trees of names with the place of each file, and bytes by place or by path.
 
-A reader of its own, because a check has to see what is on the ISO: pycdlib takes a file's size from another tree, and
-joins records of one name. Sources: ECMA-119 (ISO 9660), Joliet 1, IEEE P1281 and P1282 (SUSP, Rock Ridge).
+A reader of its own, because a check has to see what is on the ISO: pycdlib, which writes it, takes a file's size from
+another tree, computes the boot info table instead of reading it, and reads only the end of a file over 4 GiB.
+Sources: ECMA-119 (ISO 9660), Joliet 1, IEEE P1281 and P1282 (SUSP, Rock Ridge).
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import NAME, Manifest
@@ -96,10 +99,19 @@ class Image:
 
     def content(self, path: str) -> bytes:
         """A whole file by its path, as Rock Ridge names it. Raises CornerstoneError (VERIFY) when it isn't there."""
+        extent = self.place(path)
+        return self.at(extent.start, extent.size)
+
+    def open(self, path: str) -> BinaryIO:
+        """The same for a large file: to read a piece at a time, from its start."""
+        return io.BufferedReader(_Part(self._file, self.place(path)))
+
+    def place(self, path: str) -> Extent:
+        """Where a file is. Raises CornerstoneError (VERIFY) when it isn't there."""
         extent = self.rock_ridge.files.get(path)
         if extent is None:
             raise CornerstoneError(f"{path} isn't on the ISO", "build or download the ISO again", Code.VERIFY)
-        return self.at(extent.start, extent.size)
+        return extent
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -194,6 +206,24 @@ class Image:
                     waiting.append(self.at(block * BLOCK + offset, length))
                 found[signature] = found.get(signature, b"") + data[1:] if signature == "NM" else data
         return found
+
+
+class _Part(io.RawIOBase):
+    """One extent of an open file."""
+
+    def __init__(self, file: BinaryIO, extent: Extent) -> None:
+        super().__init__()
+        self._file, self._at, self._left = file, extent.start, extent.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._at)
+        chunk = self._file.read(min(len(buffer), self._left))
+        buffer[:len(chunk)] = chunk
+        self._at, self._left = self._at + len(chunk), self._left - len(chunk)
+        return len(chunk)
 
 
 def _record(content: bytes, at: int) -> _Record:

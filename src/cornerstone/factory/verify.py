@@ -123,12 +123,13 @@ def check_roots(iso: Path, key: Path, tests: Path = TESTS) -> int:
     # the checks of the ISO itself have just been made
     argv = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", str(tests),
             f"--ignore={tests / 'test_iso.py'}"]
-    child = subprocess.Popen(argv, cwd=ROOT, env=env)
+    # a session of its own: Ctrl-C reaches it once, through us, and doesn't disturb its cleaning up
+    child = subprocess.Popen(argv, cwd=ROOT, env=env, start_new_session=True)
     try:
         code = child.wait()
     except BaseException:
-        # pytest ends its tests and takes away what they unpacked
-        child.send_signal(signal.SIGINT)
+        # the tests take this as Ctrl-C, and take away what they unpacked
+        child.send_signal(signal.SIGTERM)
         child.wait()
         raise
     if code not in (0, 1):

@@ -1,0 +1,113 @@
+"""A small Foundation ISO for tests: tiny files of the right shapes, mastered and signed by the real code."""
+
+import datetime
+import hashlib
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from cornerstone.factory import iso, verify
+from cornerstone.factory.fat import MIB, make_fat
+from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+from cornerstone.factory.render import render
+from cornerstone.factory.signing import SigningKey
+from cornerstone.model.manifest import (
+    CVM,
+    FIRST_BOOT,
+    HYPERVISOR,
+    NAME,
+    SIGNATURE_NAME,
+    SITE_AREA,
+    Manifest,
+    entry_of,
+)
+
+EPOCH = 1795333787
+IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
+PROFILE = {"name": "tiny", "payload": "reference"}
+SITE_AREA_SIZE = 4096
+KEY = SigningKey(Ed25519PrivateKey.generate(), "development")
+BOOT_HYBRID = b"\xeb\x63".ljust(384, b"\x90") + b"GRUB ".ljust(128, b"\x90")
+
+
+def pe(body: bytes, signer: str | None) -> bytes:
+    """A PE32+ file of headers and a body, with an Authenticode-shaped signature by a certificate of that name."""
+    header = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
+    optional = struct.pack("<H", 0x20B).ljust(108, b"\0") + struct.pack("<I", 16)
+    start = len(header) + 24 + len(optional) + 16 * 8 + len(body)
+    assert start % 8 == 0
+
+    def assembled(size: int) -> bytes:
+        directory = bytearray(16 * 8)
+        struct.pack_into("<II", directory, 4 * 8, start if size else 0, size)
+        return header + b"PE\0\0".ljust(24, b"\0") + optional + directory + body
+
+    if signer is None:
+        return assembled(0)
+    plain = assembled(0)
+    checksum, entry = 0x40 + 24 + 64, 0x40 + 24 + 112 + 4 * 8
+    digest = hashlib.sha256(plain[:checksum] + plain[checksum + 4:entry] + plain[entry + 8:]).digest()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, signer)])
+    day = datetime.datetime.fromtimestamp(EPOCH, datetime.UTC)
+    certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+                   .serial_number(1).not_valid_before(day).not_valid_after(day + datetime.timedelta(days=1))
+                   .sign(key, hashes.SHA256()))
+    blob = (pkcs7.PKCS7SignatureBuilder().set_data(digest).add_signer(certificate, key, hashes.SHA256())
+            .sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary]))
+    table = struct.pack("<IHH", 8 + len(blob), 0x200, 2) + blob
+    table += bytes(-len(table) % 8)
+    return assembled(len(table)) + table
+
+
+class Workshop:
+    """Makes small ISOs in a folder; what a test wants otherwise it changes in `content` before `master`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.content = {
+            SHIM: pe(b"shim" * 400, "Microsoft Windows UEFI Driver Publisher"),
+            GRUB: pe(b"grub" * 500, "Debian Secure Boot Signer - grub2"),
+            MOK_MANAGER: pe(b"moks" * 300, "Debian Secure Boot Signer - shim"),
+            KERNEL: pe(b"kern" * 600, "Debian Secure Boot Signer - linux"),
+            iso.BIOS_IMAGE: bytes(64).ljust(2548, b"\xaa") + struct.pack("<Q", 2) + b"\x55" * 1001,
+            INITRAMFS: b"initramfs" * 99, HYPERVISOR: b"hsqs" * 999, CVM: b"QFI\xfb" * 777,
+            FIRST_BOOT: b"#!/bin/bash\n",
+            ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
+            "boot/grub/grub.cfg": render("iso-grub.cfg", identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
+                                         arguments="quiet").encode(),
+        }
+        self.extra: dict[str, bytes] = {}
+        self.named_extra: dict[str, bytes] = {}
+        self.boot_hybrid = BOOT_HYBRID
+        self.fat = {path: self.content[path] for path in (SHIM, GRUB, MOK_MANAGER)}
+        self.site_area = SITE_AREA_SIZE
+
+    def put(self, path: str, content: bytes) -> Path:
+        at = self.folder / path.replace("/", "+")
+        at.write_bytes(content)
+        return at
+
+    def master(self) -> Path:
+        """The ISO, with manifest.pem beside it."""
+        files = {path: self.put(path, content) for path, content in {**self.content, **self.named_extra}.items()}
+        if iso.EFI_IMAGE not in files:
+            sources = {path: self.put(f"fat+{path}", content) for path, content in self.fat.items()}
+            files[iso.EFI_IMAGE] = self.folder / "efi.img"
+            make_fat(files[iso.EFI_IMAGE], MIB, "ESP", sources, epoch=EPOCH, log=self.folder / "log")
+        entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
+                        for path, source in sorted(files.items()))
+        manifest = Manifest(IDENTITY, PROFILE, "development", EPOCH, entries, SITE_AREA_SIZE).to_bytes()
+        unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: bytes(self.site_area), **self.extra}
+        files |= {path: self.put(path, content) for path, content in unnamed.items() if content is not None}
+        target = self.folder / "tiny.iso"
+        iso.master(target, files, boot_hybrid=self.boot_hybrid, identity=IDENTITY, epoch=EPOCH,
+                   progress=lambda done, total: None)
+        target.with_name(verify.KEY_NAME).write_bytes(KEY.public_pem())
+        return target
