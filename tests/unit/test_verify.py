@@ -25,7 +25,7 @@ from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNAT
 
 # pytest's importlib mode leaves a test's folder out of the path
 sys.path.insert(0, str(Path(__file__).parent))
-from small_iso import KEY, Workshop, pe  # noqa: E402
+from small_iso import KEY, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
