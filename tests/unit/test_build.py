@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -38,7 +39,7 @@ from cornerstone.factory.signing import check_signature, signing_key
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event
 from cornerstone.model.manifest import CVM, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest
-from cornerstone.model.profile import load_profile
+from cornerstone.model.profile import Profile, load_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -60,9 +61,14 @@ def package(name: str, size: int) -> LockedPackage:
     return LockedPackage("main", name, "1", "all", size, name.encode().hex().ljust(64, "0"), f"pool/{name}.deb")
 
 
+@functools.cache
+def profile() -> Profile:
+    return load_profile("aos-6.8", ROOT)
+
+
 def plan_of(workspace: Workspace, *layers: Layer, packages: tuple[LockedPackage, ...] = ()) -> Plan:
     locks = {"cvm": Lock("cvm", "trixie", 1_800_000_000, (), packages)}
-    return Plan(load_profile("aos-6.8", ROOT), signing_key(workspace.cache), locks,
+    return Plan(profile(), signing_key(workspace.cache), locks,
                 {layer.name: layer for layer in layers}, {"code": "1", **{f"layer {n.name}": n.key for n in layers}})
 
 
@@ -136,7 +142,7 @@ def test_lock_clears_the_half_layers_of_a_killed_build(workspace):
 def test_privilege_is_asked_for_first(workspace, monkeypatch):
     monkeypatch.setattr(build_module.os, "geteuid", lambda: 1000)
     with pytest.raises(CornerstoneError, match="a build needs root") as caught:
-        build_module.build(workspace, load_profile("aos-6.8", ROOT), Told())
+        build_module.build(workspace, profile(), Told())
     assert caught.value.code is Code.MACHINE
     assert not workspace.cache.exists()
 
