@@ -145,7 +145,6 @@ def test_script_of_each_profile_is_sound(tmp_path, name):
     assert "{{" not in path.read_text()
 
 
-@pytest.mark.xfail(reason="SC1010: the word done isn't quoted")
 def test_shellcheck(tmp_path):
     for name in PROFILES:
         (tmp_path / f"{name}.sh").write_text(script(load_profile(name, ROOT)))
@@ -287,10 +286,12 @@ def test_a_step_that_fails_three_times_stops_it(box, tool, step):
 @pytest.mark.parametrize(("missing", "step"), [
     ((".controller", "name"), "start_controller"),
     ((".", "ssh_keys"), "access"),
-    *(pytest.param(missing, step, marks=pytest.mark.xfail(reason="jq's failure inside a word, << or <( ) is lost"))
-      for missing, step in [((".hypervisor", "hostname"), "identity"), ((".hypervisor", "address"), "networks"),
-                            ((".hypervisor", "gateway"), "networks"), ((".hypervisor", "uplinks"), "networks"),
-                            ((".controller", "name"), "controller"), ((".controller", "passthrough"), "controller")]),
+    ((".hypervisor", "hostname"), "identity"),
+    ((".hypervisor", "address"), "networks"),
+    ((".hypervisor", "gateway"), "networks"),
+    ((".hypervisor", "uplinks"), "networks"),
+    ((".controller", "name"), "controller"),
+    ((".controller", "passthrough"), "controller"),
 ], ids=lambda value: value if isinstance(value, str) else "".join(value))
 def test_an_absent_fact_stops_its_step(box, missing, step):
     section, key = missing
@@ -314,7 +315,6 @@ def test_absent_disk_stops_the_controller(box):
 
 
 @needs_root
-@pytest.mark.xfail(reason="the host's name becomes empty, the step goes on")
 def test_node_without_its_node_json(box):
     (box.folder / "state" / "node.json").unlink()
     assert box.run().returncode == 1

@@ -180,8 +180,7 @@ LONG = "word " * 60
     lambda screen: screen.refuse(CornerstoneError("short", LONG)),
     lambda screen: screen.row("Serial", "x" * 300),
     lambda screen: screen.title(manifest()),
-    pytest.param(lambda screen: screen.refuse(CornerstoneError(LONG)),
-                 marks=pytest.mark.xfail(reason="a refusal isn't wrapped")),
+    pytest.param(lambda screen: screen.refuse(CornerstoneError(LONG))),
 ], ids=["row", "wait", "hint", "long word", "title", "refusal"])
 def test_no_line_is_wider_than_the_screen(consoles, show):
     screen = Screen(list(consoles))
@@ -278,7 +277,7 @@ def test_not_attached(tmp_path):
 
 @pytest.mark.parametrize("damage", [
     lambda path: path.write_bytes(b"{}"),
-    pytest.param(lambda path: path.unlink(), marks=pytest.mark.xfail(reason="OSError isn't translated")),
+    pytest.param(lambda path: path.unlink()),
 ], ids=["no manifest inside", "missing"])
 def test_medium_without_a_manifest(medium, tmp_path, damage):
     damage(tmp_path / "medium" / NAME)
@@ -399,7 +398,6 @@ def test_a_port_that_nobody_reads_does_not_hold_us_up(tmp_path, port):
     assert all(Event.from_json(line) for line in heard.decode().splitlines()), "whole lines only"
 
 
-@pytest.mark.xfail(reason="only BlockingIOError is taken as nobody listening")
 def test_a_port_that_goes_away(tmp_path):
     path = tmp_path / "port"
     os.mkfifo(path)
@@ -410,7 +408,6 @@ def test_a_port_that_goes_away(tmp_path):
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 1
 
 
-@pytest.mark.xfail(reason="a port that can't be opened ends the live environment")
 def test_a_port_that_can_not_be_opened(tmp_path):
     os.mkfifo(tmp_path / "port")
     open_listeners(tmp_path / "events.jsonl", tmp_path / "port")(EVENT)

@@ -57,7 +57,7 @@ def test_text_says_what_it_is():
     (LINES[3], "<<<<<<< HEAD"),
     (LINES[3], ""),
     (LINES[3], LINES[3] + " more"),
-    pytest.param(" 12345 ", " 12²45 ", marks=pytest.mark.xfail(reason="isdigit() takes what int() refuses")),
+    pytest.param(" 12345 ", " 12²45 "),
 ], ids=lambda value: value[:12])
 def test_damaged_line(old, new):
     with pytest.raises(CornerstoneError) as caught:
@@ -92,7 +92,6 @@ def test_missing_file(tmp_path):
     assert caught.value.hint == "run: ./invoke lock --suite sid"
 
 
-@pytest.mark.xfail(reason="a file that isn't UTF-8 raises UnicodeDecodeError", raises=UnicodeDecodeError)
 def test_file_that_is_no_text(tmp_path):
     lock_path(tmp_path, "cvm", "trixie").write_bytes(LOCK.text().encode() + b"\xff\xfe\n")
     with pytest.raises(CornerstoneError, match="trixie-cvm.lock"):

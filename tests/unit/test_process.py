@@ -135,8 +135,7 @@ def run_in_another_python(script: str, pid_file: Path, log: Path) -> subprocess.
 
 @pytest.mark.parametrize("script", [
     pytest.param(FAMILY, id="family"),
-    pytest.param(STUBBORN, id="stubborn",
-                 marks=pytest.mark.xfail(reason="only the first process is waited for and killed")),
+    pytest.param(STUBBORN, id="stubborn"),
 ])
 def test_interrupt_ends_the_whole_family(tmp_path, log, script):
     running = run_in_another_python(script, tmp_path / "pid", log)
@@ -173,15 +172,20 @@ def test_end_all_from_another_thread(tmp_path, log):
     thread = threading.Thread(target=step)
     thread.start()
     grandchild = int(until(lambda: text_of(tmp_path / "pid")))
-    process.end_all()
-    thread.join(10)
+    with process.ending_together():
+        process.end_all()
+        thread.join(10)
     until(lambda: not alive(grandchild))
     assert [error.message for error in caught] == ["ended, because another step failed or the build was interrupted"]
     assert log.read_text().endswith("= exit status 0\n"), "although it ended well by its own account"
 
 
-def test_end_all_with_nothing_running():
-    process.end_all()
+def test_end_all_with_nothing_running(log):
+    with process.ending_together():
+        process.end_all()
+        with pytest.raises(CornerstoneError, match="not started"):
+            process.run(["true"], log=log)
+    process.run(["true"], log=log)
 
 
 def test_tail_keeps_what_tells(tmp_path):

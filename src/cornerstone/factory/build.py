@@ -53,6 +53,8 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
     with build_lock(workspace):
         plan = make_plan(workspace, profile, signing_key(workspace.cache), keep)
         target = iso_path(workspace, profile)
+        for left in target.parent.glob(f".{target.name}.*"):
+            left.unlink()
         if is_current(plan, target):
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do"))
             return target
@@ -92,6 +94,8 @@ def build_lock(workspace: Workspace) -> Iterator[None]:
         # nobody else builds here now, so what a killed build left is nobody's
         shutil.rmtree(workspace.temporary, ignore_errors=True)
         workspace.temporary.mkdir(parents=True)
+        for left in workspace.layers.glob(".*"):
+            shutil.rmtree(left, ignore_errors=True)
         yield
 
 
@@ -124,6 +128,11 @@ def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
         needed += sum(package.size for package in pool.missing(workspace.pool, lock.packages))
         if any(layer.name == lock.root for layer in to_make):
             needed += 6 * debs  # the tree while it is assembled
+    workspace.output.mkdir(parents=True, exist_ok=True)
+    iso = (1 << 30) + sum(package.size for lock in plan.locks.values() for package in lock.packages)
+    if (there := shutil.disk_usage(workspace.output).free) < iso:
+        raise CornerstoneError(f"{workspace.output} has {there // MIB} MiB free, the ISO needs about {iso // MIB} MiB",
+                               "make room", Code.MACHINE)
     free = shutil.disk_usage(workspace.cache).free
     if free < needed:
         raise CornerstoneError(
@@ -156,7 +165,7 @@ def make_layers(plan: Plan, store: Store, listener: Listener) -> None:
     graph = graphlib.TopologicalSorter({name: {n.name for n in layer.needs} for name, layer in plan.layers.items()})
     graph.prepare()
     running: dict[Future[None], str] = {}
-    with ThreadPoolExecutor(2) as workers:
+    with process.ending_together(), ThreadPoolExecutor(2) as workers:
         try:
             while graph.is_active():
                 for name in sorted(graph.get_ready(), reverse=True):
@@ -257,9 +266,10 @@ def remember(workspace: Workspace, plan: Plan, target: Path) -> None:
 def recall(target: Path) -> dict:
     """What the last build wrote down, or an empty record."""
     try:
-        return json.loads(target.with_name("build.json").read_text())
+        record = json.loads(target.with_name("build.json").read_text())
     except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 def is_current(plan: Plan, target: Path) -> bool:

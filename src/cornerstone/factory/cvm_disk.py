@@ -112,4 +112,5 @@ def _make_state(disk: Path, state: Partition, epoch: int, log: Path) -> None:
     process.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "state", "-U", state.identity, "-m", "1",
                  "-E", f"offset={state.offset},hash_seed={state.identity},lazy_itable_init=1,root_owner=0:0",
                  disk, f"{state.size // 1024}k"],
-                log=log, env={"E2FSPROGS_FAKE_TIME": str(epoch)})
+                # the tool's built-in defaults, not this machine's /etc/mke2fs.conf
+                log=log, env={"E2FSPROGS_FAKE_TIME": str(epoch), "MKE2FS_CONFIG": str(disk.parent / "none")})

@@ -48,10 +48,15 @@ def packages(elements: Path, root: str, suite: str) -> tuple[str, ...]:
         path = elements / name / "package-installs.yaml"
         if not path.is_file():
             continue
-        content = yaml.safe_load(path.read_text()) or {}
+        try:
+            content = yaml.safe_load(path.read_text()) or {}
+        except yaml.YAMLError as error:
+            raise CornerstoneError(f"{path}: {error}", "see the other elements") from error
         if not isinstance(content, dict):
             raise CornerstoneError(f"{path}: must map package names to their conditions", "see the other elements")
         for package, conditions in content.items():
+            if not isinstance(conditions, dict | None):
+                raise CornerstoneError(f"{path}: {package}: its conditions must be a mapping", "see the other elements")
             when = (conditions or {}).get("when", f"DIB_RELEASE={suite}")
             variable, _, value = when.partition("=")
             if variable != "DIB_RELEASE":

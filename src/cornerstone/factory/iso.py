@@ -23,6 +23,7 @@ import pycdlib.udf
 import pycdlib.utils
 
 from cornerstone.factory.gpt import EFI_SYSTEM, LINUX_DATA, SECTOR, Partition, derived_id, write_gpt
+from cornerstone.factory.iso_image import Image
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import LABEL, Manifest, difference, digest
 
@@ -64,7 +65,8 @@ def master(target: Path, files: Mapping[str, Path], *, boot_hybrid: bytes, ident
                          for path in (BIOS_IMAGE, EFI_IMAGE))
         iso.close()
     with target.open("r+b") as out:
-        _make_hybrid(out, boot_hybrid, bios, efi, files[EFI_IMAGE].stat().st_size, identity)
+        _make_hybrid(out, boot_hybrid, bios, files[BIOS_IMAGE].stat().st_size, efi,
+                     files[EFI_IMAGE].stat().st_size, identity)
 
 
 class _Names:
@@ -124,7 +126,8 @@ def _fixed_clock(epoch: int) -> Iterator[None]:
         pycdlib.udf.random = random
 
 
-def _make_hybrid(iso: BinaryIO, boot_hybrid: bytes, bios: int, efi: int, efi_size: int, identity: str) -> None:
+def _make_hybrid(iso: BinaryIO, boot_hybrid: bytes, bios: int, bios_size: int, efi: int, efi_size: int,
+                 identity: str) -> None:
     """Add what a BIOS and a UEFI want to see on a disk. bios, efi: first 2048-byte blocks of the boot images."""
     size = iso.seek(0, 2)
     # whole MiB: USB sticks and QEMU's disks are told in sectors, and the backup GPT has to be in the last ones
@@ -134,8 +137,14 @@ def _make_hybrid(iso: BinaryIO, boot_hybrid: bytes, bios: int, efi: int, efi_siz
     # GRUB's MBR code finds the BIOS image by its second 512-byte sector, the image itself by its fifth
     iso.seek(0)
     iso.write(boot_hybrid[:0x1b0] + struct.pack("<Q", bios * 4 + 4))
-    iso.seek(bios * BLOCK + 2548)
-    iso.write(struct.pack("<Q", bios * 4 + 5))
+    iso.seek(bios * BLOCK)
+    image = bytearray(iso.read(bios_size))
+    struct.pack_into("<Q", image, 2548, bios * 4 + 5)
+    # the boot info table's checksum covers all after it, the pointer too
+    words = image.ljust((len(image) + 3) // 4 * 4, b"\0")
+    struct.pack_into("<I", image, 20, sum(struct.unpack_from(f"<{len(words) // 4 - 16}I", words, 64)) & 0xFFFFFFFF)
+    iso.seek(bios * BLOCK)
+    iso.write(image)
 
     ratio = BLOCK // SECTOR
     esp = Partition(EFI_SYSTEM, derived_id(identity, "esp"), "ESP", efi * ratio, efi_size // SECTOR)
@@ -149,23 +158,22 @@ def _make_hybrid(iso: BinaryIO, boot_hybrid: bytes, bios: int, efi: int, efi_siz
 
 
 def read_back(target: Path, manifest: Manifest, progress: Callable[[str], None] = lambda path: None) -> list[str]:
-    """Read every file of an ISO and compare it with the manifest; returns what is wrong, in words."""
+    """Read every file of an ISO, not with the library that wrote it, and compare it with the manifest.
+
+    Returns what is wrong, in words.
+    """
+    try:
+        image = Image(target)
+    except CornerstoneError as error:
+        return [error.message]
     wrong = []
-    iso = pycdlib.PyCdlib()
-    with target.open("rb") as source:
-        try:
-            iso.open_fp(source)
-            for entry in manifest.entries:
-                progress(entry.path)
-                try:
-                    with iso.open_file_from_iso(rr_path=f"/{entry.path}") as file:
-                        problem = difference(entry, *digest(file, entry.masked))
-                except pycdlib.pycdlibexception.PyCdlibException:
-                    problem = f"layer {entry.layer} isn't on the ISO"
-                wrong += [problem] * bool(problem)
-        except pycdlib.pycdlibexception.PyCdlibException as error:
-            wrong.append(f"{target.name} can't be read as an ISO: {error}")
-        finally:
-            with contextlib.suppress(pycdlib.pycdlibexception.PyCdlibException):
-                iso.close()
+    with contextlib.closing(image):
+        for entry in manifest.entries:
+            progress(entry.path)
+            try:
+                with image.open(entry.path) as file:
+                    problem = difference(entry, *digest(file, entry.masked))
+            except CornerstoneError:
+                problem = f"layer {entry.layer} isn't on the ISO"
+            wrong += [problem] * bool(problem)
     return wrong

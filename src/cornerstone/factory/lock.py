@@ -68,7 +68,12 @@ def read_lock(locks: Path, root: str, suite: str) -> Lock:
     if not path.is_file():
         raise CornerstoneError(f"{path} is missing: the {root} root has no locked packages for {suite}",
                                f"run: ./invoke lock --suite {suite}")
-    return parse(path.read_text(), root, suite, path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CornerstoneError(f"{path} can't be read: {error}",
+                               f"restore it from git, or run: ./invoke lock --suite {suite} --update") from error
+    return parse(text, root, suite, path)
 
 
 def parse(text: str, root: str, suite: str, path: Path | str = "lock") -> Lock:
@@ -83,7 +88,7 @@ def parse(text: str, root: str, suite: str, path: Path | str = "lock") -> Lock:
             continue
         words = line.split()
         if len(words) != 7 or words[0] not in ("main", "security") or not re.fullmatch(r"[0-9a-f]{64}", words[5]) \
-                or not words[4].isdigit() or ".." in words[6] or words[6].startswith("/"):
+                or not re.fullmatch("[0-9]+", words[4]) or ".." in words[6] or words[6].startswith("/"):
             raise CornerstoneError(f"{path}:{number}: not a locked package: {line[:120]!r}", mend)
         if words[3] not in (ARCHITECTURE, "all"):
             raise CornerstoneError(f"{path}:{number}: {words[1]} is for {words[3]}, this factory builds {ARCHITECTURE}",

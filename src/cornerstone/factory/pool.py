@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -83,6 +84,8 @@ def _fetch_one(pool: Path, package: LockedPackage, mirror: Mirror) -> None:
         if digest.hexdigest() != package.sha256:
             raise ValueError(f"its sha256 is {digest.hexdigest()}, the lock says {package.sha256}")
         beside.replace(target)
+    except http.client.HTTPException as error:
+        raise ValueError(f"the mirror's answer can't be read: {error!r}") from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -7,7 +7,8 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cornerstone.model.error import Code, CornerstoneError
@@ -18,6 +19,7 @@ TAIL_LINES = 15
 
 _running: set[subprocess.Popen] = set()
 _ended: set[subprocess.Popen] = set()
+_stopping = threading.Event()
 
 
 def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None,
@@ -33,6 +35,8 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
     with log.open("ab") as out:
         out.write(f"+ {by_hand(words, env)}\n".encode())
         out.flush()
+        if _stopping.is_set():
+            raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
         try:
             child = subprocess.Popen(words, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
                                      stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
@@ -41,6 +45,9 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
             raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
                                    Code.MACHINE) from error
         _running.add(child)
+        if _stopping.is_set():
+            _ended.add(child)
+            end_family(child)
         try:
             child.communicate(stdin)
         except BaseException:
@@ -58,10 +65,20 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
 
 
 def end_all() -> None:
-    """End every step that still runs, from whichever thread: what a build does when it is interrupted."""
+    """End every step that still runs, from whichever thread, and let none start within ending_together."""
+    _stopping.set()
     for child in list(_running):
         _ended.add(child)
         end_family(child)
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """A block whose threads' steps end together: after end_all none starts until the block is left."""
+    try:
+        yield
+    finally:
+        _stopping.clear()
 
 
 def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
@@ -94,7 +111,10 @@ def end_family(child: subprocess.Popen) -> None:
             child.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             continue
-        return
+        break
+    # who outlived the first of the family
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:

@@ -52,10 +52,16 @@ def _apt_addresses(apt: Path):
     for source in sources:
         if source.suffix not in (".list", ".sources") or not source.is_file():
             continue
-        for line in source.read_text(errors="replace").splitlines():
+        for line in _without_disabled(source.read_text(errors="replace")).splitlines():
             match = re.match(r"\s*(?:deb\s+(?:\[[^]]*\]\s+)?|URIs:\s*)(\S.*)", line)
             if match:
                 yield from (word for word in match[1].split() if "://" in word)
+
+
+def _without_disabled(text: str) -> str:
+    """A deb822 file without the stanzas that are switched off."""
+    disabled = re.compile(r"^Enabled:\s*(no|false|off|0|without|disable)\s*$", re.I | re.M)
+    return "\n\n".join(stanza for stanza in re.split(r"\n\s*\n", text) if not disabled.search(stanza))
 
 
 @dataclass(frozen=True)

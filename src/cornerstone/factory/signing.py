@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -53,7 +53,7 @@ def _load(path: Path) -> Ed25519PrivateKey:
     hint = f"make one with: openssl genpkey -algorithm ed25519 -out KEY.pem, and set {SETTING} to its path"
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CornerstoneError(f"{path}: not a readable private key without passphrase: {error}", hint) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise CornerstoneError(f"{path}: holds a key of the wrong kind, ed25519 is needed", hint)
@@ -64,7 +64,7 @@ def check_signature(public_pem: bytes, content: bytes, signature: bytes, what: s
     """Raise CornerstoneError (VERIFY) unless signature is public_pem's over content; what names the content."""
     try:
         key = serialization.load_pem_public_key(public_pem)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise CornerstoneError(f"the public key can't be read: {error}", "give a PEM file of an ed25519 public key") \
             from error
     if not isinstance(key, Ed25519PublicKey):

@@ -92,7 +92,7 @@ def look(root: Path = Path("/")) -> Machine:
         uefi=(sys / "firmware/efi").is_dir(),
         # four bytes of attributes, then the value
         secure_boot=variable.is_file() and variable.read_bytes()[4:5] == b"\1",
-        disks=tuple(_disk(path) for path in _children(sys / "block") if not path.name.startswith(NOT_DISKS)),
+        disks=tuple(_disk(path) for path in _children(sys / "block") if _is_disk(path)),
         nics=tuple(_nic(path) for path in _children(sys / "class/net") if (path / "device").exists()),
         bmc=(root / "dev/ipmi0").exists(),
     )
@@ -101,6 +101,11 @@ def look(root: Path = Path("/")) -> Machine:
 def _memory(meminfo: str) -> int:
     line = next((line for line in meminfo.splitlines() if line.startswith("MemTotal:")), "MemTotal: 0 kB")
     return int(line.split()[1]) << 10
+
+
+def _is_disk(path: Path) -> bool:
+    # hidden: one path of an NVMe multipath disk; size 0: a reader without a card
+    return not path.name.startswith(NOT_DISKS) and _read(path / "hidden") != "1" and _read(path / "size") != "0"
 
 
 def _disk(path: Path) -> Disk:

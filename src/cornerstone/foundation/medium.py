@@ -34,7 +34,12 @@ class Medium:
         if not found:
             raise CornerstoneError("no Foundation medium is mounted", "boot this machine from the Foundation ISO",
                                    Code.VERIFY)
-        return cls(mount_point, found[-1], Manifest.from_bytes((mount_point / NAME).read_bytes()))
+        try:
+            content = (mount_point / NAME).read_bytes()
+        except OSError as error:
+            raise CornerstoneError(f"manifest.json on the medium can't be read: {error.strerror}",
+                                   "the medium is damaged: write it anew", Code.VERIFY) from error
+        return cls(mount_point, found[-1], Manifest.from_bytes(content))
 
     def check_signature(self) -> None:
         """Raise CornerstoneError (VERIFY) unless the manifest is signed by the key in this root."""

@@ -62,7 +62,7 @@ class Screen:
 
     def refuse(self, error: CornerstoneError) -> None:
         """Say why nothing will happen. The first word is what a console's watcher looks for."""
-        self._foot = [f"REFUSED: {error.message}", *textwrap.wrap(error.hint, WIDTH)]
+        self._foot = [*textwrap.wrap(f"REFUSED: {error.message}", WIDTH), *textwrap.wrap(error.hint, WIDTH)]
         self._show(["", *self._foot])
 
     def lines(self) -> list[str]:

@@ -16,7 +16,8 @@ def open_listeners(events: Path = EVENTS, port: Path = PORT) -> Listener:
     """One listener that tells all: the file always, the port when the machine has one."""
     listeners: list[Listener] = [JsonLines(events)]
     if port.exists():
-        listeners.append(_Port(port))
+        with contextlib.suppress(OSError):
+            listeners.append(_Port(port))
 
     def tell(event: Event) -> None:
         for listener in listeners:
@@ -31,5 +32,5 @@ class _Port:
         self._port = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
 
     def __call__(self, event: Event) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             os.write(self._port, event.to_json().encode() + b"\n")

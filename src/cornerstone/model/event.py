@@ -49,8 +49,11 @@ class Event:
         record = json.loads(line)
         if not isinstance(record, dict) or record.get("v") != SCHEMA_VERSION:
             raise ValueError(f"not an event of schema version {SCHEMA_VERSION}: {line[:200]}")
-        return cls(record["stage"], record["step"], record["state"], record.get("message", ""),
-                   record.get("data", {}), record["t"])
+        try:
+            return cls(record["stage"], record["step"], record["state"], record.get("message", ""),
+                       record.get("data", {}), record["t"])
+        except KeyError as error:
+            raise ValueError(f"an event without {error}: {line[:200]}") from error
 
 
 Listener = Callable[[Event], None]
