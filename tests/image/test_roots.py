@@ -78,6 +78,13 @@ def test_no_ssh_keys(root):
             if names.fullmatch(path.name)] == []
 
 
+def test_no_storage_identity(root):
+    """Names that initiators log in with are each machine's own; the initramfs has a copy of the iSCSI one."""
+    assert [name for name in ("hostid", "hostnqn") if (root.path / "etc/nvme" / name).exists()] == []
+    initiator = root.path / "etc/iscsi/initiatorname.iscsi"
+    assert not initiator.exists() or initiator.read_text() == "GenerateName=yes\n"
+
+
 def test_no_private_keys_anywhere(root):
     header = re.compile(rb"^-----BEGIN ([A-Z]+ )*PRIVATE KEY-----$", re.MULTILINE)
     found = {root.short(path) for path in root.files() if path.stat().st_size < 1 << 20

@@ -84,6 +84,30 @@ def mirror(server, monkeypatch):
     return lambda: Mirror(base, f"{base}-security")
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(pool, "PAUSES_SECONDS", (0, 0))
+
+
+def test_what_fails_for_a_moment_is_tried_again(tmp_path, mirror, monkeypatch):
+    tries, open_address = [], pool.urllib.request.urlopen
+
+    def gives_up_twice(address, **options):
+        tries.append(address)
+        if len(tries) < 3:
+            raise OSError("Temporary failure in name resolution")
+        return open_address(address, **options)
+
+    monkeypatch.setattr(pool.urllib.request, "urlopen", gives_up_twice)
+    pool.fetch(tmp_path, [locked("good")], mirror, quiet)
+    assert pool.pooled(tmp_path, locked("good")).read_bytes() == BODY
+
+
+def test_what_the_mirror_does_not_have_is_asked_once(tmp_path, server, mirror):
+    refused(tmp_path, [locked("absent")], mirror)
+    assert len(server.asked) == 1
+
+
 def no_mirror() -> Mirror:
     raise AssertionError("a warm pool asks for no mirror")
 

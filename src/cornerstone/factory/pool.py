@@ -6,6 +6,7 @@ import concurrent.futures
 import hashlib
 import http.client
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -19,6 +20,8 @@ from cornerstone.model.error import Code, CornerstoneError
 CONNECTIONS = 8
 TIMEOUT_SECONDS = 60
 CHUNK = 1 << 18
+# before the second and the third try of what failed for a moment
+PAUSES_SECONDS = (1, 5)
 
 
 def pooled(pool: Path, package: LockedPackage) -> Path:
@@ -43,28 +46,51 @@ def fetch(pool: Path, packages: Iterable[LockedPackage], mirror: Callable[[], Mi
     if not wanted:
         return
     source = mirror()
-    total, done, failures = sum(p.size for p in wanted), 0, []
-    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as workers:
-        jobs = {workers.submit(_fetch_one, pool, package, source): package for package in wanted}
-        try:
-            for job in concurrent.futures.as_completed(jobs):
-                try:
-                    job.result()
-                except (OSError, ValueError) as error:
-                    failures.append(f"{jobs[job].name} {jobs[job].version}: {error}")
-                    continue
-                done += jobs[job].size
-                progress(done, total)
-        except BaseException:
-            workers.shutdown(wait=False, cancel_futures=True)
-            raise
+    total, left = sum(p.size for p in wanted), wanted
+
+    def tell(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(done, total)
+
+    done = 0
+    failures = _fetch_round(pool, left, source, tell)
+    for pause in PAUSES_SECONDS:
+        # only what another try can mend: a name server or a connection that gave up for a moment
+        left = [package for package, error in failures.items() if not isinstance(error, urllib.error.HTTPError)]
+        if not left:
+            break
+        time.sleep(pause)
+        failures = {p: e for p, e in failures.items() if p not in left} | _fetch_round(pool, left, source, tell)
     if failures:
-        listed = "\n".join(f"    {line}" for line in sorted(failures)[:10])
+        lines = sorted(f"    {package.name} {package.version}: {error}" for package, error in failures.items())
+        listed = "\n".join(lines[:10])
         more = f"\n    … and {len(failures) - 10} more" if len(failures) > 10 else ""
         raise CornerstoneError(
             f"{len(failures)} of {len(wanted)} locked packages can't be fetched:\n{listed}{more}",
             "check the network and the mirror (CORNERSTONE_MIRROR); a mirror that has moved on wants "
             "./invoke lock --suite SUITE --update, or a snapshot mirror of the lock's date", Code.NETWORK)
+
+
+def _fetch_round(pool: Path, packages: Iterable[LockedPackage], mirror: Mirror,
+                 tell: Callable[[int], None]) -> dict[LockedPackage, Exception]:
+    """Try each package once; returns those that failed and why."""
+    failures: dict[LockedPackage, Exception] = {}
+    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as workers:
+        jobs = {workers.submit(_fetch_one, pool, package, mirror): package for package in packages}
+        try:
+            for job in concurrent.futures.as_completed(jobs):
+                error = job.exception()
+                if error is None:
+                    tell(jobs[job].size)
+                elif isinstance(error, (OSError, ValueError)):
+                    failures[jobs[job]] = error
+                else:
+                    raise error
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failures
 
 
 def _fetch_one(pool: Path, package: LockedPackage, mirror: Mirror) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console
@@ -16,12 +18,21 @@ from cornerstone.model.event import Event
 _MARKS = {"done": ("✓", "green"), "cached": ("=", "cyan"), "failed": ("✗", "red"), "warning": ("!", "yellow")}
 
 
+@dataclass
+class _Running:
+    """A step under way: when it began, and the last that it said."""
+
+    begun: float = field(default_factory=time.monotonic)
+    message: str = ""
+    spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
+
+
 class Progress:
     """A listener for a build's events. On a terminal it is alive; piped, it prints plain lines."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
-        self._running: dict[str, Spinner] = {}
+        self._running: dict[str, _Running] = {}
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=8, transient=True) \
             if self._console.is_terminal else None
@@ -39,10 +50,10 @@ class Progress:
     def __call__(self, event: Event) -> None:
         with self._lock:
             if event.state == "started":
-                self._running[event.step] = Spinner("dots", event.step)
+                self._running[event.step] = _Running()
             elif event.state == "progress":
                 if event.step in self._running:
-                    self._running[event.step].update(text=f"{event.step}  {event.message}")
+                    self._running[event.step].message = event.message
                 return
             else:
                 self._running.pop(event.step, None)
@@ -60,6 +71,7 @@ class Progress:
 
     def _table(self) -> Table:
         table = Table.grid()
-        for spinner in self._running.values():
-            table.add_row(spinner)
+        for name, step in list(self._running.items()):
+            step.spinner.update(text=f"{name:<18}{time.monotonic() - step.begun:7.0f} s  {step.message}")
+            table.add_row(step.spinner)
         return table
