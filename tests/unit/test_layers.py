@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,3 +127,28 @@ def test_two_keys_of_one_name_live_side_by_side(store):
 ])
 def test_why(earlier, names):
     assert changed_inputs(BASE, earlier) == names
+
+
+def test_prune_removes_what_was_used_longest_ago(store, tmp_path):
+    layers = [Layer(name, {}, lambda folder, needed: (folder / "content").write_bytes(bytes(1 << 20)))
+              for name in ("oldest", "older", "new", "kept")]
+    for age, layer in enumerate(reversed(layers)):
+        store.make(layer)
+        os.utime(store.path(layer) / RECORD, (1000 - age, 1000 - age))
+    kept = layers[3]
+    os.utime(store.path(kept) / RECORD, (1, 1))
+    store.used([layers[0]])
+
+    removed = store.prune([kept], (2 << 20) + (1 << 19))
+
+    assert removed == [store.path(layer).name for layer in layers[1:3]]
+    assert store.has(layers[0]) and store.has(kept)
+    assert sorted(path.name for path in (tmp_path / "layers").iterdir()) == sorted(
+        store.path(layer).name for layer in (layers[0], kept))
+    assert store.prune([kept], 2 << 30) == []
+
+
+def test_prune_keeps_what_a_build_just_used_even_over_the_limit(store):
+    store.make(BASE)
+    assert store.prune([BASE], 0) == []
+    assert store.has(BASE)

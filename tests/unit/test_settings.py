@@ -108,3 +108,17 @@ def test_workspace(tmp_path, monkeypatch):
     assert workspace.cache == Path.cwd() / "relative"
     assert workspace.pool.parent == workspace.layers.parent == workspace.temporary.parent == workspace.cache
     assert workspace.locks == tmp_path / "versions" / "locks"
+
+
+def test_limit_of_the_layers(tmp_path, monkeypatch):
+    monkeypatch.delenv("CORNERSTONE_LAYERS_GIB", raising=False)
+    assert Workspace(tmp_path).layers_limit == 20 << 30
+    monkeypatch.setenv("CORNERSTONE_LAYERS_GIB", "3")
+    assert Workspace(tmp_path).layers_limit == 3 << 30
+
+
+@pytest.mark.parametrize("text", ["", "-1", "20 GiB", "1.5"])
+def test_limit_that_is_no_number(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("CORNERSTONE_LAYERS_GIB", text)
+    with pytest.raises(CornerstoneError, match="CORNERSTONE_LAYERS_GIB"):
+        _ = Workspace(tmp_path).layers_limit

@@ -68,6 +68,8 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
             files = {name: store.path(layer) for name, layer in plan.layers.items()}
             write_iso(plan, files, target, workspace.temporary, listener)
         remember(workspace, plan, target)
+        store.used(plan.layers.values())
+        store.prune(plan.layers.values(), workspace.layers_limit)
         return target
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +67,31 @@ class Store:
             beside.rename(self.path(layer))
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+    def used(self, layers: Iterable[Layer]) -> None:
+        """Note that layers were used just now, for prune."""
+        for layer in layers:
+            os.utime(self.path(layer) / RECORD)
+
+    def prune(self, keep: Iterable[Layer], limit: int) -> list[str]:
+        """Remove the layers that weren't used for longest until the rest has at most limit bytes.
+
+        What keep names stays in any case. Returns the names of the folders that were removed.
+        """
+        kept = {self.path(layer) for layer in keep}
+        folders = {path: sum(file.stat().st_blocks * 512 for file in path.iterdir())
+                   for path in self._folder.iterdir() if (path / RECORD).is_file()}
+        total, removed = sum(folders.values()), []
+        for path in sorted(folders.keys() - kept, key=lambda path: (path / RECORD).stat().st_mtime):
+            if total <= limit:
+                break
+            total -= folders[path]
+            # out of sight in one step, so that a killed removal leaves no half layer
+            gone = path.with_name(f".{path.name}")
+            path.rename(gone)
+            shutil.rmtree(gone)
+            removed.append(path.name)
+        return removed
 
 
 def changed_inputs(layer: Layer, earlier: Mapping[str, str] | None) -> list[str]:

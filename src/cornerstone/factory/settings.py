@@ -88,6 +88,15 @@ class Workspace:
         return self.cache / "layers"
 
     @property
+    def layers_limit(self) -> int:
+        """How many bytes of layers are kept: CORNERSTONE_LAYERS_GIB, else 20 GiB."""
+        text = os.environ.get("CORNERSTONE_LAYERS_GIB", "20")
+        if not re.fullmatch(r"[0-9]+", text):
+            raise CornerstoneError(f"CORNERSTONE_LAYERS_GIB is {text!r}, not a whole number of GiB",
+                                   "set it to a number such as 20")
+        return int(text) << 30
+
+    @property
     def temporary(self) -> Path:
         return self.cache / "tmp"
 
