@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
@@ -34,6 +35,11 @@ def told(body):
             return body(*args, **kwargs)
         except CornerstoneError as error:
             raise Exit(f"error: {error}", int(error.code)) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise Exit(f"error: the disk is full: {error.filename or 'while writing'}\n  hint: make room, or set "
+                       "CORNERSTONE_CACHE to a larger disk; nothing half-written stays", int(Code.MACHINE)) from error
         except KeyboardInterrupt:
             raise Exit("interrupted: what was running has been ended and cleaned up", int(Code.INTERRUPTED)) from None
         finally:
@@ -91,6 +97,21 @@ def why(c, profile=PROFILE):
     from cornerstone.factory.build import why as explain
     for name, there, changed in explain(WORKSPACE, profile_named(profile)):
         print(f"{'hit ' if there else 'miss'}  {name:<16} {', '.join(changed) or 'nothing changed'}")
+
+
+@task(help={"profile": "name in profiles/, or a path"})
+@told
+def reproduce(c, profile=PROFILE):
+    """Build again in other surroundings and compare the ISOs byte for byte."""
+    from cornerstone.factory.progress import Progress
+    from cornerstone.factory.reproduce import reproduce as build_again
+    chosen = profile_named(profile)
+    with Progress() as show:
+        differences = build_again(WORKSPACE, chosen, show)
+    if differences:
+        raise CornerstoneError("the two ISOs differ:\n  " + "\n  ".join(differences),
+                               f"see {WORKSPACE.output / chosen.name / 'logs' / 'reproduce.log'}", Code.FAILED)
+    print("the same bytes")
 
 
 @task(help={"iso": "path of an ISO (else the profile's own)", "profile": "whose ISO in output/",
@@ -193,5 +214,5 @@ def clean(c, cache=False):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-ns = Collection(build, why, verify, boot, matrix, lock, fetch, test, lint, clean)
+ns = Collection(build, why, reproduce, verify, boot, matrix, lock, fetch, test, lint, clean)
 ns.configure({"run": {"in_stream": False}})

@@ -453,6 +453,15 @@ def test_equal_plans_give_equal_isos_whose_identity_follows_the_inputs(workspace
     assert a != c
 
 
+def test_a_root_larger_than_its_slot_is_refused(workspace, layers, tmp_path):
+    plan = plan_of(workspace)
+    small = replace(plan.profile, hypervisor=replace(plan.profile.hypervisor, root_slot=1))
+    with pytest.raises(CornerstoneError, match="doesn't fit a root slot") as caught:
+        write_iso(replace(plan, profile=small), layers, tmp_path / "x.iso", tmp_path / "work", Told())
+    assert ".hypervisor.root_slot" in caught.value.hint
+    assert not (tmp_path / "x.iso").exists()
+
+
 @pytest.mark.parametrize("fault", ["read back", "mastering", "report", "interrupt"])
 def test_the_old_iso_stays_until_the_new_one_is_whole(workspace, layers, tmp_path, monkeypatch, fault):
     target = tmp_path / "out" / "foundation-x.iso"

@@ -205,6 +205,10 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         "EFI/BOOT/grubx64.efi": boot / "gcdx64.efi",
         "EFI/BOOT/mmx64.efi": boot / "mmx64.efi",
     }
+    size, slot = files[HYPERVISOR].stat().st_size, profile.hypervisor.root_slot
+    if size > slot:
+        raise CornerstoneError(f"the hypervisor's root has {size // MIB} MiB and doesn't fit a root slot of "
+                               f"{slot // MIB} MiB", "raise .hypervisor.root_slot in the profile")
     identity = str(derived_id("iso", *(f"{name} {value}" for name, value in sorted(plan.iso_inputs.items()))))
     scratch = work / "iso"
     scratch.mkdir(parents=True, exist_ok=True)

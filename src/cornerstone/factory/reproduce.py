@@ -1,0 +1,101 @@
+"""Is a build the same everywhere? Build again elsewhere, from nothing but the pool, and compare byte for byte."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cornerstone.factory import process
+from cornerstone.factory.build import build, iso_path, step
+from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
+from cornerstone.factory.plan import make_plan
+from cornerstone.factory.settings import Workspace
+from cornerstone.factory.signing import signing_key
+from cornerstone.model.event import Listener
+from cornerstone.model.profile import Profile
+
+NAMED = 20
+
+
+def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> list[str]:
+    """Build a profile here, then from a copy of the checkout in other surroundings, and compare the ISOs.
+
+    The second build has another folder, host name, umask, locale, time zone, hour, home and number of
+    CPUs, and an empty store; the pool and the key are the same. Returns nothing when the ISOs are the
+    same bytes, else lines that name the first layer that differs and what in it.
+    """
+    here = build(workspace, profile, listener)
+    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=workspace.cache) as folder:
+        other, cache = Workspace(Path(folder) / "elsewhere" / "checkout"), Path(folder) / "cache"
+        _copy_checkout(workspace.root, other.root)
+        (cache / "keys").mkdir(parents=True)
+        (cache / "pool").symlink_to(workspace.pool)
+        for key in (workspace.cache / "keys").glob("*.pem"):
+            shutil.copy2(key, cache / "keys")
+        log = workspace.output / profile.name / "logs" / "reproduce.log"
+        log.unlink(missing_ok=True)
+        with step(listener, "elsewhere"):
+            process.run(["unshare", "--uts", "--", "sh", "-c", 'hostname elsewhere; umask 077; exec "$@"', "-",
+                         "taskset", "--cpu-list", str(min(os.sched_getaffinity(0))),
+                         sys.executable, "-m", "invoke", "build", "--profile", profile.name],
+                        log=log, cwd=other.root, env={
+                            "CORNERSTONE_CACHE": str(cache), "HOME": folder, "LC_ALL": "POSIX", "LANG": "POSIX",
+                            "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "USER": "somebody"})
+        there = iso_path(other, profile)
+        if filecmp.cmp(here, there, shallow=False):
+            return []
+        plan = make_plan(workspace, profile, signing_key(workspace.cache))
+        return _explain(plan.layers.values(), Store(workspace.layers), Store(cache / "layers"), Path(folder))
+
+
+def _copy_checkout(root: Path, target: Path) -> None:
+    """Copy what git knows or would know; modes are left to the copier's umask but for the executable bit."""
+    listing = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root,
+                             capture_output=True, check=True).stdout
+    for name in filter(None, listing.decode().split("\0")):
+        source, copy = root / name, target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_symlink():
+            copy.symlink_to(source.readlink())
+        elif source.is_file():
+            shutil.copyfile(source, copy)
+            copy.chmod(0o700 if source.stat().st_mode & 0o100 else 0o600)
+
+
+def _explain(layers, here: Store, there: Store, scratch: Path) -> list[str]:
+    for layer in layers:
+        ours, theirs = here.path(layer), there.path(layer)
+        if not theirs.is_dir():
+            return [f"layer {layer.name}: its key differs by {', '.join(_other_inputs(layer, theirs.parent))}"]
+        for file in sorted(path.name for path in ours.iterdir() if path.name != RECORD):
+            if not filecmp.cmp(ours / file, theirs / file, shallow=False):
+                inside = list(_inside(ours / file, theirs / file, scratch)) if file.endswith(".squashfs") else []
+                return [f"layer {layer.name}: {file} differs", *inside[:NAMED]]
+    return ["all layers are the same, the ISOs made from them differ: the fault is in mastering"]
+
+
+def _other_inputs(layer: Layer, store: Path) -> list[str]:
+    for record in store.glob(f"{layer.name}-*/{RECORD}"):
+        content = json.loads(record.read_text())
+        if content["name"] == layer.name:
+            return changed_inputs(layer, content["inputs"])
+    return ["its absence"]
+
+
+def _inside(ours: Path, theirs: Path, scratch: Path) -> Iterator[str]:
+    """The files that differ between two squashfs, in content first and then in what the listing shows."""
+    for name, source in (("ours", ours), ("theirs", theirs)):
+        process.read(["unsquashfs", "-no-progress", "-quiet", "-dest", scratch / name, source])
+    difference = subprocess.run(["diff", "--recursive", "--brief", "--no-dereference", "ours", "theirs"], cwd=scratch,
+                                capture_output=True, text=True, check=False).stdout
+    yield from (f"    {line}" for line in difference.splitlines())
+    listings = [set(process.read(["unsquashfs", "-lln", "-no-progress", source]).splitlines())
+                for source in (ours, theirs)]
+    yield from (f"    {line}" for line in sorted(listings[0] ^ listings[1]))
