@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cornerstone.factory import process
@@ -69,7 +69,7 @@ def _copy_checkout(root: Path, target: Path) -> None:
             copy.chmod(0o700 if source.stat().st_mode & 0o100 else 0o600)
 
 
-def _explain(layers, here: Store, there: Store, scratch: Path) -> list[str]:
+def _explain(layers: Iterable[Layer], here: Store, there: Store, scratch: Path) -> list[str]:
     for layer in layers:
         ours, theirs = here.path(layer), there.path(layer)
         if not theirs.is_dir():

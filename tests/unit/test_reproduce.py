@@ -1,0 +1,84 @@
+"""Comparing two builds: what differs is named, from the first layer on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cornerstone.factory.layers import Layer, Store
+from cornerstone.factory.reproduce import _copy_checkout, _explain
+
+
+def layer(name: str, content: str, inputs: str = "1", needs: tuple[Layer, ...] = ()) -> Layer:
+    def make(folder: Path, needed: dict[str, Path]) -> None:
+        (folder / f"{name}.txt").write_text(content)
+    return Layer(name, {"input": inputs}, make, needs)
+
+
+@pytest.fixture
+def stores(tmp_path) -> tuple[Store, Store]:
+    return Store(tmp_path / "here"), Store(tmp_path / "there")
+
+
+def explained(stores, ours: list[Layer], theirs: list[Layer], scratch: Path) -> list[str]:
+    for store, layers in zip(stores, (ours, theirs), strict=True):
+        for one in layers:
+            store.make(one)
+    return _explain(ours, *stores, scratch)
+
+
+def test_first_layer_that_differs_is_named(stores, tmp_path):
+    ours = [layer("root", "same"), layer("disk", "one"), layer("boot", "one")]
+    theirs = [layer("root", "same"), layer("disk", "two"), layer("boot", "two")]
+    assert explained(stores, ours, theirs, tmp_path) == ["layer disk: disk.txt differs"]
+
+
+def test_a_key_that_depends_on_the_surroundings_is_named_with_its_input(stores, tmp_path):
+    assert explained(stores, [layer("root", "same", "utc")], [layer("root", "same", "cet")], tmp_path) == [
+        "layer root: its key differs by input"]
+
+
+def test_equal_layers_leave_mastering(stores, tmp_path):
+    said, = explained(stores, [layer("root", "same")], [layer("root", "same")], tmp_path)
+    assert "mastering" in said
+
+
+def test_files_inside_a_root_are_named(stores, tmp_path):
+    def root(content: str) -> Layer:
+        def make(folder: Path, needed: dict[str, Path]) -> None:
+            tree = tmp_path / f"tree {content}"
+            (tree / "etc").mkdir(parents=True)
+            (tree / "etc/hostid").write_text(content)
+            (tree / "etc/same").write_text("same")
+            subprocess.run(["mksquashfs", tree, folder / "root.squashfs", "-quiet", "-no-progress", "-all-root",
+                            "-all-time", "0"], check=True, capture_output=True)
+        return Layer("root", {}, make)
+
+    head, *inside = explained(stores, [root("ours")], [root("theirs")], tmp_path / "tree ours")
+    assert head == "layer root: root.squashfs differs"
+    assert any("etc/hostid" in line for line in inside)
+    assert not any("etc/same" in line for line in inside)
+
+
+def test_checkout_is_copied_as_git_knows_it(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    subprocess.run(["git", "init", "-q", root], check=True)
+    (root / ".gitignore").write_text("/output\n")
+    (root / "output").write_text("a product")
+    (root / "plain").write_text("text")
+    (root / "plain").chmod(0o664)
+    (root / "bin").mkdir()
+    (root / "bin/tool").write_text("#!/bin/sh\n")
+    (root / "bin/tool").chmod(0o755)
+    (root / "link").symlink_to("plain")
+
+    _copy_checkout(root, tmp_path / "copy")
+
+    copy = tmp_path / "copy"
+    assert sorted(path.name for path in copy.iterdir()) == [".gitignore", "bin", "link", "plain"]
+    assert oct((copy / "plain").stat().st_mode)[-3:] == "600"
+    assert oct((copy / "bin/tool").stat().st_mode)[-3:] == "700"
+    assert (copy / "link").is_symlink()
