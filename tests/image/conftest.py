@@ -200,7 +200,8 @@ def cvm(product: Product, cvm_disk: Disk) -> Iterator[Root]:
 
 
 def unpacked(name: str, product: Product, file: Path, offset: int) -> Iterator[Root]:
-    target = product.scratch / name
+    # a path of its own for each product: testinfra keeps what it learned of a host by this path
+    target = product.scratch / f"{product.iso.stem}-{name}"
     done = subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-offset", str(offset), "-dest", target, file],
                           capture_output=True, text=True, check=False)
     if done.returncode:

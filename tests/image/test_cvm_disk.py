@@ -119,7 +119,7 @@ def test_state_is_a_clean_empty_file_system(cvm_disk):
     where = f"{cvm_disk.path}?offset={state.start}"
     done = subprocess.run(["e2fsck", "-f", "-n", where], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = subprocess.run(["dumpe2fs", "-h", where], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(["debugfs", "-R", "stats -h", where], capture_output=True, text=True, check=True).stdout
     facts = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
     facts = {name: value.strip() for name, value in facts.items()}
     assert facts["Filesystem volume name"] == "state"
