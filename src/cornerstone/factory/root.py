@@ -59,8 +59,9 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
             # diskimage-builder's own hook for a failed step; it opens a shell unless told what to run
             env |= {"CORNERSTONE_KEEP": str(kept), "break": "after-error", "break_outside_target": "1",
                     "break_cmd": str(workspace.elements / "reproducible/bin/keep-tree")}
-        process.run(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-                     "sh", "-c", 'umask 022; exec disk-image-create "$@"', "-",
+        # a host name that resolves everywhere: sudo complains of any other, into output that others parse
+        process.run(["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
+                     "sh", "-c", 'umask 022; hostname localhost; exec disk-image-create "$@"', "-",
                      "-n", "-t", "raw", "-o", work / "unused", *elements.ROOTS[lock.root]],
                     log=log, env=env, cwd=work)
     finally:
