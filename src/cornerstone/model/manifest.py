@@ -93,11 +93,7 @@ class Manifest:
 
     def entry(self, path: str) -> Entry:
         """The entry of a path; KeyError when the ISO has no such file."""
-        return next((e for e in self.entries if e.path == path), None) or _raise(KeyError(path))
-
-
-def _raise(error: Exception):
-    raise error
+        return {entry.path: entry for entry in self.entries}[path]
 
 
 def digest(file: BinaryIO, masked: tuple[tuple[int, int], ...] = (),
