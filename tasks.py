@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from invoke import Collection, Exit, task
+from invoke.parser.parser import ParseMachine
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
@@ -57,6 +58,22 @@ def profile_named(name: str):
     """A profile by name or path."""
     from cornerstone.model.profile import load_profile
     return load_profile(name, ROOT)
+
+
+def handle(machine: ParseMachine, word: str, handle=ParseMachine.handle) -> None:
+    """Take a word that is neither flag nor task as the argument `iso`, where a task has it as positional.
+
+    invoke itself has positional arguments only as required ones, and takes even --help for them.
+    """
+    iso = machine.context and next((a for a in machine.context.positional_args if a.name == "iso"), None)
+    if iso and iso.raw_value is None and not (machine.waiting_for_flag_value or word.startswith("-")
+                                              or word in machine.contexts):
+        iso.value = word
+    else:
+        handle(machine, word)
+
+
+ParseMachine.handle = handle
 
 
 def iso_of(iso: str, profile: str) -> Path:
@@ -114,7 +131,8 @@ def reproduce(c, profile=PROFILE):
     print("the same bytes")
 
 
-@task(help={"iso": "path of an ISO (else the profile's own)", "profile": "whose ISO in output/",
+@task(positional=["iso"],
+      help={"iso": "path of an ISO, with or without the flag (else the profile's own)", "profile": "whose ISO in output/",
             "key": "public key (PEM) that must have signed it; default: the one beside the ISO"})
 @told
 def verify(c, iso="", profile=PROFILE, key=""):
@@ -123,7 +141,8 @@ def verify(c, iso="", profile=PROFILE, key=""):
     ended(verify_iso(iso_of(iso, profile), Path(key) if key else None))
 
 
-@task(help={"iso": "path of an ISO (else the profile's own)", "profile": "whose ISO in output/",
+@task(positional=["iso"],
+      help={"iso": "path of an ISO, with or without the flag (else the profile's own)", "profile": "whose ISO in output/",
             "firmware": "bios, uefi or secureboot", "media": "cd or usb", "memory": "MiB"})
 @told
 def boot(c, iso="", profile=PROFILE, firmware="uefi", media="cd", memory=4096):

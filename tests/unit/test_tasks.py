@@ -57,6 +57,11 @@ def test_every_parameter_has_a_word_of_help(tasks):
     (["build", "--profile", "no/such.yaml"], "error: there is no profile file no/such.yaml", "aos-6.8"),
     (["build", "--profile", "base"], "base is only for others to extend", "choose another profile"),
     (["verify", "--iso", "no/such.iso"], "error: no/such.iso isn't there", "./invoke build --profile aos-6.8"),
+    (["verify", "no/such.iso"], "error: no/such.iso isn't there", "./invoke build --profile aos-6.8"),
+    (["verify", "--key", "no/such.pem", "no/such.iso"], "error: no/such.iso isn't there", "hint: "),
+    (["verify", "no/such.iso", "--key", "no/such.pem"], "error: no/such.iso isn't there", "hint: "),
+    (["verify", "--profile", "nope"], "error: there is no profile 'nope'", "hint: "),
+    (["verify", "--profile=nope", "lint"], "error: there is no profile 'nope'", "hint: "),
     (["boot", "--iso", "README.md", "--firmware", "foo"], "foo", "bios"),
     (["boot", "--iso", "README.md", "--media", "floppy"], "floppy", "usb"),
     (["test", "--tier", "units"], "error: there is no test tier 'units'", "hint: unit, "),
@@ -69,6 +74,20 @@ def test_bad_input_is_one_error_with_a_hint(words, message, hint):
     assert hint in said
     assert "Traceback" not in said
     assert said.count("error:") == 1
+
+
+@pytest.mark.parametrize("words", [["verify", "a.iso", "b.iso"], ["verify", "--iso", "a.iso", "b.iso"],
+                                   ["why", "a.iso"]], ids=" ".join)
+def test_a_word_too_many_is_named(words):
+    done = call(*words)
+    assert done.returncode not in (0, None)
+    assert f"No idea what '{words[-1]}' is!" in done.stderr
+
+
+def test_help_of_a_task_with_an_iso_is_help():
+    done = call("verify", "--help")
+    assert done.returncode == 0
+    assert "--iso" in done.stdout and "Check an ISO" in done.stdout
 
 
 def test_a_task_that_is_none():
