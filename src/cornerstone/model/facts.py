@@ -1,0 +1,303 @@
+"""Facts: what was found out about one machine, the schema of facts.json. Nothing here is a judgement: rules make those.
+
+Sizes are bytes. "" and None mean that the machine doesn't tell. PCI addresses are as in sysfs, 0000:3b:00.0.
+Standard library only; docs/facts.schema.json is the exported schema, and a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.record import from_record, schema_of, to_record
+
+SCHEMA_VERSION = 1
+
+# PCI class codes, base class and subclass (PCI Code and ID Assignment Specification)
+BRIDGE_CLASSES = ("0600", "0601", "0604")
+RAID_CLASS = "0104"
+STORAGE_BASE_CLASS = "01"
+
+
+@dataclass(frozen=True)
+class Dmi:
+    """Who the machine says it is. chassis_serial is the block of a multi-node chassis; position the node's place."""
+
+    vendor: str = ""
+    product: str = ""
+    serial: str = ""
+    chassis_serial: str = ""
+    uuid: str = ""
+    position: str = ""
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """mode: bios or uefi, as booted. tpm: 1.2, 2.0 or "". date: as the firmware writes it, usually MM/DD/YYYY."""
+
+    mode: str
+    secure_boot: bool = False
+    tpm: str = ""
+    vendor: str = ""
+    version: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class NumaNode:
+    """cpus: the node's threads as a kernel list, 0-9,20-29; cores: how many physical cores these are."""
+
+    id: int
+    cpus: str
+    cores: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """virtualisation: vmx, svm or ""; virtualisation_disabled: the CPU has it and the firmware has switched it off."""
+
+    model: str
+    sockets: int
+    cores: int
+    threads: int
+    virtualisation: str = ""
+    virtualisation_disabled: bool = False
+    numa: tuple[NumaNode, ...] = ()
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A network interface with a device. pci is "" for one on USB, as many BMCs show one to their host.
+
+    link: None while the interface is down, for then nothing is known. speed: Mbit/s.
+    """
+
+    name: str
+    mac: str
+    permanent_mac: str = ""
+    driver: str = ""
+    pci: str = ""
+    numa: int | None = None
+    link: bool | None = None
+    speed: int | None = None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Something that tells of content: gpt, dos, ext4, LVM2_member, linux_raid_member …, the names of libblkid.
+
+    "data" are bytes at the disk's beginning that libblkid has no name for.
+    """
+
+    type: str
+    label: str = ""
+    uuid: str = ""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition; name, kind and uuid as in the partition table (kind: type GUID, or 0x83)."""
+
+    number: int
+    size: int
+    name: str = ""
+    kind: str = ""
+    uuid: str = ""
+    signatures: tuple[Signature, ...] = ()
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A node of ours on a disk: hostname and serial of its node.json, and the identity of the ISO it came from."""
+
+    hostname: str = ""
+    serial: str = ""
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is on a disk. readable: false when it couldn't be read, and then nothing is known."""
+
+    readable: bool = True
+    signatures: tuple[Signature, ...] = ()
+    partitions: tuple[Partition, ...] = ()
+    installed: Installed | None = None
+
+    @property
+    def empty(self) -> bool:
+        """True only when it was read and nothing was found."""
+        return self.readable and not self.signatures and not self.partitions
+
+    def __str__(self) -> str:
+        """In a few words: gpt with 3 partitions (vfat, ext4)."""
+        if not self.readable:
+            return "unreadable"
+        found = dict.fromkeys(signature.type for signature in self.signatures)
+        inner = dict.fromkeys(s.type for partition in self.partitions for s in partition.signatures)
+        text = ", ".join(found) or ("" if self.partitions else "empty")
+        if self.partitions:
+            text += f" with {len(self.partitions)} partition{'s' * (len(self.partitions) > 1)}"
+        return text.strip() + (f" ({', '.join(inner)})" if inner else "")
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A block device that is a disk of the machine, or one path to it: see Facts.multipath.
+
+    transport: nvme, sata, sas, scsi, usb, virtio, mmc, raid (a volume that a RAID controller made) or "".
+    controller: the PCI function that it hangs off. blocks in bytes. wwn: naa., eui. or uuid. form, as sysfs has it.
+    """
+
+    name: str
+    size: int
+    serial: str = ""
+    wwn: str = ""
+    vendor: str = ""
+    model: str = ""
+    transport: str = ""
+    controller: str = ""
+    logical_block: int = 512
+    physical_block: int = 512
+    rotational: bool = False
+    removable: bool = False
+    read_only: bool = False
+    contents: Contents = Contents()
+
+    def __str__(self) -> str:
+        """As people know it: sda INTEL SSDSC2BB48, 447.1 GiB, serial BTWL1."""
+        return (f"{self.name} {self.model or 'unknown model'}, {self.size / (1 << 30):.1f} GiB, "
+                f"{'serial ' + self.serial if self.serial else 'no serial'}")
+
+
+@dataclass(frozen=True)
+class PciDevice:
+    """One PCI function. kind: class and subclass in hex, 0107; vendor and device in hex, 1000 and 0097.
+
+    parent: the bridge above it, "" on a root bus. group: its IOMMU group. reset: the ways in which the kernel can reset
+    it, as in reset_method, "" when none.
+    """
+
+    address: str
+    kind: str
+    vendor: str
+    device: str
+    driver: str = ""
+    group: int | None = None
+    numa: int | None = None
+    parent: str = ""
+    reset: str = ""
+
+    @property
+    def bridge(self) -> bool:
+        """Bridges may share a group with a device that is passed through: VFIO leaves them to the host."""
+        return self.kind in BRIDGE_CLASSES
+
+    def __str__(self) -> str:
+        return f"{self.address} [{self.vendor}:{self.device}]"
+
+
+@dataclass(frozen=True)
+class Bmc:
+    """The management controller behind /dev/ipmi0, and the LAN channel as ipmitool reads it."""
+
+    present: bool = False
+    vendor: str = ""
+    address: str = ""
+    netmask: str = ""
+    gateway: str = ""
+    mac: str = ""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Seconds since the epoch, read at one moment: the system's clock, and the hardware's taken as UTC."""
+
+    system: int
+    rtc: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One machine. memory: what Linux has to give, a little below what is built in.
+
+    iommu_table: DMAR or IVRS, by which firmware offers an IOMMU. boot_medium: name of the disk or drive that this
+    environment was booted from. source: for recorded machines, where the figures are from.
+    """
+
+    dmi: Dmi
+    firmware: Firmware
+    cpu: Cpu
+    memory: int
+    clock: Clock
+    nics: tuple[Nic, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    pci: tuple[PciDevice, ...] = ()
+    bmc: Bmc = Bmc()
+    iommu_table: str = ""
+    boot_medium: str = ""
+    source: str = ""
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def iommu(self) -> bool:
+        """Whether an IOMMU is at work: only then has a device a group."""
+        return any(device.group is not None for device in self.pci)
+
+    def pci_device(self, address: str) -> PciDevice | None:
+        """The function at an address; None when there is none, or the address is ""."""
+        return next((device for device in self.pci if device.address == address), None)
+
+    def iommu_group(self, number: int) -> tuple[PciDevice, ...]:
+        """Its members, bridges included."""
+        return tuple(device for device in self.pci if device.group == number)
+
+    def disks_of(self, controller: str) -> tuple[Disk, ...]:
+        """The disks that hang off a PCI function."""
+        return tuple(disk for disk in self.disks if disk.controller == controller)
+
+    def multipath(self) -> tuple[tuple[Disk, ...], ...]:
+        """Disks that Linux sees more than once, each as all its paths: same WWN; without one, same serial and size."""
+        paths: dict[tuple, list[Disk]] = {}
+        for disk in self.disks:
+            if disk.wwn or disk.serial:
+                paths.setdefault((disk.wwn,) if disk.wwn else (disk.serial, disk.model, disk.size), []).append(disk)
+        return tuple(tuple(group) for group in paths.values() if len(group) > 1)
+
+    def to_json(self) -> str:
+        """The text of facts.json."""
+        return json.dumps(to_record(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "facts.json") -> Facts:
+        """Parse facts.json; source names it in errors. CornerstoneError with the path of what is wrong."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise CornerstoneError(f"{source} isn't JSON: {error}",
+                                   "make it with: python3 -m cornerstone.foundation discover") from error
+        version = data.get("schema") if isinstance(data, dict) else None
+        if version != SCHEMA_VERSION:
+            raise CornerstoneError(f"{source}: .schema is {version!r}, this release reads {SCHEMA_VERSION}",
+                                   "record the machine anew with this release")
+        return from_record(cls, data, source)
+
+    @classmethod
+    def load(cls, path: Path) -> Facts:
+        """Read a file of facts."""
+        try:
+            return cls.from_json(path.read_bytes(), str(path))
+        except OSError as error:
+            raise CornerstoneError(f"{path} can't be read: {error.strerror}", "name a file of facts") from error
+
+
+def schema_text() -> str:
+    """The JSON Schema of facts.json; docs/facts.schema.json holds it."""
+    return json.dumps({**schema_of(Facts), "title": "Cornerstone facts of a machine"}, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")
