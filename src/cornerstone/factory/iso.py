@@ -7,10 +7,13 @@ that points at the El Torito EFI image, so that both ways start the same bytes).
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -32,6 +35,9 @@ BIOS_IMAGE = "boot/bios.img"
 EFI_IMAGE = "boot/efi.img"
 BOOT_CATALOG = "boot/boot.cat"
 
+# how much the kernel is asked to copy in one go, in bytes
+PIECE = 8 << 20
+
 # GRUB reads ahead past the last file when it boots from CD; mkisofs and xorriso pad as much
 TAIL_PADDING = 300 << 10
 # boot info table (mkisofs -boot-info-table) and GRUB 2's own pointer to the image's second block
@@ -48,25 +54,73 @@ def master(target: Path, files: Mapping[str, Path], *, boot_hybrid: bytes, ident
     for path, source in files.items():
         if not source.is_file():
             raise CornerstoneError(f"{source} (for {path} on the ISO) is missing", "build again", Code.STEP)
-    with _fixed_clock(epoch):
+    with _fixed_clock(epoch), contextlib.ExitStack() as opened:
         iso = pycdlib.PyCdlib()
         iso.new(interchange_level=3, vol_ident=LABEL, rock_ridge="1.09", joliet=3, app_ident_str="CORNERSTONE",
                 sys_ident="LINUX")
         names = _Names(iso)
         for path, source in sorted(files.items()):
-            names.add(path, source)
+            names.add(path, source, opened)
         iso.add_eltorito(names.iso_path(BIOS_IMAGE), names.reserve(BOOT_CATALOG), rr_bootcatname="boot.cat",
                          joliet_bootcatfile=f"/{BOOT_CATALOG}", boot_load_size=4, boot_info_table=True)
         # 0 sectors: firmware takes the FAT file system's own size; the field is too small for it anyway
         iso.add_eltorito(names.iso_path(EFI_IMAGE), efi=True, boot_load_size=0)
-        with target.open("w+b") as out:
-            iso.write_fp(out, progress_cb=lambda done, total: progress(done, total))
+        with target.open("w+b", buffering=0) as out:
+            iso.write_fp(_Output(out), blocksize=PIECE, progress_cb=lambda done, total: progress(done, total))
             bios, efi = (iso.get_record(iso_path=names.iso_path(path)).extent_location()
                          for path in (BIOS_IMAGE, EFI_IMAGE))
         iso.close()
     with target.open("r+b") as out:
         _make_hybrid(out, boot_hybrid, bios, files[BIOS_IMAGE].stat().st_size, efi,
                      files[EFI_IMAGE].stat().st_size, identity)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of an open file in place of its bytes."""
+
+    descriptor: int
+    offset: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class _Source:
+    """A layer as pycdlib reads it: what it gets are pieces, which it hands to _Output unread."""
+
+    mode = "rb"
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._offset = 0
+
+    def seek(self, offset: int) -> None:
+        self._offset = offset
+
+    def read(self, size: int) -> _Piece:
+        self._offset += size
+        return _Piece(self._descriptor, self._offset - size, size)
+
+
+class _Output:
+    """The ISO as pycdlib writes it: the kernel copies pieces from file to file, past this process's memory."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def write(self, content: bytes | _Piece) -> None:
+        if not isinstance(content, _Piece):
+            self._file.write(content)
+            return
+        done = 0
+        while done < content.size:
+            copied = os.sendfile(self._file.fileno(), content.descriptor, content.offset + done, content.size - done)
+            if not copied:
+                raise CornerstoneError("a layer became shorter while it was written to the ISO", "build again", Code.STEP)
+            done += copied
 
 
 class _Names:
@@ -79,9 +133,13 @@ class _Names:
         self._iso = iso
         self._paths: dict[str, str] = {}
 
-    def add(self, path: str, source: Path) -> None:
-        self._iso.add_file(str(source), iso_path=self.reserve(path), rr_name=PurePosixPath(path).name,
-                           joliet_path=f"/{path}", file_mode=0o100444)
+    def add(self, path: str, source: Path, opened: contextlib.ExitStack) -> None:
+        """Put a file on the ISO; opened keeps what has to be open until the ISO is written."""
+        size = source.stat().st_size
+        # pycdlib itself looks into what a BIOS starts, so small files are read the usual way
+        content = opened.enter_context(source.open("rb"))
+        self._iso.add_fp(content if size < PIECE else _Source(content.fileno()), size, iso_path=self.reserve(path),
+                         rr_name=PurePosixPath(path).name, joliet_path=f"/{path}", file_mode=0o100444)
 
     def reserve(self, path: str) -> str:
         """The ISO 9660 path of a new file; makes its folders."""

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from cornerstone.factory import boot_files, cvm_disk, elements, first_boot, root
+from cornerstone.factory import boot_files, cvm_disk, elements, first_boot, rooms, root
 from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.layers import Layer
 from cornerstone.factory.lock import Lock, check_covers, lock_path, read_lock
@@ -71,15 +71,13 @@ def _root_layer(workspace: Workspace, lock: Lock, key: SigningKey, logs: Path, k
         "lock": hashlib.sha256(lock_path(workspace.locks, name, lock.suite).read_bytes()).hexdigest(),
         "elements": elements.fingerprint(workspace.elements, name),
         "public key": hashlib.sha256(key.public_pem()).hexdigest(),
-        "code": code_digest("root", "pool"),
+        "code": code_digest("root", "rooms", "pool"),
         "compression": " ".join(root.COMPRESSION),
         "diskimage-builder": metadata.version("diskimage-builder"),
         **tool_versions("mmdebstrap", "squashfs-tools", "apt-utils"),
     }
-    if name == "hypervisor":
-        source = workspace.root / "src"
-        inputs["rooms model and foundation"] = elements.tree_digest(
-            [source / "cornerstone" / part for part in ("__init__.py", "model", "foundation")], source)
+    if travelling := rooms.modules(workspace.source, rooms.ROOMS[name]):
+        inputs["rooms"] = elements.tree_digest(travelling, workspace.source)
 
     def make(folder: Path, _: Mapping[str, Path]) -> None:
         public = folder / "key.pem"

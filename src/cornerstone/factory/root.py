@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cornerstone.factory import elements, pool, process
+from cornerstone.factory import elements, pool, process, rooms
 from cornerstone.factory.lock import Lock
 from cornerstone.factory.settings import Workspace
 
@@ -30,12 +30,13 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
     try:
         repository = work / "repository"
         pool.make_repository(workspace.pool, lock, repository, log)
+        rooms.copy(workspace.source, rooms.ROOMS[lock.root], work / "rooms")
         env = {
             "CORNERSTONE_REPOSITORY": str(repository),
             "CORNERSTONE_SQUASHFS": str(target),
             "CORNERSTONE_COMPRESSION": " ".join(COMPRESSION),
             "CORNERSTONE_PUBLIC_KEY": str(public_key),
-            "CORNERSTONE_SOURCE": str(workspace.root / "src"),
+            "CORNERSTONE_ROOMS": str(work / "rooms"),
             "DIB_RELEASE": lock.suite,
             "DIB_NO_TMPFS": "1",
             # what is left for the loop device after packing is an empty skeleton

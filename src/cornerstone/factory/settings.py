@@ -107,3 +107,8 @@ class Workspace:
     @property
     def elements(self) -> Path:
         return self.root / "elements"
+
+    @property
+    def source(self) -> Path:
+        """The folder that holds the package cornerstone."""
+        return self.root / "src"

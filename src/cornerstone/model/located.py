@@ -18,7 +18,7 @@ Where = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """SafeLoader that leaves dates as text: pydantic reads them, so a wrong one is reported with its line."""
 
     yaml_implicit_resolvers = {
