@@ -119,7 +119,7 @@ class _Output:
         while done < content.size:
             copied = os.sendfile(self._file.fileno(), content.descriptor, content.offset + done, content.size - done)
             if not copied:
-                raise CornerstoneError("a layer became shorter while it was written to the ISO", "build again", Code.STEP)
+                raise CornerstoneError("a layer became shorter while the ISO was written", "build again", Code.STEP)
             done += copied
 
 

@@ -26,7 +26,8 @@ def modules(source: Path, rooms: Iterable[str]) -> list[Path]:
             continue
         found.add(path)
         # a module's packages are run before it
-        waiting += [at for above in path.relative_to(source).parents if (at := source / above / "__init__.py").is_file()]
+        packages = (source / above / "__init__.py" for above in path.relative_to(source).parents)
+        waiting += [at for at in packages if at.is_file()]
         waiting += [at for name in _imports(ast.parse(path.read_bytes())) if (at := _file(source, name))]
     return sorted(found)
 
