@@ -1,0 +1,310 @@
+"""The fields of a site file, each in one line: its kind and what it does, or why it is refused.
+
+The wire is Foundation's own `image_nodes` body, with its misspellings; what Foundation lacks is under the key
+`cornerstone`. Reading, the JSON Schema and the list of secrets all come from these tables. Standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+from cornerstone.model import network
+from cornerstone.model.site_kinds import (
+    BOOLEAN,
+    HOST_NAME,
+    IPV4,
+    MAC,
+    NETMASK,
+    Field,
+    Fields,
+    Kind,
+    Notes,
+    choice,
+    comma_list,
+    ignored,
+    many,
+    number,
+    record,
+    record_schema,
+    refused,
+    shown,
+    text,
+)
+
+EXTRA = "cornerstone"
+ONLY_AHV = "this factory only images AHV"
+NO_RDMA = "RDMA cards aren't passed through"
+NO_CISCO = "Cisco UCS Manager isn't driven; each node is imaged by the ISO that it boots"
+NO_SEGMENTATION = "network segmentation isn't set up"
+SELF = "a node is imaged by the ISO that it boots, not through a running one"
+RESULT = "it is a result of an earlier session, not a wish"
+OTHER_HYPERVISORS = {"ahv": "Foundation's word for AHV is kvm", "esx": ONLY_AHV, "hyperv": ONLY_AHV, "xen": ONLY_AHV,
+                     "linux": ONLY_AHV, "phoenix": "it says that a node runs the installer, not what to install"}
+# what makers' firmware says where it has no serial number
+PLACEHOLDERS = {"none", "n/a", "0", "unknown", "not specified", "default string", "to be filled by o.e.m.",
+                "system serial number", "chassis serial number", "0123456789", "123456789"}
+SSH_KEYS = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+            "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com")
+SECRET_BITS = 128
+
+FILE_NAME = text(hint="the name of a file", longest=255)
+SERIAL = text(lambda value: "is what firmware says without a serial" if value.lower() in PLACEHOLDERS else None,
+              "as `dmidecode -s system-serial-number` shows it", longest=64)
+DISK_SERIAL = text(hint="as `lsblk -o SERIAL` shows it", longest=64)
+
+
+def _server(value: str) -> str | None:
+    if re.fullmatch(r"[0-9.]+", value):
+        try:
+            network.address(value)
+        except ValueError as error:
+            return str(error)
+        return None
+    return None if network.is_host_name(value) else "is neither an IPv4 address nor a host name"
+
+
+def _ssh_key(value: str) -> str | None:
+    words = value.split(None, 2)
+    if words[0] not in SSH_KEYS:
+        return "isn't an OpenSSH public key without options"
+    try:
+        blob = base64.b64decode(words[1] if len(words) > 1 else "", validate=True)
+    except (binascii.Error, ValueError):
+        return "isn't a whole public key"
+    name = words[0].encode()
+    return None if blob.startswith(len(name).to_bytes(4, "big") + name) else "isn't a whole public key"
+
+
+def _bootstrap_secret(value: str) -> str | None:
+    try:
+        found = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return "isn't base64"
+    if len(found) * 8 < SECRET_BITS or len(set(found)) < 8:
+        return f"has less than {SECRET_BITS} bits of chance"
+    return None
+
+
+def _passthrough(value: Any, path: str, notes: Notes) -> Any:
+    if isinstance(value, list):
+        return PCI_ADDRESSES.read(value, path, notes)
+    if value not in ("auto", "scsi"):
+        return notes.wrong(path, f"{shown(value)} isn't a choice", 'write "auto", "scsi", or a list of PCI addresses')
+    return value
+
+
+def _erase_tokens(value: Any, path: str, notes: Notes) -> dict[str, str] | None:
+    if not isinstance(value, dict):
+        return notes.wrong(path, f"{shown(value)} isn't an object", 'write it as {"disk serial": "token"}')
+    return {serial: token for serial, given in value.items()
+            if DISK_SERIAL.read(serial, f"{path}[{serial!r}]", notes)
+            and (token := TOKEN.read(given, f"{path}[{serial!r}]", notes))}
+
+
+def _some_disk(value: dict, path: str, notes: Notes) -> None:
+    if not value:
+        notes.wrong(path, "names no disk", "give a serial, a wwn, a model or a size")
+    if value.get("min_gb", 0) > value.get("max_gb", 1 << 60):
+        notes.wrong(f"{path}.min_gb", "is more than max_gb", "swap them")
+
+
+PCI_ADDRESSES = many(text(pattern=r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]",
+                          hint="in full and in lower case, as `lspci -D` shows it: 0000:3b:00.0"), most=32)
+PASSTHROUGH = Kind(_passthrough, {"anyOf": [{"enum": ["auto", "scsi"]}, PCI_ADDRESSES.schema]})
+TOKEN = text(pattern=r"[A-Za-z0-9._-]{4,64}", hint="as the plan shows it beside the disk")
+ERASE_TOKENS = Kind(_erase_tokens, {"type": "object", "additionalProperties": TOKEN.schema})
+
+DISK: Fields = {
+    "serial": Field(DISK_SERIAL, "the disk's serial number"),
+    "wwn": Field(text(pattern=r"(0x|naa\.|eui\.|nvme\.|uuid\.)?[0-9A-Za-z.-]{8,128}", 
+                      hint="as `lsblk -o WWN` shows it"), "its world wide name"),
+    "model": Field(text(hint="as `lsblk -o MODEL` shows it; * stands for any text", longest=64), "its model"),
+    "min_gb": Field(number(1, 1 << 20), "at least so many GB (10^9 bytes, as on its label)"),
+    "max_gb": Field(number(1, 1 << 20), "at most so many GB"),
+}
+DISK_CHOICE = record(DISK, _some_disk)
+
+# defaults for all nodes under the topmost key, or one node's own
+CHOICES: Fields = {
+    "boot_disk": Field(DISK_CHOICE, "what the boot disk has to match, all of it; exactly one disk may"),
+    "data_disks": Field(many(DISK_CHOICE, most=64), "disks that match one of these go to the storage pool; "
+                                                     "default: all that are passed through"),
+    "passthrough": Field(PASSTHROUGH, "auto: storage controllers go to the CVM whole where possible; a list: just "
+                                      "these PCI addresses; scsi: raw SCSI devices instead; default: auto"),
+}
+
+SITE_EXTRA: Fields = {
+    **CHOICES,
+    "authorized_keys": Field(many(text(_ssh_key, "one line of a .pub file", secret=True)),
+                             "ssh keys that may log in as root on hypervisors and CVMs"),
+    "webhook": Field(text(pattern=r"https?://[^\s/?#@]+(/\S*)?", hint="an http or https address without user and "
+                          "password", secret=True), "where nodes report their progress (POST, JSON)", secret=True),
+    "reinstall_token": Field(text(pattern=r"[A-Za-z0-9._-]{8,64}", secret=True, hint="8 to 64 letters, digits, dots "
+                                  "and dashes"), "kernel argument foundation.reinstall with this text installs a node "
+                                                 "anew that is installed already", secret=True),
+}
+NODE_EXTRA: Fields = {
+    **CHOICES,
+    "nic_macs": Field(many(MAC), "network cards by which the node is known when it has no serial number"),
+    "erase_tokens": Field(ERASE_TOKENS, "by disk serial: the plan's token that allows erasing a disk that isn't empty"),
+}
+CLUSTER_EXTRA: Fields = {
+    "data_services_ip": Field(IPV4, "address of the cluster's iSCSI target"),
+    "bootstrap_secret": Field(text(_bootstrap_secret, "base64 of 16 random bytes or more: `openssl rand -base64 32`",
+                                   secret=True), "shared secret by which nodes know each other while the cluster "
+                                                 "forms, base64; `invoke customize` draws one when it is missing",
+                              secret=True),
+}
+
+VSWITCH: Fields = {
+    "name": Field(choice("br0", why_not={"vs0": "the bridge of host and CVM is br0 here"}), "the bridge, br0",
+                  required=True),
+    "uplinks": Field(many(MAC, most=8), "its network cards", required=True),
+    "bond_mode": Field(choice("active-backup", "balance-slb", "balance-tcp"), "mode of the bond in Open vSwitch; "
+                                                                              "default: active-backup"),
+    "lacp": Field(choice("off", "active", "passive"), "LACP; balance-tcp needs it; default: off"),
+    "other_config": Field(many(text(pattern=r"[a-z][a-z0-9-]*=[A-Za-z0-9:.-]+", hint="key=value, as Open vSwitch has "
+                                    "it: bond-detect-mode=miimon"), 0, 16), "other_config of the bond's port"),
+    "mtu": Field(number(1280, 9216), "MTU of bridge and uplinks in bytes; default: 1500"),
+}
+
+BOND: Fields = {
+    "bond_mode": Field(choice("dynamic", why_not={
+        "static": "Open vSwitch has no static link aggregation that keeps broadcasts whole"}),
+        "dynamic: LACP over all uplinks; default: one uplink at a time"),
+    "bond_lacp_rate": Field(choice("slow", "fast"), "how often LACP speaks; default: slow"),
+    "current_cvm_vlan_tag": Field(number(0, 4094), "VLAN of host and CVM on the uplinks; 0: untagged, the default"),
+}
+
+
+def _account(maximum: int) -> Kind:
+    return text(lambda value: None if value.isascii() and len(value) <= maximum else "isn't possible on a BMC",
+                f"at most {maximum} ASCII characters", secret=True, longest=maximum)
+
+
+IPMI: Fields = {
+    "ipmi_netmask": Field(NETMASK, "netmask of the BMCs"),
+    "ipmi_gateway": Field(IPV4, "gateway of the BMCs"),
+    "ipmi_user": Field(_account(16), "BMC account whose password is set"),
+    "ipmi_password": Field(_account(20), "its password", secret=True),
+}
+
+NODE: Fields = {
+    "node_position": Field(text(pattern="[A-Za-z0-9]{1,4}", hint="A, B, C or D on a chassis of four"),
+                           "slot in the chassis", required=True),
+    "hypervisor_hostname": Field(HOST_NAME, "the hypervisor's host name", required=True),
+    "hypervisor_ip": Field(IPV4, "the hypervisor's address", required=True),
+    "cvm_ip": Field(IPV4, "the Controller VM's address", required=True),
+    "hypervisor": Field(choice("kvm", why_not=OTHER_HYPERVISORS), "kvm, which is AHV"),
+    "ipmi_ip": Field(IPV4, "the BMC's address; without one the BMC is left alone"),
+    "ipmi_mac": Field(MAC, "the BMC's MAC, compared before it is configured"),
+    "ipmi_configure_now": Field(BOOLEAN, "false: the BMC's address is only compared, not set; default: set"),
+    **IPMI,
+    "node_serial": Field(SERIAL, "the machine's serial number, by which it is known"),
+    "image_now": Field(BOOLEAN, "false: the node is left as it is; default: true"),
+    "cvm_gb_ram": Field(number(4, 4096), "the CVM's memory in GiB; default: the profile's"),
+    "cvm_num_vcpus": Field(number(2, 256), "the CVM's virtual CPUs; default: the profile's"),
+    **BOND,
+    "bond_uplinks": Field(many(MAC, most=8), "network cards of the bond; default: all with a link"),
+    "vswitches": Field(many(record(VSWITCH), 0, 1), "the bridge in Open vSwitch's own words, instead of bond_*"),
+    "exlude_boot_serial": Field(DISK_SERIAL, "serial of a disk that is never the boot disk"),
+    EXTRA: Field(record(NODE_EXTRA), "this node's own choices"),
+    "node_uuid": refused("the machine is known by serial, position or MAC"),
+    "cluster_id": refused("it is an answer of discovery, not a wish"),
+    "ipv6_address": refused(SELF),
+    "ipv6_interface": refused(SELF),
+    "current_network_interface": refused(SELF),
+    "device_hint": refused(SELF),
+    "nos_version": refused("it says what the node ran before; the ISO carries its own AOS"),
+    "is_bare_metal": Field(choice(True), "true, as every node is imaged as bare metal here"),
+    "is_selected": Field(choice(True), "true; a node that isn't to be imaged has image_now false"),
+    "compute_only": refused("every node here has a Controller VM"),
+    "hardware_attributes_override": refused("what a machine can do is found out on it"),
+    "rdma_passthrough": refused(NO_RDMA),
+    "rdma_mac_addr": refused(NO_RDMA),
+    "image_delay": refused("each node images itself, so there is no rush to stagger"),
+    "mitigate_low_boot_space": refused("a boot disk that is too small is refused"),
+    "image_successful": refused(RESULT),
+    "ucsm_node_serial": refused(NO_CISCO),
+    "ucsm_managed_mode": refused(NO_CISCO),
+    "ucsm_params": refused(NO_CISCO),
+}
+
+BLOCK: Fields = {
+    "block_id": Field(text(pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,39}", hint="letters, digits, dots and dashes, at most "
+                           "40: the chassis' serial number"), "the chassis' serial number, part of the CVM's name"),
+    "nodes": Field(many(record(NODE), most=64), "the nodes in this chassis", required=True),
+}
+
+CLUSTER: Fields = {
+    "cluster_name": Field(text(pattern="[A-Za-z0-9]([A-Za-z0-9._-]{0,73}[A-Za-z0-9])?", hint="letters, digits, dots "
+                               "and dashes, at most 75"), "the cluster's name", required=True),
+    "redundancy_factor": Field(number(1, 3), "copies of each piece of data: 2 or 3 on hosts of their own; on a single "
+                                             "node 1, or 2 on disks of their own", required=True),
+    "cluster_members": Field(many(IPV4), "the CVM addresses of its nodes", required=True),
+    "cluster_init_now": Field(BOOLEAN, "false: the nodes are imaged and no cluster is formed; default: true"),
+    "cluster_external_ip": Field(IPV4, "the cluster's own address"),
+    "single_node_cluster": Field(BOOLEAN, "true for a cluster of one node"),
+    "cvm_ntp_servers": Field(comma_list(text(_server, "an address or a host name")), "time servers of the CVMs, with "
+                                                                                     "commas"),
+    "cvm_dns_servers": Field(comma_list(IPV4), "name servers of the CVMs, with commas"),
+    "hypervisor_ntp_servers": Field(comma_list(text(_server, "an address or a host name")), "time servers of the "
+                                                                                            "hypervisors, with commas"),
+    "timezone": Field(text(pattern=r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}", hint="a name of the time zone "
+                           "database: Europe/Berlin"), "time zone of the CVMs; default: UTC"),
+    EXTRA: Field(record(CLUSTER_EXTRA), "what Foundation's format lacks for a cluster"),
+    "enable_ns": refused(NO_SEGMENTATION),
+    "backplane_subnet": refused(NO_SEGMENTATION),
+    "backplane_netmask": refused(NO_SEGMENTATION),
+    "backplane_vlan": refused(NO_SEGMENTATION),
+    "cluster_init_successful": refused(RESULT),
+}
+
+CARRIED = "the ISO carries its own, and its manifest the checksums"
+KVM: Fields = {
+    "filename": Field(FILE_NAME, "an AHV ISO: it has to name the build that the ISO carries", required=True),
+    "checksum": refused(CARRIED),
+}
+HYPERVISOR_ISO: Fields = {
+    "kvm": Field(record(KVM), "the AHV build that is expected on the ISO"),
+    **{name: refused(ONLY_AHV) for name in ("esx", "hyperv", "xen", "linux")},
+}
+
+SITE: Fields = {
+    "cvm_gateway": Field(IPV4, "gateway of the CVMs", required=True),
+    "cvm_netmask": Field(NETMASK, "netmask of the CVMs", required=True),
+    "hypervisor_gateway": Field(IPV4, "gateway of the hypervisors", required=True),
+    "hypervisor_netmask": Field(NETMASK, "netmask of the hypervisors", required=True),
+    **IPMI,
+    "hypervisor_nameserver": Field(comma_list(IPV4), "name servers of the hypervisors, with commas"),
+    "nos_package": Field(FILE_NAME, "an AOS package: it has to name the release that the ISO carries"),
+    "hypervisor_iso": Field(record(HYPERVISOR_ISO), "the hypervisor that is expected on the ISO"),
+    **BOND,
+    "blocks": Field(many(record(BLOCK)), "chassis and their nodes", required=True),
+    "clusters": Field(many(record(CLUSTER), 0), "clusters to form"),
+    EXTRA: Field(record(SITE_EXTRA), "what Foundation's format lacks"),
+    "hypervisor_password": refused("nothing here logs in by password; give cornerstone.authorized_keys"),
+    "skip_hypervisor": refused("hypervisor and CVM are imaged together"),
+    "rdma_passthrough": refused(NO_RDMA),
+    "fc_settings": refused("Foundation Central isn't spoken to; cornerstone.webhook gets the progress"),
+    "tests": refused("every cluster is validated, without asking"),
+    "svm_rescue_args": refused("there is no AOS installer to hand them to"),
+    "install_script": refused("nothing outside the signed ISO is run"),
+    "layout_egg_uuid": refused("what a machine can do is found out on it"),
+    "eos_metadata": ignored("it is bookkeeping of the site where the file was made"),
+    **{name: refused(ONLY_AHV) for name in (
+        "xs_master_ip", "xs_master_label", "xs_master_username", "xs_master_password", "xen_config_type",
+        "hyperv_sku", "hyperv_product_key", "hyperv_external_vnic", "hyperv_external_vswitch",
+        "unc_path", "unc_username", "unc_password")},
+    **{name: refused(NO_CISCO) for name in ("ucsm_ip", "ucsm_user", "ucsm_password")},
+}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a site file; sites/schema.json holds it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Cornerstone site",
+            "description": "Foundation's image_nodes JSON, and the key cornerstone for what it lacks. The addresses "
+                           "are compared with one another when the file is read.", **record_schema(SITE)}

@@ -1,0 +1,255 @@
+"""Kinds of values in a site file: how each is read, normalised and described in the JSON Schema.
+
+A kind's `read` takes a value and its path, notes what is wrong, and returns the normalised JSON value; None when
+nothing usable is left. It goes on after a mistake, so that one look finds all of them. Standard library only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cornerstone.model import network
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a site file: path as .blocks[0].nodes[1].cvm_ip, the reason, and how to mend it."""
+
+    path: str
+    reason: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.path or 'the file'}: {self.reason}"
+
+
+@dataclass
+class Notes:
+    """What was found while reading: problems, which refuse the file, and warnings, which don't."""
+
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    def wrong(self, path: str, reason: str, hint: str) -> None:
+        """Note a problem; returns None, which is what a kind returns then."""
+        self.problems.append(Problem(_printable(path), _printable(reason), hint))
+
+    def warn(self, path: str, reason: str, hint: str) -> None:
+        """Note something that the person should know."""
+        self.warnings.append(Problem(_printable(path), _printable(reason), hint))
+
+
+Read = Callable[[Any, str, Notes], Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a value is read, and its JSON Schema."""
+
+    read: Read
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of the file: its kind; about: what it does, or why it is refused. secret: never shown or logged.
+
+    status: accepted, refused (unless its value asks for nothing) or ignored (with a warning).
+    """
+
+    kind: Kind
+    about: str
+    required: bool = False
+    secret: bool = False
+    status: str = "accepted"
+
+
+Fields = Mapping[str, Field]
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut when long. What is in objects and lists isn't shown: it may be secret."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = f"'{value}'" if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _printable(text: str) -> str:
+    """A text that does nothing to a terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def text(check: Callable[[str], str | None] = lambda value: None, hint: str = "give a text", *, pattern: str = "",
+         longest: int = 1024, secret: bool = False) -> Kind:
+    """A text on one line. check returns the reason against it as a clause; pattern: the whole text's."""
+    def read(value: Any, path: str, notes: Notes) -> str | None:
+        name = "the value" if secret else shown(value)
+        if not isinstance(value, str):
+            return notes.wrong(path, f"{name} isn't a text", f"{hint}, in quotes")
+        if not value.strip() or value != value.strip() or not value.isprintable():
+            return notes.wrong(path, f"{name} is empty, has spaces around it or characters that don't print", hint)
+        if len(value) > longest:
+            return notes.wrong(path, f"{name} has {len(value)} characters", f"at most {longest}")
+        if pattern and not re.fullmatch(pattern, value):
+            return notes.wrong(path, f"{name} doesn't fit", hint)
+        if reason := check(value):
+            return notes.wrong(path, f"{name} {reason}", hint)
+        return value
+    return Kind(read, {"type": "string", "maxLength": longest,
+                       **({"pattern": f"^(?:{pattern})$"} if pattern else {})})
+
+
+def converted(convert: Callable[[str], Any], hint: str, **schema: Any) -> Kind:
+    """A text that convert reads, whose str() is its normalised form; ValueError has the reason as a clause."""
+    def read(value: Any, path: str, notes: Notes) -> str | None:
+        try:
+            if not isinstance(value, str):
+                raise ValueError("isn't a text")
+            return str(convert(value))
+        except ValueError as error:
+            return notes.wrong(path, f"{shown(value)} {error}", hint)
+    return Kind(read, {"type": "string", **schema})
+
+
+def _netmask(value: str) -> str:
+    network.netmask(value)
+    return value
+
+
+IPV4 = converted(network.address, "write four numbers with dots: 10.20.0.11", format="ipv4")
+NETMASK = converted(_netmask, "write it in dots: 255.255.255.0", format="ipv4")
+MAC = converted(network.mac, "write six pairs of hexadecimal digits: 52:54:00:12:34:56",
+                pattern="^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$")
+HOST_NAME = text(lambda value: None if network.is_host_name(value) else "isn't a host name",
+                 "letters, digits and dashes, as RFC 1123 says: node-1", longest=64)
+
+
+def _boolean(value: Any, path: str, notes: Notes) -> bool | None:
+    if not isinstance(value, bool):
+        return notes.wrong(path, f"{shown(value)} isn't true or false", "write true or false, without quotes")
+    return value
+
+
+BOOLEAN = Kind(_boolean, {"type": "boolean"})
+
+
+def number(lowest: int, highest: int) -> Kind:
+    """A whole number within bounds."""
+    def read(value: Any, path: str, notes: Notes) -> int | None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return notes.wrong(path, f"{shown(value)} isn't a whole number", "write digits, without quotes")
+        if not lowest <= value <= highest:
+            return notes.wrong(path, f"{shown(value)} is out of range", f"from {lowest} to {highest}")
+        return value
+    return Kind(read, {"type": "integer", "minimum": lowest, "maximum": highest})
+
+
+def choice(*allowed: Any, why_not: Mapping[str, str] | None = None) -> Kind:
+    """One of some values. why_not: known values that are refused, with the reason."""
+    listed = ", ".join(json.dumps(each) for each in allowed)
+
+    def read(value: Any, path: str, notes: Notes) -> Any:
+        if isinstance(value, str) and value in (why_not or {}):
+            return notes.wrong(path, f"'{value}' is refused: {why_not[value]}", f"write {listed}, or leave it out")
+        # 1 == True in Python, but not in JSON
+        if not any(value == each and type(value) is type(each) for each in allowed):
+            return notes.wrong(path, f"{shown(value)} isn't one of {listed}", f"write {listed}")
+        return value
+    return Kind(read, {"enum": list(allowed)})
+
+
+def many(kind: Kind, least: int = 1, most: int = 256) -> Kind:
+    """A list; of texts, without repetitions."""
+    def read(value: Any, path: str, notes: Notes) -> list[Any] | None:
+        if not isinstance(value, list):
+            return notes.wrong(path, f"{shown(value)} isn't a list", "write it as [a, b]")
+        if not least <= len(value) <= most:
+            notes.wrong(path, f"has {len(value)} entries", f"from {least} to {most}")
+        found = [kind.read(each, f"{path}[{index}]", notes) for index, each in enumerate(value)]
+        twice = [index for index, each in enumerate(found)
+                 if each is not None and not isinstance(each, dict) and each in found[:index]]
+        for index in twice:
+            notes.wrong(f"{path}[{index}]", f"{shown(found[index])} is there twice", "keep one of the two")
+        return None if twice or None in found else found
+    return Kind(read, {"type": "array", "items": kind.schema, "minItems": least, "maxItems": most})
+
+
+def comma_list(kind: Kind) -> Kind:
+    """Several texts in one, with commas, as Foundation has them on the wire."""
+    def read(value: Any, path: str, notes: Notes) -> str | None:
+        if not isinstance(value, str):
+            return notes.wrong(path, f"{shown(value)} isn't a text", 'write one text, with commas: "a,b"')
+        found = many(kind, 0, 8).read([part.strip() for part in value.split(",")] if value.strip() else [], path, notes)
+        return ",".join(found) if found else None
+    return Kind(read, {"type": "string"})
+
+
+def record(fields: Fields, require: Callable[[dict, str, Notes], None] = lambda value, path, notes: None) -> Kind:
+    """An object of known fields. require: checks of its fields together."""
+    def read(value: Any, path: str, notes: Notes) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            notes.wrong(path, f"{shown(value)} isn't an object", 'write it as {"key": value}')
+            return {}  # keeps the place of an object in a list
+        for key in sorted(value.keys() - fields.keys()):
+            where = f"{path}.{key}"
+            if key.startswith("ui_"):
+                notes.warn(where, "is state of Foundation's own pages and has no effect", "it can be deleted")
+            else:
+                notes.wrong(where, "unknown key", _near(key, fields))
+        found = {}
+        for name, each in fields.items():
+            # in JSON as Foundation writes it, null and "" mean the same as a key left out
+            if value.get(name) in (None, ""):
+                if each.required:
+                    notes.wrong(f"{path}.{name}", "is missing", f"it is needed: {each.about}")
+                continue
+            result = each.kind.read(value[name], f"{path}.{name}", notes)
+            if result is not None:
+                found[name] = result
+        require(found, path, notes)
+        return found
+    return Kind(read, record_schema(fields))
+
+
+def record_schema(fields: Fields) -> Schema:
+    """The JSON Schema of an object. Null and "" stand for a key left out, but not where a value is required."""
+    properties = {}
+    for name, each in fields.items():
+        schema = each.kind.schema if each.required or not each.kind.schema else {
+            "anyOf": [each.kind.schema, {"enum": [None, ""]}]}
+        properties[name] = {"description": each.about, **schema}
+    required = [name for name, each in fields.items() if each.required]
+    return {"type": "object", "properties": properties, **({"required": required} if required else {}),
+            "patternProperties": {"^ui_": {}}, "additionalProperties": False}
+
+
+def _near(key: str, fields: Fields) -> str:
+    near = difflib.get_close_matches(key, fields, n=1)
+    if not near:
+        return "delete it; docs/site.md has the fields that are known"
+    spelt = ", misspelt as Foundation has it on the wire" if near[0] == "exlude_boot_serial" else ""
+    return f"did you mean {near[0]}{spelt}?"
+
+
+def refused(reason: str) -> Field:
+    """A field that Foundation knows and this factory can't follow. A value that asks for nothing passes."""
+    def read(value: Any, path: str, notes: Notes) -> None:
+        if value:  # null, false, 0, "", [] and {} ask for nothing
+            notes.wrong(path, f"is refused: {reason}", "delete it")
+    nothing = {"enum": [None, False, 0, "", [], {}]}
+    return Field(Kind(read, nothing), f"refused unless empty: {reason}", status="refused")
+
+
+def ignored(reason: str) -> Field:
+    """A field that only Foundation's own pages use: told in a warning."""
+    def read(value: Any, path: str, notes: Notes) -> None:
+        notes.warn(path, f"has no effect: {reason}", "it can be deleted")
+    return Field(Kind(read, {}), f"no effect: {reason}", status="ignored")
