@@ -86,9 +86,10 @@ def iso_of(iso: str, profile: str) -> Path:
     return path
 
 
-@task(help={"profile": "name in profiles/, or a path", "keep": "leave the unpacked root trees for a look"})
+@task(help={"profile": "name in profiles/, or a path", "keep": "leave the unpacked root trees for a look",
+            "from_": "a folder of packages that `fetch --to` has filled, instead of a mirror"})
 @told
-def build(c, profile=PROFILE, keep=False):
+def build(c, profile=PROFILE, keep=False, from_=""):
     """Build a profile's Foundation ISO into output/; does only what changed."""
     from cornerstone.factory.build import build as build_iso
     from cornerstone.factory.progress import Progress
@@ -101,7 +102,7 @@ def build(c, profile=PROFILE, keep=False):
             record(event)
             show(event)
         try:
-            path = build_iso(WORKSPACE, chosen, listener, keep)
+            path = build_iso(WORKSPACE, chosen, listener, keep, Path(from_) if from_ else None)
         finally:
             record.close()
     print(path)
@@ -174,14 +175,14 @@ def lock(c, suite="", profile=PROFILE, update=False):
         print(line)
 
 
-@task(help={"profile": "whose packages"})
+@task(help={"profile": "whose packages", "to": "a folder that gets a copy, to take to a site without a network"})
 @told
-def fetch(c, profile=PROFILE):
+def fetch(c, profile=PROFILE, to=""):
     """Fetch a profile's locked packages into the pool, so that a build needs no network."""
     from cornerstone.factory.build import fetch_all
     from cornerstone.factory.progress import Progress
     with Progress() as show:
-        fetch_all(WORKSPACE, profile_named(profile), show)
+        fetch_all(WORKSPACE, profile_named(profile), show, Path(to) if to else None)
 
 
 @task(help={"tier": f"{', '.join(TIERS)}, or all; several with commas"})

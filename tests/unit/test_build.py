@@ -7,7 +7,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections import namedtuple
@@ -19,12 +18,13 @@ import pytest
 from cornerstone.factory import build as build_module
 from cornerstone.factory import iso, process
 from cornerstone.factory.build import (
-    build_lock,
     check_space,
     fetch_packages,
     is_current,
     iso_path,
+    make_layer,
     make_layers,
+    put_iso,
     recall,
     remember,
     step,
@@ -54,7 +54,7 @@ def workspace(tmp_path, monkeypatch) -> Workspace:
 
 @pytest.fixture
 def store(workspace) -> Store:
-    return Store(workspace.layers)
+    return Store(workspace.layers, workspace.temporary)
 
 
 def package(name: str, size: int) -> LockedPackage:
@@ -98,45 +98,6 @@ class Told(list):
 
 
 # one at a time
-
-def test_lock_names_the_process_that_holds_it(workspace):
-    with build_lock(workspace), pytest.raises(CornerstoneError) as caught, build_lock(workspace):
-        pass
-    assert caught.value.message == f"another build is running (process {os.getpid()})"
-    assert "CORNERSTONE_CACHE" in caught.value.hint
-    assert caught.value.code is Code.BUSY
-
-
-def test_lock_of_another_process(workspace):
-    code = ("import sys, time; from pathlib import Path; from cornerstone.factory.build import build_lock;"
-            "from cornerstone.factory.settings import Workspace\n"
-            "with build_lock(Workspace(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)")
-    other = subprocess.Popen([sys.executable, "-c", code, workspace.root], stdout=subprocess.PIPE, text=True,
-                             env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
-    try:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(CornerstoneError, match=rf"another build is running \(process {other.pid}\)"), \
-                build_lock(workspace):
-            pass
-    finally:
-        other.kill()
-        other.wait()
-        other.stdout.close()
-    with build_lock(workspace):
-        assert (workspace.cache / "build.lock").read_text() == str(os.getpid()), "a killed build holds nothing"
-
-
-def test_lock_clears_what_a_killed_build_left(workspace):
-    (workspace.temporary / "root-cvm-7" / "etc").mkdir(parents=True)
-    with build_lock(workspace):
-        assert list(workspace.temporary.iterdir()) == []
-
-
-def test_lock_clears_the_half_layers_of_a_killed_build(workspace):
-    (workspace.layers / ".hypervisor.7").mkdir(parents=True)
-    with build_lock(workspace):
-        assert list(workspace.layers.iterdir()) == []
-
 
 def test_privilege_is_asked_for_first(workspace, monkeypatch):
     monkeypatch.setattr(build_module.os, "geteuid", lambda: 1000)
@@ -204,13 +165,13 @@ def test_space_for_the_iso(workspace, monkeypatch):
 
 @pytest.mark.parametrize(("make", "asks"), [(("cvm",), True), (("cvm-disk", "hypervisor"), False), ((), False)])
 def test_packages_are_fetched_for_the_roots_that_will_be_made(workspace, monkeypatch, make, asks):
-    asked = []
-    monkeypatch.setattr(build_module.pool, "fetch", lambda pool, absent, mirror, progress: asked.extend(absent))
-    deb, told = package("big", 100), Told()
-    plan = plan_of(workspace, packages=(deb, deb))
+    asked, told = [], Told()
+    monkeypatch.setattr(build_module.packages, "provide", lambda workspace, locks, *_: asked.extend(locks))
+    workspace.temporary.mkdir(parents=True)
+    plan = plan_of(workspace, packages=(package("big", 100),))
     fetch_packages(workspace, plan, [Layer(name, {}, touch) for name in make], told)
-    assert asked == ([deb] if asks else [])
-    assert told == ([("fetch", "started"), ("fetch", "done")] if asks else [])
+    assert asked == ([plan.locks["cvm"]] if asks else [])
+    assert told == ([("packages", "started"), ("packages", "done")] if asks else [])
 
 
 # the graph
@@ -220,7 +181,7 @@ def test_layers_are_made_after_what_they_need(workspace, store):
 
     def make(folder: Path, needed: dict[str, Path]) -> None:
         assert all((path / "made").exists() for path in needed.values())
-        order.append(folder.name.split(".")[1])
+        order.append(folder.name.split("-")[0])
         touch(folder, needed)
 
     root = Layer("root", {}, make)
@@ -242,6 +203,57 @@ def test_what_is_there_is_not_made(workspace, store):
     told = Told()
     make_layers(plan_of(workspace, replace(root, make=never), Layer("disk", {}, touch, (root,))), store, told)
     assert told == [("root", "cached"), ("disk", "started"), ("disk", "done")]
+
+
+def test_a_damaged_layer_is_made_again_and_that_is_told(workspace, store):
+    root = Layer("root", {}, lambda folder, needed: (folder / "made").write_text("whole"))
+    boot = Layer("boot", {}, touch, (root,))
+    make_layers(plan_of(workspace, root, boot), store, Told())
+    store.release()
+    (store.path(root) / "made").write_text("wrong")
+    told = []
+    make_layers(plan_of(workspace, root, boot), Store(workspace.layers), told.append)
+    assert [(event.step, event.state, event.message) for event in told] == [
+        ("root", "warning", "damaged in the store: made isn't what was made; it is made again"),
+        ("root", "started", ""), ("root", "done", ""), ("boot", "cached", "")]
+    assert (store.path(root) / "made").read_text() == "whole"
+
+
+def test_two_builds_make_a_layer_once(workspace):
+    """Two builds of one cache, each with its own store object, as two processes have."""
+    began, go_on, made, told = threading.Event(), threading.Event(), [], []
+
+    def slow(folder: Path, needed: dict[str, Path]) -> None:
+        began.set()
+        assert go_on.wait(10)
+        made.append(folder)
+
+    def second(event: Event) -> None:
+        told.append((event.state, event.message))
+        if event.state == "waiting":
+            go_on.set()
+
+    root = Layer("root", {}, slow)
+    first = threading.Thread(target=make_layer, args=(root, Store(workspace.layers, workspace.temporary), Told()))
+    first.start()
+    assert began.wait(10)
+    make_layer(root, Store(workspace.layers, workspace.temporary), second)
+    first.join()
+    assert len(made) == 1
+    assert told == [("waiting", f"another build (process {os.getpid()}) has it in hand"), ("cached", "")]
+
+
+def test_who_waits_for_another_build_can_be_ended(workspace):
+    root, other = Layer("root", {}, touch), Store(workspace.layers)
+    assert not other.hold(root, print), "another build makes it, and goes on making it"
+
+    def interrupt(event: Event) -> None:
+        if event.state == "waiting":
+            process.end_all()
+
+    with process.ending_together(), pytest.raises(CornerstoneError, match="not started"):
+        make_layer(root, Store(workspace.layers), interrupt)
+    other.release()
 
 
 def test_two_are_made_at_a_time(workspace, store):
@@ -274,7 +286,7 @@ def test_the_first_failure_ends_the_rest_and_is_the_one_that_is_told(workspace, 
     assert is_gone(pid)
     assert ("later", "started") not in told
     assert {("bad", "failed"), ("slow", "failed")} <= set(told)
-    assert list(workspace.layers.iterdir()) == [], "no half layer"
+    assert {path.suffix for path in workspace.layers.iterdir()} <= {".lock"}, "no half layer"
 
 
 def test_after_a_failure_no_new_command_starts(workspace, store, tmp_path):
@@ -310,7 +322,7 @@ def test_an_interrupt_ends_what_runs(workspace, store, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make_layers(plan_of(workspace, Layer("slow", {}, slow)), store, Told())
     assert is_gone(started)
-    assert list(workspace.layers.iterdir()) == []
+    assert {path.suffix for path in workspace.layers.iterdir()} <= {".lock"}
 
 
 # what is current
@@ -321,7 +333,7 @@ def built(workspace) -> tuple[Plan, Path]:
     target = iso_path(workspace, plan.profile)
     target.parent.mkdir(parents=True)
     target.write_bytes(b"an iso")
-    remember(workspace, plan, target)
+    remember(plan, target)
     return plan, target
 
 
@@ -380,6 +392,16 @@ def test_an_iso_that_is_current_costs_nothing(workspace, built, monkeypatch):
     told = Told()
     assert build_module.build(workspace, plan.profile, told) == target
     assert told == [("iso", "cached")]
+
+
+def test_an_iso_that_another_build_has_made_meanwhile_is_taken(workspace, built, monkeypatch):
+    plan, target = built
+    (target.parent / f".{target.name}.7").write_text("half an ISO of a killed build")
+    monkeypatch.setattr(build_module, "write_iso", lambda *_: 1 / 0)
+    told = Told()
+    put_iso(plan, Store(workspace.layers), target, workspace.temporary, told)
+    assert told == [("iso", "cached")]
+    assert sorted(path.name for path in target.parent.iterdir()) == ["build.json", target.name]
 
 
 # progress

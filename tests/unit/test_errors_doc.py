@@ -25,9 +25,9 @@ def test_each_row_says_something(name, meaning, mend):
 
 
 def test_error_shows_its_hint():
-    error = CornerstoneError("what is wrong", "how to mend it", Code.BUSY)
+    error = CornerstoneError("what is wrong", "how to mend it", Code.STEP)
     assert str(error) == "what is wrong\n  hint: how to mend it"
-    assert (error.message, error.hint, error.code) == ("what is wrong", "how to mend it", 8)
+    assert (error.message, error.hint, error.code) == ("what is wrong", "how to mend it", Code.STEP)
 
 
 def test_error_without_hint():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cornerstone.factory import process
 from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
+from cornerstone.model.error import Code, CornerstoneError
 
 
 def fill(folder: Path, needed: dict[str, Path]) -> None:
@@ -21,8 +25,7 @@ BASE = Layer("root", {"lock": "1", "elements": "2"}, fill)
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    (tmp_path / "layers").mkdir()
-    return Store(tmp_path / "layers")
+    return Store(tmp_path / "layers", tmp_path / "new")
 
 
 def all_below(folder: Path) -> list[str]:
@@ -70,9 +73,11 @@ def test_made_layer_has_content_and_record(store, tmp_path):
     assert store.has(BASE)
     assert store.has(disk)
     assert (store.path(disk) / "content").read_text() == "made from root"
+    content = (store.path(disk) / "content").read_bytes()
     assert json.loads((store.path(disk) / RECORD).read_text()) == {
-        "name": "disk", "inputs": {"size": "20", "layer root": BASE.key}}
-    assert [path.name for path in (tmp_path / "layers").iterdir() if path.name.startswith(".")] == []
+        "name": "disk", "inputs": {"size": "20", "layer root": BASE.key},
+        "files": {"content": [len(content), hashlib.sha256(content).hexdigest()]}}
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_layer_is_given_the_folders_of_its_needs(store):
@@ -91,7 +96,7 @@ def test_broken_off_half_way_nothing_is_left(store, tmp_path, error):
     with pytest.raises(error):
         store.make(replace(BASE, make=make))
     assert not store.has(BASE)
-    assert all_below(tmp_path / "layers") == []
+    assert all_below(tmp_path / "layers") == all_below(tmp_path / "new") == []
 
 
 def test_is_not_there_while_it_is_made(store):
@@ -104,7 +109,7 @@ def test_is_not_there_while_it_is_made(store):
 
 
 def test_what_a_killed_build_left_at_its_place_is_replaced(store):
-    store.path(BASE).mkdir()
+    store.path(BASE).mkdir(parents=True)
     (store.path(BASE) / "half").touch()
     assert not store.has(BASE)
     store.make(BASE)
@@ -129,26 +134,103 @@ def test_why(earlier, names):
     assert changed_inputs(BASE, earlier) == names
 
 
+DAMAGES = {
+    "content isn't what was made": lambda folder: (folder / "content").write_text("made from ROOT"),
+    "content is missing": lambda folder: (folder / "content").unlink(),
+    "can't be read: Expecting value": lambda folder: (folder / RECORD).write_text(""),
+    "can't be read: 'files'": lambda folder: (folder / RECORD).write_text("{}"),
+    "can't be read: list indices": lambda folder: (folder / RECORD).write_text("[]"),
+}
+
+
+@pytest.mark.parametrize(("said", "harm"), DAMAGES.items(), ids=DAMAGES)
+def test_damage_is_named(store, tmp_path, said, harm):
+    store.make(BASE)
+    other = Store(tmp_path / "layers", tmp_path / "other")
+    assert other.damage(BASE) == ""
+    harm(store.path(BASE))
+    assert other.damage(BASE).startswith(said)
+    other.discard(BASE, print)
+    assert not other.has(BASE)
+    assert all_below(tmp_path / "other") == []
+
+
+def test_what_another_build_has_mended_is_not_discarded(store, tmp_path):
+    store.make(BASE)
+    Store(tmp_path / "layers", tmp_path / "other").discard(BASE, print)
+    assert store.has(BASE)
+
+
+def test_who_makes_a_layer_has_it_alone(store, tmp_path):
+    other = Store(tmp_path / "layers", tmp_path / "other")
+    assert not store.hold(BASE, print)
+    waited = []
+
+    def waiting(who: str) -> None:
+        waited.append(who)
+        store.make(BASE)
+        store.release()
+
+    assert other.hold(BASE, waiting)
+    assert waited == [f"another build (process {os.getpid()})"]
+    assert store.hold(BASE, print), "those who use it share it"
+
+
+def sized(name: str, mib: int = 1) -> Layer:
+    return Layer(name, {}, lambda folder, needed: (folder / "content").write_bytes(bytes(mib << 20)))
+
+
 def test_prune_removes_what_was_used_longest_ago(store, tmp_path):
-    layers = [Layer(name, {}, lambda folder, needed: (folder / "content").write_bytes(bytes(1 << 20)))
-              for name in ("oldest", "older", "new", "kept")]
+    layers = [sized(name) for name in ("oldest", "older", "new", "kept")]
     for age, layer in enumerate(reversed(layers)):
         store.make(layer)
         os.utime(store.path(layer) / RECORD, (1000 - age, 1000 - age))
     kept = layers[3]
     os.utime(store.path(kept) / RECORD, (1, 1))
     store.used([layers[0]])
+    assert store.hold(kept, print)
 
-    removed = store.prune([kept], (2 << 20) + (1 << 19))
+    removed = store.prune((2 << 20) + (1 << 19))
 
     assert removed == [store.path(layer).name for layer in layers[1:3]]
     assert store.has(layers[0]) and store.has(kept)
-    assert sorted(path.name for path in (tmp_path / "layers").iterdir()) == sorted(
+    assert sorted(path.name for path in (tmp_path / "layers").iterdir() if path.is_dir()) == sorted(
         store.path(layer).name for layer in (layers[0], kept))
-    assert store.prune([kept], 2 << 30) == []
+    assert all_below(tmp_path / "new") == []
+    assert store.prune(2 << 30) == []
 
 
-def test_prune_keeps_what_a_build_just_used_even_over_the_limit(store):
+def test_prune_leaves_what_another_build_uses(store, tmp_path):
     store.make(BASE)
-    assert store.prune([BASE], 0) == []
-    assert store.has(BASE)
+    other = Store(tmp_path / "layers", tmp_path / "other")
+    assert other.hold(BASE, print)
+    assert store.prune(0) == []
+    other.release()
+    assert store.prune(0) == [store.path(BASE).name]
+    assert all_below(tmp_path / "layers") == []
+
+
+def test_disk_full_leaves_nothing_half_and_the_next_with_room_succeeds(tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", cache], check=True)
+    try:
+        store = Store(cache / "layers", cache / "tmp")
+        tree = tmp_path / "tree"
+        tree.mkdir()
+        (tree / "content").write_bytes(os.urandom(4 << 20))
+
+        def pack(folder: Path, needed: dict[str, Path]) -> None:
+            process.run(["mksquashfs", tree, folder / "root.squashfs", "-no-progress"], log=tmp_path / "log")
+
+        root = Layer("root", {}, pack)
+        with pytest.raises(CornerstoneError, match="the disk is full: mksquashfs failed") as caught:
+            store.make(root)
+        assert caught.value.code is Code.MACHINE
+        assert "CORNERSTONE_CACHE" in caught.value.hint
+        assert all_below(cache) == ["layers", "tmp"]
+        subprocess.run(["mount", "-o", "remount,size=32m", cache], check=True)
+        store.make(root)
+        assert store.has(root)
+    finally:
+        subprocess.run(["umount", cache], check=True)

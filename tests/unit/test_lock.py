@@ -54,6 +54,9 @@ def test_text_says_what_it_is():
     (" 12345 ", " "),
     ("pool/main", "/pool/main"),
     ("pool/main", "pool/../../main"),
+    ("ceph-mon 1", "--force 1"),
+    ("1:2.3", "1:2.3;reboot"),
+    (".deb", ".exe"),
     (LINES[3], "<<<<<<< HEAD"),
     (LINES[3], ""),
     (LINES[3], LINES[3] + " more"),
@@ -80,8 +83,27 @@ def test_damaged_head(number, line):
 
 
 def test_empty_file():
-    with pytest.raises(CornerstoneError, match="its first lines don't say"):
+    with pytest.raises(CornerstoneError, match="^a.lock:1: doesn't say which root, suite and architecture"):
         parse("", "cvm", "trixie", "a.lock")
+
+
+def test_lock_without_packages():
+    with pytest.raises(CornerstoneError, match="^a.lock: names no packages"):
+        parse("\n".join(LINES[:3]), "cvm", "trixie", "a.lock")
+
+
+@pytest.mark.parametrize(("old", "new"), [("cvm root", "hypervisor root"), ("trixie", "bookworm"), ("amd64", "arm64")])
+def test_lock_for_something_else(old, new):
+    with pytest.raises(CornerstoneError) as caught:
+        parse(with_line(1, LINES[0].replace(old, new)), "cvm", "trixie", "a.lock")
+    title = "the cvm root, Debian trixie, amd64"
+    assert caught.value.message == f"a.lock:1: is for {title.replace(old, new)}; needed is one for {title}"
+    assert "restore it from git" in caught.value.hint
+
+
+def test_package_that_is_there_twice():
+    with pytest.raises(CornerstoneError, match="^a.lock:5: ceph-mon is there twice"):
+        parse(with_line(5, LINES[3].replace(" 12345 ", " 12346 ")), "cvm", "trixie", "a.lock")
 
 
 def test_missing_file(tmp_path):

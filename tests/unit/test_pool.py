@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.server
 import re
-import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cornerstone.factory import pool
-from cornerstone.factory.lock import Lock, LockedPackage
+from cornerstone.factory.lock import LockedPackage
+from cornerstone.factory.packages import from_mirror
 from cornerstone.factory.settings import Mirror
 from cornerstone.model.error import Code, CornerstoneError
 
@@ -44,6 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply([("Transfer-Encoding", "chunked")], b"1000\r\n" + BODY[:100])
         elif kind == "other":
             self.reply([("Content-Length", len(BODY))], BODY[::-1])
+        elif kind == "short":
+            self.reply([("Content-Length", 9)], BODY[:9])
         elif kind == "longer":
             self.reply([("Content-Length", len(BODY) + 1)], BODY + b"!")
         else:
@@ -81,7 +83,7 @@ def mirror(server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     base = f"http://127.0.0.1:{server.server_port}/debian"
-    return lambda: Mirror(base, f"{base}-security")
+    return lambda: [from_mirror(Mirror(base, f"{base}-security"))]
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +101,7 @@ def test_what_fails_for_a_moment_is_tried_again(tmp_path, mirror, monkeypatch):
         return open_address(address, **options)
 
     monkeypatch.setattr(pool.urllib.request, "urlopen", gives_up_twice)
-    pool.fetch(tmp_path, [locked("good")], mirror, quiet)
+    pool.fetch(tmp_path, [locked("good")], mirror, quiet, "")
     assert pool.pooled(tmp_path, locked("good")).read_bytes() == BODY
 
 
@@ -108,7 +110,7 @@ def test_what_the_mirror_does_not_have_is_asked_once(tmp_path, server, mirror):
     assert len(server.asked) == 1
 
 
-def no_mirror() -> Mirror:
+def no_mirror() -> list:
     raise AssertionError("a warm pool asks for no mirror")
 
 
@@ -122,7 +124,7 @@ def files_below(folder: Path) -> list[str]:
 
 def refused(folder: Path, packages: list[LockedPackage], mirror) -> CornerstoneError:
     with pytest.raises(CornerstoneError) as caught:
-        pool.fetch(folder, packages, mirror, quiet)
+        pool.fetch(folder, packages, mirror, quiet, "check CORNERSTONE_MIRROR")
     assert caught.value.code is Code.NETWORK
     assert "CORNERSTONE_MIRROR" in caught.value.hint
     return caught.value
@@ -132,7 +134,7 @@ def test_fetch(tmp_path, server, mirror):
     # equal content is one file in the pool, whatever asks for it
     packages = [locked("good"), locked("sec", archive="security", path="pool/updates/sec_2+b1_amd64.deb")]
     seen = []
-    pool.fetch(tmp_path, packages[:1], mirror, lambda *now: seen.append(now))
+    pool.fetch(tmp_path, packages[:1], mirror, lambda *now: seen.append(now), "")
     assert pool.pooled(tmp_path, packages[0]).read_bytes() == BODY
     assert pool.missing(tmp_path, packages) == []
     assert seen == [(len(BODY), len(BODY))]
@@ -140,21 +142,21 @@ def test_fetch(tmp_path, server, mirror):
 
 
 def test_security_has_its_own_base(tmp_path, server, mirror):
-    pool.fetch(tmp_path, [locked("sec", archive="security")], mirror, quiet)
+    pool.fetch(tmp_path, [locked("sec", archive="security")], mirror, quiet, "")
     assert server.asked == ["/debian-security/pool/main/sec_2%2Bb1_amd64.deb"]
 
 
 def test_warm_pool_asks_nobody(tmp_path, mirror):
-    pool.fetch(tmp_path, [locked("good")], mirror, quiet)
-    pool.fetch(tmp_path, [locked("good")], no_mirror, quiet)
-    pool.fetch(tmp_path, [], no_mirror, quiet)
+    pool.fetch(tmp_path, [locked("good")], mirror, quiet, "")
+    pool.fetch(tmp_path, [locked("good")], no_mirror, quiet, "")
+    pool.fetch(tmp_path, [], no_mirror, quiet, "")
 
 
 def test_a_short_file_in_the_pool_is_fetched_again(tmp_path, mirror):
     at = pool.pooled(tmp_path, locked("good"))
     at.parent.mkdir()
     at.write_bytes(BODY[:10])
-    pool.fetch(tmp_path, [locked("good")], mirror, quiet)
+    pool.fetch(tmp_path, [locked("good")], mirror, quiet, "")
     assert at.read_bytes() == BODY
 
 
@@ -192,7 +194,7 @@ def test_many_failures_are_counted(tmp_path, mirror):
 def test_nobody_listens(tmp_path):
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as other:
         base = f"http://127.0.0.1:{other.server_port}/debian"
-    assert "refused" in refused(tmp_path, [locked("good")], lambda: Mirror(base, base)).message
+    assert "refused" in refused(tmp_path, [locked("good")], lambda: [from_mirror(Mirror(base, base))]).message
 
 
 @pytest.mark.parametrize("address", [
@@ -200,71 +202,35 @@ def test_nobody_listens(tmp_path):
     pytest.param("http://127.0.0.1:port/debian"),
 ])
 def test_mirror_that_is_no_address(tmp_path, address):
-    refused(tmp_path, [locked("good")], lambda: Mirror(address, address))
+    refused(tmp_path, [locked("good")], lambda: [from_mirror(Mirror(address, address))])
 
 
-# the local repository
+def test_what_one_source_lacks_the_next_is_asked_for(tmp_path, server):
+    good, absent = locked("good"), locked("absent", BODY[:9])
+    first = f"http://127.0.0.1:{server.server_port}/first"
+    second = f"http://127.0.0.1:{server.server_port}/second"
 
-@pytest.fixture(scope="module")
-def debs(tmp_path_factory) -> dict[str, Path]:
-    """Two real, tiny packages."""
-    folder, made = tmp_path_factory.mktemp("debs"), {}
-    for name, version in (("tiny", "1:2.0-1~deb13u1"), ("small", "3")):
-        control = folder / name / "DEBIAN" / "control"
-        control.parent.mkdir(parents=True)
-        control.write_text(f"Package: {name}\nVersion: {version}\nArchitecture: all\nDescription: a test\n"
-                           "Maintainer: Test <test@example.org>\n")
-        made[name] = folder / f"{name}.deb"
-        subprocess.run(["dpkg-deb", "--root-owner-group", "--build", folder / name, made[name]], check=True,
-                       capture_output=True)
-    return made
+    def elsewhere(package: LockedPackage) -> str:
+        return f"{second}/short_{package.name}"
+
+    pool.fetch(tmp_path, [good, absent], lambda: [from_mirror(Mirror(first, first)), elsewhere], quiet, "")
+    assert pool.pooled(tmp_path, absent).read_bytes() == BODY[:9]
+    assert sorted(path.split("/")[1] for path in server.asked) == ["first", "first", "second"]
 
 
-def pool_of(folder: Path, debs: dict[str, Path]) -> Lock:
-    packages = []
-    for name, version in (("small", "3"), ("tiny", "1:2.0-1~deb13u1")):
-        content = debs[name].read_bytes()
-        packages.append(locked(name, content, version=version, architecture="all"))
-        at = pool.pooled(folder, packages[-1])
-        at.parent.mkdir(parents=True)
-        at.write_bytes(content)
-    return Lock("cvm", "trixie", 1_800_000_000, ("tiny",), tuple(packages))
+def test_what_no_source_has_says_what_each_answered(tmp_path, mirror, server):
+    with pytest.raises(CornerstoneError) as caught:
+        pool.fetch(tmp_path, [locked("absent")], lambda: [*mirror(), lambda package: mirror()[0](locked("other"))],
+                   quiet, "a hint")
+    assert re.search("absent 1:2.b1: HTTP Error 404.*; its sha256 is", caught.value.message)
+    assert caught.value.hint == "a hint"
+    assert len(server.asked) == 4, "a wrong content is asked for again, what isn't there is not"
 
 
-def test_repository_lists_exactly_the_lock(tmp_path, debs):
-    lock = pool_of(tmp_path / "pool", debs)
-    pool.make_repository(tmp_path / "pool", lock, tmp_path / "repository", tmp_path / "log")
-    files = files_below(tmp_path / "repository")
-    assert files == ["Packages", "Release", "small_3_all.deb", "tiny_1%3a2.0-1~deb13u1_all.deb"]
-    index = (tmp_path / "repository" / "Packages").read_text()
-    assert re.findall("^Package: (.*)$", index, re.M) == ["small", "tiny"]
-    assert set(re.findall("^SHA256: (.*)$", index, re.M)) == {p.sha256 for p in lock.packages}
-    assert re.findall("^Version: (.*)$", index, re.M) == ["3", "1:2.0-1~deb13u1"]
-    release = (tmp_path / "repository" / "Release").read_text()
-    assert "Codename: trixie" in release
-    assert hashlib.sha256(index.encode()).hexdigest() in release
-
-
-def test_damaged_pool_file_is_named_and_taken_out(tmp_path, debs):
-    lock = pool_of(tmp_path / "pool", debs)
-    bad = pool.pooled(tmp_path / "pool", lock.packages[1])
-    content = bytearray(bad.read_bytes())
-    content[-1] ^= 1
-    bad.write_bytes(content)
-    assert pool.missing(tmp_path / "pool", lock.packages) == [], "its size is right"
-    with pytest.raises(CornerstoneError, match="the pool's copy of tiny 1:2.0-1~deb13u1 was damaged") as caught:
-        pool.make_repository(tmp_path / "pool", lock, tmp_path / "repository", tmp_path / "log")
-    assert caught.value.hint == "build again to fetch it anew"
-    assert pool.missing(tmp_path / "pool", lock.packages) == [lock.packages[1]]
-
-
-def test_files_on_another_file_system_are_linked_by_name(tmp_path, debs, monkeypatch):
-    def other_device(*_):
-        raise OSError(18, "Invalid cross-device link")
-    monkeypatch.setattr(pool.os, "link", other_device)
-    lock = pool_of(tmp_path / "pool", debs)
-    pool.make_repository(tmp_path / "pool", lock, tmp_path / "repository", tmp_path / "log")
-    link = tmp_path / "repository" / "small_3_all.deb"
-    assert link.is_symlink()
-    assert link.read_bytes() == debs["small"].read_bytes()
-    assert "Package: small" in (tmp_path / "repository" / "Packages").read_text()
+def test_damaged_files_are_found(tmp_path, mirror):
+    good, bad, absent = locked("good"), locked("short_bad", BODY[:9]), locked("absent", b"x")
+    for package in (good, bad):
+        at = pool.pooled(tmp_path, package)
+        at.parent.mkdir()
+        at.write_bytes(BODY)
+    assert pool.damaged(tmp_path, [good, bad, absent]) == [bad]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import process
+from cornerstone.factory import hold, process
 from cornerstone.model.error import Code, CornerstoneError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -149,6 +150,34 @@ def test_interrupt_ends_the_whole_family(tmp_path, log, script):
     finally:
         if alive(grandchild):
             os.kill(grandchild, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["no lock", "lock"])
+def test_killed_outright_the_tool_ends_too_and_a_lock_waits_for_it(tmp_path, log, guarded):
+    """SIGKILL to us alone, as by the kernel when memory is short: nothing of ours gets to run."""
+    lock = tmp_path / "a.lock"
+    code = ("import sys; from pathlib import Path; from cornerstone.factory import hold, process\n"
+            "held = hold.try_hold(Path(sys.argv[1]))\n"
+            f"{'process.guards.add(held.fd)' if guarded else ''}\n"
+            "process.run(['sh', '-c', 'exec 1>&- 2>&-; echo $$ >\"$1\"; exec sleep 300', '-', sys.argv[2]], "
+            "log=Path(sys.argv[3]))")
+    running = subprocess.Popen([sys.executable, "-c", code, lock, tmp_path / "pid", log],
+                               env={**os.environ, "PYTHONPATH": str(SRC)})
+    pid = until(lambda: text_of(tmp_path / "pid"))
+    tool = os.pidfd_open(int(pid))
+    assert any(fd.resolve() == lock for fd in Path(f"/proc/{pid}/fd").iterdir()) == guarded
+    running.kill()
+    running.wait()
+    assert select.select([tool], [], [], 10)[0], "it has ended"
+    os.close(tool)
+    hold.try_hold(lock).release()
+
+
+def test_disk_full_is_said_as_such(log):
+    with pytest.raises(CornerstoneError, match="^the disk is full: dd failed with exit status 1") as caught:
+        process.run(["dd", "if=/dev/zero", "of=/dev/full", "count=1"], log=log)
+    assert caught.value.code is Code.MACHINE
+    assert "CORNERSTONE_CACHE" in caught.value.hint
 
 
 def test_who_ignores_the_request_is_killed(tmp_path, log):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import graphlib
 import hashlib
 import json
@@ -15,13 +14,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from cornerstone.factory import iso, pool, process, report
+from cornerstone.factory import iso, packages, pool, process, report
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.gpt import derived_id
+from cornerstone.factory.hold import hold
 from cornerstone.factory.layers import Layer, Store, changed_inputs
-from cornerstone.factory.plan import Plan, make_plan
+from cornerstone.factory.plan import Plan, make_plan, read_locks
 from cornerstone.factory.render import LIVE_ARGUMENTS, render
-from cornerstone.factory.settings import Workspace, find_mirror
+from cornerstone.factory.scratch import check_file_system, own_folder
+from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
@@ -43,62 +44,57 @@ SITE_AREA_SIZE = 256 << 10
 STAGE = "build"
 
 
-def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool = False) -> Path:
+def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool = False,
+          carried: Path | None = None) -> Path:
     """Build a profile's ISO into output/<profile>/ and return its path.
 
     Only what changed is made; when nothing did, nothing is. Raises CornerstoneError, and then leaves
-    the last good ISO as it was. keep leaves unpacked root trees below the cache for a look.
+    the last good ISO as it was. keep leaves unpacked root trees below the cache for a look. carried is a
+    folder of packages, filled by `carry`, to take instead of asking a mirror. Several builds may run at
+    once: what one is making the others wait for.
     """
     check_privilege()
-    with build_lock(workspace):
-        plan = make_plan(workspace, profile, signing_key(workspace.cache), keep)
-        target = iso_path(workspace, profile)
-        for left in target.parent.glob(f".{target.name}.*"):
-            left.unlink()
+    with own_folder(workspace) as mine:
+        plan = make_plan(mine, profile, signing_key(mine.cache), keep)
+        target = iso_path(mine, profile)
         if is_current(plan, target):
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do"))
             return target
-        require_profile(profile, load_catalogue(workspace.root), today=datetime.date.today())
-        store = Store(workspace.layers)
+        require_profile(profile, load_catalogue(mine.root), today=datetime.date.today())
+        store = Store(mine.layers, mine.temporary)
         to_make = [layer for layer in plan.layers.values() if not store.has(layer)]
-        check_space(workspace, plan, to_make)
-        fetch_packages(workspace, plan, to_make, listener)
-        make_layers(plan, store, listener)
-        with step(listener, "iso"):
-            files = {name: store.path(layer) for name, layer in plan.layers.items()}
-            write_iso(plan, files, target, workspace.temporary, listener)
-        remember(workspace, plan, target)
-        store.used(plan.layers.values())
-        store.prune(plan.layers.values(), workspace.layers_limit)
+        check_space(mine, plan, to_make)
+        fetch_packages(mine, plan, to_make, listener, carried)
+        try:
+            make_layers(plan, store, listener)
+            put_iso(plan, store, target, mine.temporary, listener)
+            store.used(plan.layers.values())
+            store.prune(mine.layers_limit)
+        finally:
+            store.release()
         return target
+
+
+def put_iso(plan: Plan, store: Store, target: Path, work: Path, listener: Listener) -> None:
+    """Put the ISO in its place from the layers, unless another build has done so by now."""
+    def waiting(who: str) -> None:
+        listener(Event(STAGE, "iso", "waiting", f"{who} is writing it"))
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with hold(target.parent, waiting):
+        for left in target.parent.glob(f".{target.name}.*"):
+            left.unlink()
+        if is_current(plan, target):
+            listener(Event(STAGE, "iso", "cached", f"{target} is up to date: another build has made it"))
+            return
+        with step(listener, "iso"):
+            write_iso(plan, {name: store.path(layer) for name, layer in plan.layers.items()}, target, work, listener)
+        remember(plan, target)
 
 
 def iso_path(workspace: Workspace, profile: Profile) -> Path:
     """Where a profile's ISO is."""
     return workspace.output / profile.name / f"foundation-{profile.name}.iso"
-
-
-@contextlib.contextmanager
-def build_lock(workspace: Workspace) -> Iterator[None]:
-    """Hold the cache for one build. Raises CornerstoneError (BUSY) when another build holds it."""
-    workspace.cache.mkdir(parents=True, exist_ok=True)
-    path = workspace.cache / "build.lock"
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise CornerstoneError(f"another build is running (process {lock.read().strip() or 'unknown'})",
-                                   "wait for it, or build with another CORNERSTONE_CACHE", Code.BUSY) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        # nobody else builds here now, so what a killed build left is nobody's
-        shutil.rmtree(workspace.temporary, ignore_errors=True)
-        workspace.temporary.mkdir(parents=True)
-        for left in workspace.layers.glob(".*"):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
 
 
 @contextlib.contextmanager
@@ -142,24 +138,24 @@ def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
             "make room, or set CORNERSTONE_CACHE to a larger disk", Code.MACHINE)
 
 
-def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], listener: Listener) -> None:
+def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], listener: Listener,
+                   carried: Path | None = None) -> None:
     """Bring the pool up to what the roots that will be made need."""
     names = {layer.name for layer in to_make}
-    wanted = {p.sha256: p for root, lock in plan.locks.items() if root in names for p in lock.packages}
-    absent = pool.missing(workspace.pool, wanted.values())
-    if not absent:
-        return
-    with step(listener, "fetch"):
-        def progress(done: int, total: int) -> None:
-            listener(Event(STAGE, "fetch", "progress", f"{done // MIB} of {total // MIB} MiB",
-                           {"percent": 100 * done // total}))
-        pool.fetch(workspace.pool, absent, find_mirror, progress)
+    if locks := [lock for root, lock in plan.locks.items() if root in names]:
+        check_file_system(workspace.temporary)
+        with step(listener, "packages"):
+            packages.provide(workspace, locks, listener, carried)
 
 
-def fetch_all(workspace: Workspace, profile: Profile, listener: Listener) -> None:
-    """Bring the pool up to all that a profile's locks name, whether or not a build would need it now."""
-    plan = make_plan(workspace, profile, signing_key(workspace.cache))
-    fetch_packages(workspace, plan, list(plan.layers.values()), listener)
+def fetch_all(workspace: Workspace, profile: Profile, listener: Listener, to: Path | None = None) -> None:
+    """Bring the pool up to all that a profile's locks name; to is a folder that gets a copy, for `build`'s carried."""
+    locks = list(read_locks(workspace, profile).values())
+    with step(listener, "packages"):
+        packages.provide(workspace, locks, listener)
+    if to:
+        with step(listener, "copy"):
+            packages.carry(workspace.pool, {p.sha256: p for lock in locks for p in lock.packages}.values(), to)
 
 
 def make_layers(plan: Plan, store: Store, listener: Listener) -> None:
@@ -182,12 +178,21 @@ def make_layers(plan: Plan, store: Store, listener: Listener) -> None:
 
 
 def make_layer(layer: Layer, store: Store, listener: Listener) -> None:
-    """Make one layer unless the store has it."""
-    if store.has(layer):
+    """Make one layer, unless the store has it whole, or another build makes it just now; then wait for that."""
+    def waiting(who: str) -> None:
+        listener(Event(STAGE, layer.name, "waiting", f"{who} has it in hand"))
+
+    made = False
+    while not store.hold(layer, waiting) or (damage := store.damage(layer)):
+        if store.has(layer):
+            listener(Event(STAGE, layer.name, "warning", f"damaged in the store: {damage}; it is made again"))
+            store.discard(layer, waiting)
+            continue
+        with step(listener, layer.name):
+            store.make(layer)
+        made = True
+    if not made:
         listener(Event(STAGE, layer.name, "cached"))
-        return
-    with step(listener, layer.name):
-        store.make(layer)
 
 
 def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, listener: Listener) -> None:
@@ -259,7 +264,7 @@ def _record(plan: Plan) -> dict:
     return {"iso": dict(plan.iso_inputs), "layers": {name: layer.all_inputs() for name, layer in plan.layers.items()}}
 
 
-def remember(workspace: Workspace, plan: Plan, target: Path) -> None:
+def remember(plan: Plan, target: Path) -> None:
     """Write down what the ISO was made from, for the next build and for `why`."""
     stat = target.stat()
     record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns]}

@@ -1,7 +1,9 @@
 """The layer store: a layer is a folder named by a key over everything that can change its content.
 
-A layer is made beside the store and renamed into it, so there is never half a layer, and a build that
-was killed loses only what it was making. Same key, same bytes: then nothing is made at all.
+A layer is made elsewhere on the same file system and renamed into the store, so there is never half a
+layer, and a build that was killed loses only what it was making. Same key, same bytes: then nothing is
+made at all. Several builds may share a store: each layer has a lock, held alone by who makes or removes
+it, and together by those who use it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-KEY_VERSION = 1
+from cornerstone.factory.hold import Hold, hold, try_hold
+
+KEY_VERSION = 2
 RECORD = "layer.json"
 
 
@@ -43,10 +47,13 @@ class Layer:
 
 
 class Store:
-    """Layers by key below one folder."""
+    """Layers by key below one folder; temporary: where they are made, on the same file system."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, temporary: Path | None = None) -> None:
         self._folder = folder
+        self._temporary = temporary or folder / ".new"
+        self._held: dict[Path, Hold] = {}
+        self._made: set[Path] = set()
 
     def path(self, layer: Layer) -> Path:
         """The layer's folder, whether or not it is there yet."""
@@ -55,43 +62,116 @@ class Store:
     def has(self, layer: Layer) -> bool:
         return (self.path(layer) / RECORD).is_file()
 
+    def hold(self, layer: Layer, waiting: Callable[[str], None]) -> bool:
+        """Lock a layer until release: against removal when it is there (True), else for us alone to make (False).
+
+        Waits while another build makes or removes it; waiting is told once who that is.
+        """
+        lock = _lock(self.path(layer))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._release(layer)
+        for shared in (True, False):
+            held = hold(lock, waiting, shared)
+            if self.has(layer) == shared:
+                self._held[self.path(layer)] = held
+                return shared
+            held.release()
+        return self.hold(layer, waiting)
+
+    def _release(self, layer: Layer) -> None:
+        if held := self._held.pop(self.path(layer), None):
+            held.release()
+
+    def release(self) -> None:
+        """Let go of every layer that is held."""
+        while self._held:
+            self._held.popitem()[1].release()
+
     def make(self, layer: Layer) -> None:
         """Make a layer whose needs are in the store already."""
-        beside = self._folder / f".{layer.name}.{os.getpid()}"
-        shutil.rmtree(beside, ignore_errors=True)
+        target = self.path(layer)
+        beside = self._temporary / target.name
+        self._folder.mkdir(parents=True, exist_ok=True)
         beside.mkdir(parents=True)
         try:
             layer.make(beside, {needed.name: self.path(needed) for needed in layer.needs})
-            (beside / RECORD).write_text(json.dumps({"name": layer.name, "inputs": layer.all_inputs()}, indent=1))
-            shutil.rmtree(self.path(layer), ignore_errors=True)
-            beside.rename(self.path(layer))
+            record = {"name": layer.name, "inputs": layer.all_inputs(),
+                      "files": {path.name: _digest(path) for path in sorted(beside.iterdir())}}
+            (beside / RECORD).write_text(json.dumps(record, indent=1))
+            shutil.rmtree(target, ignore_errors=True)
+            beside.rename(target)
+            self._made.add(target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+    def damage(self, layer: Layer) -> str:
+        """What is wrong with a layer in the store: empty unless its files aren't those that were made.
+
+        A layer that this store object made itself isn't read again.
+        """
+        folder = self.path(layer)
+        if folder in self._made:
+            return ""
+        try:
+            files = json.loads((folder / RECORD).read_text())["files"]
+            for name, digest in files.items():
+                if _digest(folder / name) != digest:
+                    return f"{name} isn't what was made"
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"can't be read: {error}"
+        return ""
+
+    def discard(self, layer: Layer, waiting: Callable[[str], None]) -> None:
+        """Remove a damaged layer once nobody uses it, unless another build has mended it meanwhile."""
+        self._release(layer)
+        with hold(_lock(self.path(layer)), waiting):
+            if self.has(layer) and self.damage(layer):
+                self._remove(self.path(layer))
 
     def used(self, layers: Iterable[Layer]) -> None:
         """Note that layers were used just now, for prune."""
         for layer in layers:
             os.utime(self.path(layer) / RECORD)
 
-    def prune(self, keep: Iterable[Layer], limit: int) -> list[str]:
+    def prune(self, limit: int) -> list[str]:
         """Remove the layers that weren't used for longest until the rest has at most limit bytes.
 
-        What keep names stays in any case. Returns the names of the folders that were removed.
+        What is held, here or by another build, stays in any case. Returns the names of the folders that
+        were removed.
         """
-        kept = {self.path(layer) for layer in keep}
         folders = {path: sum(file.stat().st_blocks * 512 for file in path.iterdir())
                    for path in self._folder.iterdir() if (path / RECORD).is_file()}
         total, removed = sum(folders.values()), []
-        for path in sorted(folders.keys() - kept, key=lambda path: (path / RECORD).stat().st_mtime):
+        for path in sorted(folders, key=lambda path: (path / RECORD).stat().st_mtime):
             if total <= limit:
                 break
+            if (held := try_hold(_lock(path))) is None:
+                continue
+            with held:
+                self._remove(path)
+                _lock(path).unlink()
             total -= folders[path]
-            # out of sight in one step, so that a killed removal leaves no half layer
-            gone = path.with_name(f".{path.name}")
-            path.rename(gone)
-            shutil.rmtree(gone)
             removed.append(path.name)
         return removed
+
+    def _remove(self, path: Path) -> None:
+        # out of sight in one step, so that a killed removal leaves no half layer
+        gone = self._temporary / f"removed-{path.name}"
+        gone.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(gone)
+        shutil.rmtree(gone)
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _digest(path: Path) -> list[int | str]:
+    """Size and sha256 of a file, as a record has them."""
+    with path.open("rb") as file:
+        return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
 
 
 def changed_inputs(layer: Layer, earlier: Mapping[str, str] | None) -> list[str]:

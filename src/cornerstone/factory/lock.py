@@ -23,6 +23,10 @@ from cornerstone.model.error import Code, CornerstoneError
 
 ARCHITECTURE = "amd64"
 
+# what a line must look like; names and versions as Debian's policy has them
+LINE = re.compile(r"(main|security) [a-z0-9][a-z0-9+.-]+ [0-9][A-Za-z0-9.+:~-]* [a-z0-9-]+ [0-9]+ [0-9a-f]{64} "
+                  r"[^/\s]\S*\.deb")
+
 
 @dataclass(frozen=True)
 class LockedPackage:
@@ -79,26 +83,36 @@ def read_lock(locks: Path, root: str, suite: str) -> Lock:
 def parse(text: str, root: str, suite: str, path: Path | str = "lock") -> Lock:
     """Parse a lock file's text; path is what errors call it."""
     mend = f"restore it from git, or run: ./invoke lock --suite {suite} --update"
+    title = re.match(r"# Locked packages of the (\S+) root, Debian (\S+), (\S+)\. ", text)
+    if title is None:
+        raise CornerstoneError(f"{path}:1: doesn't say which root, suite and architecture it is for", mend)
+    if title.groups() != (root, suite, ARCHITECTURE):
+        raise CornerstoneError("{}:1: is for the {} root, Debian {}, {}; needed is one for the {} root, Debian {}, {}"
+                               .format(path, *title.groups(), root, suite, ARCHITECTURE), mend)
     header: dict[str, str] = {}
-    found = []
+    found, names = [], set()
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("#"):
             key, _, value = line[1:].partition(":")
             header[key.strip()] = value.strip()
             continue
         words = line.split()
-        if len(words) != 7 or words[0] not in ("main", "security") or not re.fullmatch(r"[0-9a-f]{64}", words[5]) \
-                or not re.fullmatch("[0-9]+", words[4]) or ".." in words[6] or words[6].startswith("/"):
+        if not LINE.fullmatch(line) or ".." in words[6]:
             raise CornerstoneError(f"{path}:{number}: not a locked package: {line[:120]!r}", mend)
         if words[3] not in (ARCHITECTURE, "all"):
             raise CornerstoneError(f"{path}:{number}: {words[1]} is for {words[3]}, this factory builds {ARCHITECTURE}",
                                    mend)
+        if words[1] in names:
+            raise CornerstoneError(f"{path}:{number}: {words[1]} is there twice", mend)
+        names.add(words[1])
         found.append(LockedPackage(words[0], words[1], words[2], words[3], int(words[4]), words[5], words[6]))
     try:
         resolved = datetime.datetime.strptime(header["resolved"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
         requests = tuple(header["requests"].split())
     except (KeyError, ValueError) as error:
         raise CornerstoneError(f"{path}: its first lines don't say when and for what it was resolved", mend) from error
+    if not found:
+        raise CornerstoneError(f"{path}: names no packages", mend)
     return Lock(root, suite, int(resolved.timestamp()), requests, tuple(found))
 
 

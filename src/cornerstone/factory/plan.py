@@ -44,11 +44,8 @@ class Plan:
 
 def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: bool = False) -> Plan:
     """Read the locks and name every input. Raises CornerstoneError when a lock is missing or doesn't fit."""
-    suite = profile.reference.suite
     logs = workspace.output / profile.name / "logs"
-    locks = {name: read_lock(workspace.locks, name, suite) for name in elements.ROOTS}
-    for name, lock in locks.items():
-        check_covers(lock, elements.packages(workspace.elements, name, suite))
+    locks = read_locks(workspace, profile)
     roots = {name: _root_layer(workspace, lock, key, logs, keep) for name, lock in locks.items()}
     boots = {name: _boot_layer(name, layer, logs) for name, layer in roots.items()}
     layers = [*roots.values(), *boots.values(), _efi_layer(boots["hypervisor"], locks["hypervisor"], logs),
@@ -65,13 +62,22 @@ def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: boo
     return Plan(profile, key, locks, {layer.name: layer for layer in layers}, iso_inputs)
 
 
+def read_locks(workspace: Workspace, profile: Profile) -> dict[str, Lock]:
+    """The locks of a profile's roots by name. Raises CornerstoneError when one is missing or doesn't fit."""
+    suite = profile.reference.suite
+    locks = {name: read_lock(workspace.locks, name, suite) for name in elements.ROOTS}
+    for name, lock in locks.items():
+        check_covers(lock, elements.packages(workspace.elements, name, suite))
+    return locks
+
+
 def _root_layer(workspace: Workspace, lock: Lock, key: SigningKey, logs: Path, keep: bool) -> Layer:
     name = lock.root
     inputs = {
         "lock": hashlib.sha256(lock_path(workspace.locks, name, lock.suite).read_bytes()).hexdigest(),
         "elements": elements.fingerprint(workspace.elements, name),
         "public key": hashlib.sha256(key.public_pem()).hexdigest(),
-        "code": code_digest("root", "rooms", "pool"),
+        "code": code_digest("root", "rooms", "repository"),
         "compression": " ".join(root.COMPRESSION),
         "diskimage-builder": metadata.version("diskimage-builder"),
         **tool_versions("mmdebstrap", "squashfs-tools", "apt-utils"),

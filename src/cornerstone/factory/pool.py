@@ -1,20 +1,20 @@
-"""The pool: every .deb by its sha256, fetched once; and the local apt repository that feeds a root's build."""
+"""The pool: every .deb by its sha256, fetched once and checked."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import hashlib
 import http.client
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from cornerstone.factory import process
-from cornerstone.factory.lock import Lock, LockedPackage
-from cornerstone.factory.settings import Mirror
+from cornerstone.factory.lock import LockedPackage
 from cornerstone.model.error import Code, CornerstoneError
 
 CONNECTIONS = 8
@@ -22,6 +22,10 @@ TIMEOUT_SECONDS = 60
 CHUNK = 1 << 18
 # before the second and the third try of what failed for a moment
 PAUSES_SECONDS = (1, 5)
+NAMED = 10
+
+# where a package can be had: its address there
+Source = Callable[[LockedPackage], str]
 
 
 def pooled(pool: Path, package: LockedPackage) -> Path:
@@ -34,74 +38,109 @@ def missing(pool: Path, packages: Iterable[LockedPackage]) -> list[LockedPackage
     return [p for p in packages if not (at := pooled(pool, p)).is_file() or at.stat().st_size != p.size]
 
 
-def fetch(pool: Path, packages: Iterable[LockedPackage], mirror: Callable[[], Mirror],
-          progress: Callable[[int, int], None]) -> None:
+def damaged(pool: Path, packages: Iterable[LockedPackage]) -> list[LockedPackage]:
+    """The packages whose file in the pool isn't what the lock says: each one's sha256 is taken."""
+    def is_damaged(package: LockedPackage) -> bool:
+        try:
+            with pooled(pool, package).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() != package.sha256
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    packages = list(packages)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as workers:
+        return [package for package, bad in zip(packages, workers.map(is_damaged, packages), strict=True) if bad]
+
+
+def fetch(pool: Path, packages: Iterable[LockedPackage], sources: Callable[[], Sequence[Source]],
+          progress: Callable[[int, int], None], hint: str) -> None:
     """Fetch what is missing, checking each sha256; progress(done, total) counts bytes.
 
-    mirror is only asked when something is missing, so that a warm pool needs none. Each file is
-    written beside and renamed: a broken connection leaves nothing half-written. Raises one
-    CornerstoneError (NETWORK) that names every file that the mirror didn't give.
+    sources are only asked for when something is missing, so that a warm pool needs none; each is tried
+    for what those before it didn't give. Each file is written beside and renamed: a broken connection
+    leaves nothing half-written. Raises one CornerstoneError (NETWORK) with hint that names every file
+    that no source gave.
     """
     wanted = missing(pool, packages)
     if not wanted:
         return
-    source = mirror()
-    total, left = sum(p.size for p in wanted), wanted
+    total, done = sum(p.size for p in wanted), 0
 
     def tell(size: int) -> None:
         nonlocal done
         done += size
         progress(done, total)
 
-    done = 0
-    failures = _fetch_round(pool, left, source, tell)
+    left, said = wanted, {}
+    for source in sources():
+        failures = _fetch_patiently(pool, left, source, tell)
+        left = list(failures)
+        said = {package: "; ".join(filter(None, (said.get(package), str(failures[package])))) for package in left}
+    if left:
+        raise CornerstoneError(f"{len(left)} of {len(wanted)} locked packages can't be fetched:\n"
+                               + listed(f"{p.name} {p.version}: {why}" for p, why in said.items()), hint, Code.NETWORK)
+
+
+def listed(lines: Iterable[str]) -> str:
+    """The first of some lines in order, indented for an error message, and how many more there are."""
+    lines = sorted(lines)
+    more = [f"… and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
+    return "\n".join(f"    {line}" for line in lines[:NAMED] + more)
+
+
+def _fetch_patiently(pool: Path, packages: list[LockedPackage], source: Source,
+                     tell: Callable[[int], None]) -> dict[LockedPackage, Exception]:
+    """Fetch from one source, trying again what another try can mend: a connection that gave up for a moment."""
+    failures = _fetch_round(pool, packages, source, tell)
     for pause in PAUSES_SECONDS:
-        # only what another try can mend: a name server or a connection that gave up for a moment
         left = [package for package, error in failures.items() if not isinstance(error, urllib.error.HTTPError)]
         if not left:
             break
         time.sleep(pause)
         failures = {p: e for p, e in failures.items() if p not in left} | _fetch_round(pool, left, source, tell)
-    if failures:
-        lines = sorted(f"    {package.name} {package.version}: {error}" for package, error in failures.items())
-        listed = "\n".join(lines[:10])
-        more = f"\n    … and {len(failures) - 10} more" if len(failures) > 10 else ""
-        raise CornerstoneError(
-            f"{len(failures)} of {len(wanted)} locked packages can't be fetched:\n{listed}{more}",
-            "check the network and the mirror (CORNERSTONE_MIRROR); a mirror that has moved on wants "
-            "./invoke lock --suite SUITE --update, or a snapshot mirror of the lock's date", Code.NETWORK)
+    return failures
 
 
-def _fetch_round(pool: Path, packages: Iterable[LockedPackage], mirror: Mirror,
+def _fetch_round(pool: Path, packages: Iterable[LockedPackage], source: Source,
                  tell: Callable[[int], None]) -> dict[LockedPackage, Exception]:
     """Try each package once; returns those that failed and why."""
     failures: dict[LockedPackage, Exception] = {}
     with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as workers:
-        jobs = {workers.submit(_fetch_one, pool, package, mirror): package for package in packages}
+        jobs = {workers.submit(_fetch_one, pool, package, source): package for package in packages}
         try:
             for job in concurrent.futures.as_completed(jobs):
                 error = job.exception()
                 if error is None:
                     tell(jobs[job].size)
-                elif isinstance(error, (OSError, ValueError)):
-                    failures[jobs[job]] = error
-                else:
+                elif isinstance(error, OSError) and error.errno == errno.ENOSPC or \
+                        not isinstance(error, (OSError, ValueError)):
                     raise error
+                else:
+                    failures[jobs[job]] = error
         except BaseException:
             workers.shutdown(wait=False, cancel_futures=True)
             raise
     return failures
 
 
-def _fetch_one(pool: Path, package: LockedPackage, mirror: Mirror) -> None:
-    target = pooled(pool, package)
+def _fetch_one(pool: Path, package: LockedPackage, source: Source) -> None:
+    try:
+        with urllib.request.urlopen(source(package), timeout=TIMEOUT_SECONDS) as reply:  # noqa: S310
+            receive(reply, pooled(pool, package), package)
+    except http.client.HTTPException as error:
+        raise ValueError(f"the mirror's answer can't be read: {error!r}") from error
+
+
+def receive(stream: BinaryIO, target: Path, package: LockedPackage) -> None:
+    """Write a package's file from a stream, beside and renamed. Raises ValueError unless it's what the lock says."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_suffix(f".{os.getpid()}.part")
-    address = f"{mirror.base(package.archive)}/{urllib.request.quote(package.path)}"
     digest, size = hashlib.sha256(), 0
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as reply, beside.open("wb") as out:  # noqa: S310
-            while chunk := reply.read(CHUNK):
+        with beside.open("wb") as out:
+            while chunk := stream.read(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
                 out.write(chunk)
@@ -110,30 +149,5 @@ def _fetch_one(pool: Path, package: LockedPackage, mirror: Mirror) -> None:
         if digest.hexdigest() != package.sha256:
             raise ValueError(f"its sha256 is {digest.hexdigest()}, the lock says {package.sha256}")
         beside.replace(target)
-    except http.client.HTTPException as error:
-        raise ValueError(f"the mirror's answer can't be read: {error!r}") from error
     finally:
         beside.unlink(missing_ok=True)
-
-
-def make_repository(pool: Path, lock: Lock, folder: Path, log: Path) -> None:
-    """Make folder a flat apt repository of exactly the lock's files: hard links into the pool, and an index.
-
-    Every file's sha256 is checked first. A damaged one is taken out of the pool and named.
-    """
-    folder.mkdir(parents=True)
-    for package in lock.packages:
-        source = pooled(pool, package)
-        with source.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != package.sha256:
-                source.unlink()
-                raise CornerstoneError(f"the pool's copy of {package.name} {package.version} was damaged; "
-                                       "it has been taken out", "build again to fetch it anew", Code.MACHINE)
-        link = folder / f"{package.name}_{package.version.replace(':', '%3a')}_{package.architecture}.deb"
-        try:
-            os.link(source, link)
-        except OSError:
-            link.symlink_to(source)
-    index = ("cd \"$1\" && apt-ftparchive --md5=no --sha1=no --sha512=no packages . >Packages && "
-             "apt-ftparchive -o APT::FTPArchive::Release::Codename=\"$2\" release . >Release")
-    process.run(["sh", "-c", index, "-", folder, lock.suite], log=log)

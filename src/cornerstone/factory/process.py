@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -17,6 +19,12 @@ from cornerstone.model.error import Code, CornerstoneError
 GRACE_SECONDS = 30
 TAIL_LINES = 15
 
+# what the kernel does for us when we are killed: the process that we started ends with us
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+
+# file descriptors of locks that each step's processes hold too, in case they outlive us
+guards: set[int] = set()
+
 _running: set[subprocess.Popen] = set()
 _ended: set[subprocess.Popen] = set()
 _stopping = threading.Event()
@@ -28,6 +36,7 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
 
     env is added to the process's environment. The tool gets a session of its own, so that whatever
     ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and only that family.
+    When we are killed outright, the kernel kills the tool itself.
     Raises CornerstoneError (STEP) naming the log, its last lines and the command to run by hand.
     """
     words = [str(word) for word in argv]
@@ -37,13 +46,13 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         out.flush()
         if _stopping.is_set():
             raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
-        try:
-            child = subprocess.Popen(words, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-                                     stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
-                                     env={**os.environ, **(env or {})}, start_new_session=True)
-        except FileNotFoundError as error:
+        whole_env = {**os.environ, **(env or {})}
+        if shutil.which(words[0], path=whole_env.get("PATH")) is None:
             raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
-                                   Code.MACHINE) from error
+                                   Code.MACHINE)
+        child = subprocess.Popen([*WITH_US, *words], cwd=cwd, env=whole_env, start_new_session=True,
+                                 stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                                 stdout=out, stderr=subprocess.STDOUT, pass_fds=tuple(guards))
         _running.add(child)
         if _stopping.is_set():
             _ended.add(child)
@@ -58,6 +67,11 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         out.write(f"= exit status {child.returncode}\n".encode())
     if child in _ended:
         raise CornerstoneError("ended, because another step failed or the build was interrupted", "", Code.STEP)
+    if child.returncode and os.strerror(errno.ENOSPC) in (said := tail(log)):
+        raise CornerstoneError(f"the disk is full: {words[0]} failed with exit status {child.returncode}; its last "
+                               f"lines:\n{said}\n  whole log: {log}",
+                               "make room, or set CORNERSTONE_CACHE to a larger disk; nothing half-written stays",
+                               Code.MACHINE)
     if child.returncode:
         raise CornerstoneError(
             f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{tail(log)}\n  whole log: {log}",
@@ -70,6 +84,12 @@ def end_all() -> None:
     for child in list(_running):
         _ended.add(child)
         end_family(child)
+
+
+def pause(seconds: float) -> None:
+    """Wait. Raises CornerstoneError (STEP) when the steps are being ended."""
+    if _stopping.wait(seconds):
+        raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
 
 
 @contextlib.contextmanager

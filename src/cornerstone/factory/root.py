@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cornerstone.factory import elements, pool, process, rooms
+from cornerstone.factory import elements, process, rooms
 from cornerstone.factory.lock import Lock
+from cornerstone.factory.repository import make_repository
 from cornerstone.factory.settings import Workspace
 
 # Chosen for build time and for reading speed on the node; docs/decisions.md has the figures.
@@ -29,7 +30,7 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
     work.mkdir()
     try:
         repository = work / "repository"
-        pool.make_repository(workspace.pool, lock, repository, log)
+        make_repository(workspace.pool, lock, repository, log)
         rooms.copy(workspace.source, rooms.ROOMS[lock.root], work / "rooms")
         env = {
             "CORNERSTONE_REPOSITORY": str(repository),

@@ -47,6 +47,16 @@ def find_mirror(apt: Path = Path("/etc/apt")) -> Mirror:
     return Mirror(main, (security or f"{main}-security").rstrip("/"))
 
 
+def find_snapshot() -> str:
+    """CORNERSTONE_SNAPSHOT_MIRROR: an archive by date, its address with {archive} and {date} to fill in; or empty."""
+    address = os.environ.get("CORNERSTONE_SNAPSHOT_MIRROR", "")
+    if address and not (re.match("[a-z]+://", address) and "{archive}" in address and "{date}" in address):
+        raise CornerstoneError(f"CORNERSTONE_SNAPSHOT_MIRROR is {address!r}, without a place for archive or date",
+                               "it looks like http://HOST/archive/{archive}/{date}; {archive} becomes debian or "
+                               "debian-security, {date} a lock's date such as 20261122T080000Z")
+    return address.rstrip("/")
+
+
 def _apt_addresses(apt: Path):
     sources = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]
     for source in sources:
@@ -66,9 +76,13 @@ def _without_disabled(text: str) -> str:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a build reads and writes: the checkout's root, its products, and the cache."""
+    """Where a build reads and writes: the checkout's root, its products, and the cache.
+
+    build: the name of one build's own folder among the temporary ones.
+    """
 
     root: Path
+    build: str = ""
 
     @property
     def output(self) -> Path:
@@ -98,7 +112,7 @@ class Workspace:
 
     @property
     def temporary(self) -> Path:
-        return self.cache / "tmp"
+        return self.cache / "tmp" / self.build
 
     @property
     def locks(self) -> Path:

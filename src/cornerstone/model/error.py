@@ -15,7 +15,6 @@ class Code(IntEnum):
     STEP = 5  # a build step's tool failed; its log is named
     VERIFY = 6  # an ISO, a layer or a signature isn't what the manifest says
     BOOT = 7  # a machine didn't reach the state that it was booted for
-    BUSY = 8  # another build holds the lock
     INTERRUPTED = 130  # Ctrl-C or SIGTERM
 
 

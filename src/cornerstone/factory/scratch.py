@@ -1,0 +1,88 @@
+"""A build's own temporary folder: locked while any process of that build lives, swept by others after that."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cornerstone.factory import process
+from cornerstone.factory.hold import Hold, try_hold
+from cornerstone.factory.root import detach_loops
+from cornerstone.factory.settings import Workspace
+from cornerstone.model.error import Code, CornerstoneError
+
+
+@contextlib.contextmanager
+def own_folder(workspace: Workspace) -> Iterator[Workspace]:
+    """The workspace with a temporary folder of its own, removed at the end; what killed builds left goes too.
+
+    The folder's lock is handed down to every step's processes. So as long as one of them lives, even
+    when we were killed, nobody takes the folder for left behind.
+    """
+    sweep(workspace.temporary)
+    held, folder = _make(workspace.temporary)
+    process.guards.add(held.fd)
+    try:
+        yield dataclasses.replace(workspace, build=folder.name)
+    finally:
+        process.guards.discard(held.fd)
+        _remove(folder)
+        held.release()
+
+
+def _make(temporary: Path) -> tuple[Hold, Path]:
+    temporary.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix="build-", dir=temporary))
+        # None, or gone, when another build's sweep was quicker
+        with contextlib.suppress(FileNotFoundError):
+            if held := try_hold(folder):
+                return held, folder
+
+
+def sweep(temporary: Path) -> None:
+    """Remove the folders of builds that have ended without doing so, and their loop devices."""
+    for left in temporary.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if held := try_hold(left):
+                with held:
+                    _remove(left)
+
+
+def _remove(folder: Path) -> None:
+    if any(folder.iterdir()):
+        detach_loops(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_file_system(folder: Path) -> None:
+    """Raise CornerstoneError (MACHINE) unless root trees can be made in a folder, naming what can't."""
+    tried = folder / "tried"
+    makers = {
+        "symbolic links": lambda: tried.symlink_to("nowhere"),
+        "owners": lambda: (tried.touch(), os.chown(tried, 1, 1)),
+        "device nodes": lambda: (os.mknod(tried, stat.S_IFCHR | 0o666, os.makedev(1, 3)), tried.read_bytes()),
+        "file capabilities": lambda: (tried.touch(), os.setxattr(tried, "security.capability", _ONE_CAPABILITY)),
+    }
+    lacking = []
+    for what, make in makers.items():
+        try:
+            make()
+        except OSError:
+            lacking.append(what)
+        finally:
+            tried.unlink(missing_ok=True)
+    if lacking:
+        raise CornerstoneError(f"root trees can't be made in {folder.parent.parent}: it takes no {', '.join(lacking)}",
+                               "set CORNERSTONE_CACHE to a file system such as ext4, xfs or btrfs, mounted without "
+                               "nodev, and build as the machine's own root, not a container's", Code.MACHINE)
+
+
+# CAP_NET_RAW, permitted and effective, as the kernel stores it (version 2)
+_ONE_CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
