@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from cornerstone.factory import cvm_disk as factory
 from cornerstone.factory.boot_checks import fat, gpt_problems
+from cornerstone.model import slot_disk
 
 SQUASHFS_USED = 40  # offset of bytes_used in the superblock
 
@@ -34,7 +34,7 @@ def test_partition_table(cvm_disk):
 
 def test_layout(cvm_disk, product):
     sizes = product.manifest.profile["controller"]
-    wanted = factory.layout("cvm", sizes["disk"], sizes["root_slot"])
+    wanted = slot_disk.layout("cvm", sizes["disk"], sizes["root_slot"]).partitions
     found = [(p["name"], p["type"].lower(), p["uuid"].lower(), p["start"], p["size"])
              for p in cvm_disk.table["partitions"]]
     assert found == [(p.name, str(p.kind), str(p.identity), p.start, p.sectors) for p in wanted]
@@ -106,9 +106,9 @@ def test_grub_knows_both_slots(cvm_disk):
 def test_a_bios_boots_the_root_s_grub(cvm_disk, cvm):
     boot = cvm.path / "usr/share/cornerstone/boot"
     sizes = cvm.product.manifest.profile["controller"]
-    partition = factory.layout("cvm", sizes["disk"], sizes["root_slot"])[0]
+    partition = slot_disk.layout("cvm", sizes["disk"], sizes["root_slot"]).bios
     wanted, core = io.BytesIO(), (boot / "disk.img").read_bytes()
-    factory.install_bios_grub(wanted, partition, (boot / "boot.img").read_bytes(), core)
+    slot_disk.install_bios_grub(wanted, partition, (boot / "boot.img").read_bytes(), core)
     assert cvm_disk.read(0, 440) == wanted.getvalue()[:440]
     assert cvm_disk.read(partition.offset, len(core)) == wanted.getvalue()[partition.offset:]
 

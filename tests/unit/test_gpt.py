@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import cvm_disk, gpt
-from cornerstone.factory.gpt import BIOS_BOOT, EFI_SYSTEM, LINUX_DATA, LINUX_ROOT_X86_64, SECTOR, Partition, derived_id
+from cornerstone.factory import cvm_disk
+from cornerstone.model import gpt, slot_disk
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.gpt import BIOS_BOOT, EFI_SYSTEM, LINUX_DATA, LINUX_ROOT_X86_64, SECTOR, Partition, derived_id
 
 MIB = 1 << 20
 
@@ -159,7 +160,7 @@ def disk(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def partitions() -> dict[str, Partition]:
-    return {p.name: p for p in cvm_disk.layout("cvm", SIZE, SLOT)}
+    return {p.name: p for p in slot_disk.layout("cvm", SIZE, SLOT).partitions}
 
 
 def bytes_at(disk: Path, offset: int, size: int) -> bytes:
@@ -185,9 +186,9 @@ def test_layout_is_the_a_b_shape(partitions):
 ])
 def test_disk_too_small_for_its_slots(size, slot, message):
     with pytest.raises(CornerstoneError) as caught:
-        cvm_disk.layout("cvm", size, slot)
+        slot_disk.layout("cvm", size, slot)
     assert message in caught.value.message
-    assert "controller.disk" in caught.value.hint
+    assert "root_slot in the profile" in caught.value.hint
     assert caught.value.code is Code.INPUT
 
 
@@ -231,7 +232,7 @@ def test_bios_grub_is_patched_as_grub_bios_setup_does(disk, partitions):
 def test_core_image_larger_than_its_partition():
     disk = BytesIO()
     with pytest.raises(ValueError, match="larger than the BIOS boot partition"):
-        cvm_disk.install_bios_grub(disk, part("bios-boot", 2048, 8), bytes(SECTOR), bytes(8 * SECTOR + 1))
+        slot_disk.install_bios_grub(disk, part("bios-boot", 2048, 8), bytes(SECTOR), bytes(8 * SECTOR + 1))
     assert disk.getvalue() == b""
 
 

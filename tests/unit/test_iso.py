@@ -16,8 +16,8 @@ import pycdlib
 import pytest
 
 from cornerstone.factory import iso
-from cornerstone.factory.gpt import derived_id
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.gpt import derived_id
 from cornerstone.model.manifest import Manifest, entry_of
 
 EPOCH = 1_800_000_000

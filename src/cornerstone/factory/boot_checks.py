@@ -13,10 +13,10 @@ from pathlib import Path
 
 from cornerstone.factory import iso, process
 from cornerstone.factory.authenticode import signatures
-from cornerstone.factory.gpt import EFI_SYSTEM, SECTOR
 from cornerstone.factory.iso_checks import GRUB, KERNEL, MOK_MANAGER, SHIM, Subject, check, xorriso
 from cornerstone.factory.iso_image import BLOCK, Image
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.gpt import EFI_SYSTEM, SECTOR
 
 BUILD_AGAIN = "build the ISO again; if it stays, mastering (factory/iso.py) has a fault"
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from cornerstone.factory import iso, packages, pool, process, report
 from cornerstone.factory.fat import MIB
-from cornerstone.factory.gpt import derived_id
 from cornerstone.factory.hold import hold
 from cornerstone.factory.layers import Layer, Store, changed_inputs
 from cornerstone.factory.plan import Plan, make_plan, read_locks
@@ -27,6 +26,7 @@ from cornerstone.factory.signing import signing_key
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
+from cornerstone.model.gpt import derived_id
 from cornerstone.model.manifest import (
     CVM,
     FIRST_BOOT,

@@ -25,9 +25,9 @@ import pycdlib.pycdlib
 import pycdlib.udf
 import pycdlib.utils
 
-from cornerstone.factory.gpt import EFI_SYSTEM, LINUX_DATA, SECTOR, Partition, derived_id, write_gpt
 from cornerstone.factory.iso_image import Image
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.gpt import EFI_SYSTEM, LINUX_DATA, SECTOR, Partition, derived_id, write_gpt
 from cornerstone.model.manifest import LABEL, Manifest, difference, digest
 
 BLOCK = 2048

@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 
 from cornerstone.factory import iso, process
-from cornerstone.factory.gpt import SECTOR, TABLE_SECTORS
 from cornerstone.factory.iso_image import SYSTEM_AREA, Extent, Image
 from cornerstone.factory.signing import check_signature
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.gpt import SECTOR, TABLE_SECTORS
 from cornerstone.model.manifest import (
     CVM,
     FIRST_BOOT,

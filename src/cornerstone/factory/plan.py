@@ -51,8 +51,8 @@ def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: boo
     layers = [*roots.values(), *boots.values(), _efi_layer(boots["hypervisor"], locks["hypervisor"], logs),
               _cvm_disk_layer(profile, roots["cvm"], boots["cvm"], locks["cvm"], logs), _first_boot_layer(profile)]
     iso_inputs = {
-        "code": code_digest("build", "gpt", "iso", "render", "report", "../model/manifest",
-                            "templates/iso-grub.cfg.j2"),
+        "code": code_digest("build", "iso", "render", "report", "../model/gpt", "../model/manifest",
+                            "../model/slot_disk", "templates/iso-grub.cfg.j2"),
         "profile": json.dumps(profile.resolved()),
         "signing key": hashlib.sha256(key.public_pem()).hexdigest(),
         "signing key kind": key.kind,
@@ -122,7 +122,7 @@ def _cvm_disk_layer(profile: Profile, cvm: Layer, boot: Layer, lock: Lock, logs:
                             size=sizes.disk, slot=sizes.root_slot, epoch=lock.epoch, log=fresh(logs / "cvm-disk.log"))
 
     return Layer("cvm-disk", {
-        "code": code_digest("cvm_disk", "fat", "gpt", "render", "templates/slot-grub.cfg.j2"),
+        "code": code_digest("cvm_disk", "fat", "../model/gpt", "../model/slot_disk"),
         "disk size": str(sizes.disk), "root slot size": str(sizes.root_slot),
         **tool_versions("dosfstools", "mtools", "e2fsprogs", "qemu-utils"),
     }, make, (cvm, boot))

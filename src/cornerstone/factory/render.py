@@ -7,13 +7,12 @@ from pathlib import Path
 
 import jinja2
 
+from cornerstone.model.slot_disk import CONSOLES
+
 TEMPLATES = Path(__file__).parent / "templates"
 
-# Serial last: it becomes /dev/console, where the initramfs and the watcher of a machine room meet.
-CONSOLES = "console=tty0 console=ttyS0,115200"
 # audit off: the live environment has no one to read it, and it would write over the screen
 LIVE_ARGUMENTS = f"{CONSOLES} intel_iommu=on iommu=pt audit=0"
-CVM_ARGUMENTS = CONSOLES
 
 
 def render(template: str, **values: object) -> str:
