@@ -278,3 +278,36 @@ def test_two_builds_are_the_same_bytes(disk, tmp_path, monkeypatch):
     again = make_disk(tmp_path / "another place")
     assert again.read_bytes() == disk.with_suffix(".qcow2").read_bytes()
     assert not list(again.parent.glob("cvm.qcow2.*")), "scratch files are gone"
+
+
+def written(tmp_path, *states):
+    """A disk file with a table of each GUID written over the one before; the last one only as far as its parts say."""
+    disk = tmp_path / "disk"
+    with disk.open("wb") as out:
+        out.truncate(8 * MIB)
+        for identity, parts in states:
+            made = gpt.tables(8 * MIB, identity, [part("only", 2048, 2048)])
+            for name in parts:
+                copy = getattr(made, name.partition(" ")[0])
+                content, at = {"header": (copy.header, copy.header_offset),
+                               "entries": (copy.entries, copy.entries_offset)}[name.partition(" ")[2]]
+                out.seek(at)
+                out.write(content if identity != NEW or "header" in name else content[:64] + b"new" + content[67:])
+    content = disk.read_bytes()
+    return gpt.disk_guid(lambda offset, size: content[offset:offset + size], 8 * MIB)
+
+
+OLD, NEW = derived_id("old"), derived_id("new")
+WHOLE = ("primary entries", "primary header", "backup entries", "backup header")
+
+
+@pytest.mark.parametrize(("states", "found"), [
+    ([], None),
+    ([(OLD, WHOLE)], OLD),
+    ([(OLD, ("backup entries", "backup header"))], OLD),
+    ([(OLD, ("backup entries",))], None),
+    ([(OLD, ("primary header", "backup header"))], None),
+    ([(OLD, WHOLE), (NEW, ("primary entries",))], OLD),
+], ids=["blank", "whole", "backup alone", "entries alone", "headers alone", "primary torn: the backup counts"])
+def test_the_guid_is_that_of_the_copy_that_counts(tmp_path, states, found):
+    assert written(tmp_path, *states) == found

@@ -15,6 +15,7 @@ class Code(IntEnum):
     STEP = 5  # a build step's tool failed; its log is named
     VERIFY = 6  # an ISO, a layer or a signature isn't what the manifest says
     BOOT = 7  # a machine didn't reach the state that it was booted for
+    REFUSED = 8  # Foundation won't image this machine: a rule, a disk or an address speaks against it
     INTERRUPTED = 130  # Ctrl-C or SIGTERM
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -14,6 +14,10 @@ ENTRIES = 128
 ENTRY_SIZE = 128
 TABLE_SECTORS = ENTRIES * ENTRY_SIZE // SECTOR
 FIRST_USABLE = 2 + TABLE_SECTORS
+MAGIC = b"EFI PART"
+HEADER = "<8sIIIIQQQQ16sQIII"
+HEADER_SIZE = struct.calcsize(HEADER)
+BOOT_CODE_SIZE = 440
 
 BIOS_BOOT = uuid.UUID("21686148-6449-6e6f-744e-656564454649")
 EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
@@ -49,12 +53,30 @@ def derived_id(*words: str) -> uuid.UUID:
     return uuid.uuid5(NAMESPACE, "/".join(words))
 
 
-def write_gpt(disk: BinaryIO, size: int, disk_id: uuid.UUID, partitions: Sequence[Partition],
-              bootable_mbr: bool = False) -> None:
-    """Write both copies of a GPT and the protective MBR onto an open disk of size bytes.
+@dataclass(frozen=True)
+class Copy:
+    """One of the two copies of a table, with the places of its parts in bytes."""
 
-    The boot code in the first 440 bytes stays. bootable_mbr adds the active, empty entry that some
-    BIOSes want before they start a disk at all. ValueError when partitions overlap or don't fit.
+    header: bytes
+    header_offset: int
+    entries: bytes
+    entries_offset: int
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A whole GPT. mbr: what belongs from byte 440 to the end of the first sector; the boot code before it stays."""
+
+    mbr: bytes
+    primary: Copy
+    backup: Copy
+
+
+def tables(size: int, disk_id: uuid.UUID, partitions: Sequence[Partition], bootable_mbr: bool = False) -> Tables:
+    """Both copies of a GPT and the protective MBR for a disk of size bytes.
+
+    bootable_mbr adds the active, empty entry that some BIOSes want before they start a disk at all. ValueError when
+    partitions overlap or don't fit.
     """
     sectors = size // SECTOR
     last_usable = sectors - TABLE_SECTORS - 2
@@ -64,21 +86,47 @@ def write_gpt(disk: BinaryIO, size: int, disk_id: uuid.UUID, partitions: Sequenc
             raise ValueError(f"partition {partition.name!r} overlaps another or doesn't fit the disk")
         free = partition.start + partition.sectors
 
-    table = b"".join(
+    entries = b"".join(
         struct.pack("<16s16sQQQ72s", p.kind.bytes_le, p.identity.bytes_le, p.start, p.start + p.sectors - 1, 0,
                     p.name.encode("utf-16-le"))
         for p in partitions).ljust(ENTRIES * ENTRY_SIZE, b"\0")
 
-    def header(own: int, other: int, table_at: int) -> bytes:
+    def copy(own: int, other: int, entries_at: int) -> Copy:
         def fields(crc: int) -> bytes:
-            return struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, crc, 0, own, other, FIRST_USABLE,
-                               last_usable, disk_id.bytes_le, table_at, ENTRIES, ENTRY_SIZE, zlib.crc32(table))
-        return fields(zlib.crc32(fields(0))).ljust(SECTOR, b"\0")
+            return struct.pack(HEADER, MAGIC, 0x10000, HEADER_SIZE, crc, 0, own, other, FIRST_USABLE, last_usable,
+                               disk_id.bytes_le, entries_at, ENTRIES, ENTRY_SIZE, zlib.crc32(entries))
+        return Copy(fields(zlib.crc32(fields(0))).ljust(SECTOR, b"\0"), own * SECTOR, entries, entries_at * SECTOR)
 
     protective = struct.pack("<B3sB3sII", 0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, min(sectors - 1, 0xFFFFFFFF))
     active = struct.pack("<B3sB3sII", 0x80, b"\0\0\0", 0, b"\0\0\0", 0, 1) if bootable_mbr else bytes(16)
-    disk.seek(440)
-    disk.write(disk_id.bytes[:4] + b"\0\0" + protective + active + bytes(32) + b"\x55\xaa")
-    disk.write(header(1, sectors - 1, 2) + table)
-    disk.seek((sectors - 1 - TABLE_SECTORS) * SECTOR)
-    disk.write(table + header(sectors - 1, 1, sectors - 1 - TABLE_SECTORS))
+    mbr = disk_id.bytes[:4] + b"\0\0" + protective + active + bytes(32) + b"\x55\xaa"
+    return Tables(mbr, copy(1, sectors - 1, 2), copy(sectors - 1, 1, sectors - 1 - TABLE_SECTORS))
+
+
+def write_gpt(disk: BinaryIO, size: int, disk_id: uuid.UUID, partitions: Sequence[Partition],
+              bootable_mbr: bool = False) -> None:
+    """Write both copies and the protective MBR, as `tables` makes them, onto an open disk of size bytes."""
+    made = tables(size, disk_id, partitions, bootable_mbr)
+    for content, offset in ((made.mbr, BOOT_CODE_SIZE), (made.primary.header + made.primary.entries, SECTOR),
+                            (made.backup.entries + made.backup.header, made.backup.entries_offset)):
+        disk.seek(offset)
+        disk.write(content)
+
+
+def disk_guid(read: Callable[[int, int], bytes], size: int) -> uuid.UUID | None:
+    """The GUID of the table that counts: the primary copy when it is whole, else the backup; None without either.
+
+    read(offset, size) gives bytes of the disk. Sectors of 512 bytes.
+    """
+    for at in (SECTOR, size - SECTOR):
+        header = read(at, SECTOR)
+        if len(header) < SECTOR or header[:8] != MAGIC:
+            continue
+        fields = struct.unpack_from(HEADER, header)
+        crc, disk_id, entries_at, count, entry_size, entries_crc = fields[3], *fields[9:]
+        length = count * entry_size
+        if zlib.crc32(header[:16] + bytes(4) + header[20:HEADER_SIZE]) != crc or length > ENTRIES * ENTRY_SIZE:
+            continue
+        if zlib.crc32(read(entries_at * SECTOR, length)) == entries_crc:
+            return uuid.UUID(bytes_le=disk_id)
+    return None

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.gpt import (
     BIOS_BOOT,
+    BOOT_CODE_SIZE,
     EFI_SYSTEM,
     LINUX_DATA,
     LINUX_ROOT_X86_64,
@@ -107,8 +108,8 @@ set default=slot-$slot
 {entries}"""
 
 
-def install_bios_grub(disk: BinaryIO, partition: Partition, boot_img: bytes, core_img: bytes) -> None:
-    """Put GRUB's boot sector and core image on an open disk, patched as grub-bios-setup does.
+def bios_grub(partition: Partition, boot_img: bytes, core_img: bytes) -> tuple[bytes, bytes]:
+    """GRUB for a BIOS, patched as grub-bios-setup does: boot code for the first sector, and the partition's content.
 
     boot.img: offset 0x5c holds the core image's first sector; two NOPs at 0x66 switch off the check
     for a floppy. core.img: the last entry of its first sector's block list (0x1f4: start, 0x1fc:
@@ -116,11 +117,17 @@ def install_bios_grub(disk: BinaryIO, partition: Partition, boot_img: bytes, cor
     """
     if len(core_img) > partition.size:
         raise ValueError("GRUB's core image is larger than the BIOS boot partition")
-    boot = bytearray(boot_img[:440])
+    boot = bytearray(boot_img[:BOOT_CODE_SIZE])
     boot[0x5c:0x64] = struct.pack("<Q", partition.start)
     boot[0x66:0x68] = b"\x90\x90"
     core = bytearray(core_img)
     core[0x1f4:0x1fe] = struct.pack("<QH", partition.start + 1, (len(core_img) + SECTOR - 1) // SECTOR - 1)
+    return bytes(boot), bytes(core)
+
+
+def install_bios_grub(disk: BinaryIO, partition: Partition, boot_img: bytes, core_img: bytes) -> None:
+    """Put `bios_grub` on an open disk."""
+    boot, core = bios_grub(partition, boot_img, core_img)
     disk.seek(0)
     disk.write(boot)
     disk.seek(partition.offset)

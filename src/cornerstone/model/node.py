@@ -1,0 +1,122 @@
+"""What Foundation hands to an installed node: node.json, its schema; and the token that allows erasing a disk.
+
+Nothing in node.json is secret. Written to the state partition, read by the first-boot script (jq) and handed on to the
+Controller VM. Addresses are text as in a network's configuration: 10.20.0.11/24. Sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.record import from_record, to_record
+
+SCHEMA_VERSION = 1
+# below the state partition, where /var lies over the root
+FOLDER = "var/upper/lib/cornerstone"
+NODE_FILE = f"{FOLDER}/node.json"
+FIRST_BOOT_FILE = f"{FOLDER}/first-boot.sh"
+CVM_FILE = f"{FOLDER}/cvm.qcow2"
+# the cluster's bootstrap secret, if the site has one: root's alone, wiped once the cluster is formed
+SECRET_FILE = f"{FOLDER}/bootstrap-secret"
+# on the ESP: GRUB on a Foundation ISO looks for it, and starts the disk that has it
+INSTALLED_MARK = "cornerstone/installed"
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """The port of br0 to the outside, as model/site.py's Uplink; interfaces are named by their MACs."""
+
+    macs: tuple[str, ...]
+    mode: str
+    lacp: str
+    lacp_rate: str
+    vlan: int
+    mtu: int
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hypervisor:
+    """The host itself."""
+
+    hostname: str
+    address: str
+    gateway: str
+    nameservers: tuple[str, ...]
+    ntp_servers: tuple[str, ...]
+    uplink: Uplink
+
+
+@dataclass(frozen=True)
+class DataDisk:
+    """A disk for the storage pool, by what stays the same when it is passed through."""
+
+    serial: str
+    wwn: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Controller:
+    """The Controller VM. passthrough: PCI functions that it gets whole; scsi: serials of disks that it gets singly."""
+
+    name: str
+    address: str
+    gateway: str
+    nameservers: tuple[str, ...]
+    ntp_servers: tuple[str, ...]
+    memory: int
+    vcpus: int
+    passthrough: tuple[str, ...]
+    scsi: tuple[str, ...]
+    disks: tuple[DataDisk, ...]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The cluster that the node belongs to; members are CVM addresses in the site's order."""
+
+    name: str
+    members: tuple[str, ...]
+    redundancy_factor: int
+    form: bool
+    address: str
+    data_services: str
+    timezone: str
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """The whole file. identity: of the ISO; boot_disk: serial of the disk that it is on."""
+
+    identity: str
+    profile: str
+    serial: str
+    block: str
+    position: str
+    boot_disk: str
+    hypervisor: Hypervisor
+    controller: Controller
+    cluster: Cluster | None
+    authorized_keys: tuple[str, ...]
+    schema: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The text of node.json."""
+        return json.dumps(to_record(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "node.json") -> NodeConfig:
+        """Parse node.json; source names it in errors. CornerstoneError with the path of what is wrong."""
+        try:
+            return from_record(cls, json.loads(text), source)
+        except ValueError as error:
+            raise CornerstoneError(f"{source} isn't JSON: {error}", "image the node again") from error
+
+
+def erase_token(serial: str) -> str:
+    """What a site has to say of a disk that isn't empty before it is erased: bound to that disk's serial."""
+    return hashlib.sha256(f"erase {serial}".encode()).hexdigest()[:12]
