@@ -225,6 +225,24 @@ def lint(c):
         raise CornerstoneError(f"{', '.join(failed)} found something", "mend what is listed above", Code.FAILED)
 
 
+@task(help={"profile": "what is built", "case": "names with commas (default: all)", "rounds": "how often each is run",
+            "output": "where bench.json and bench.md go (default: output/bench)", "strict": "a missed target fails"})
+@told
+def bench(c, profile=PROFILE, case="", rounds=3, output="", strict=False):
+    """Measure builds, mastering and peers side by side, against their targets."""
+    from rich.console import Console
+
+    from cornerstone.factory.bench.run import run_bench, verdict
+    from cornerstone.factory.bench.table import show
+    from cornerstone.factory.progress import Progress
+    folder = Path(output) if output else WORKSPACE.output / "bench"
+    with Progress() as progress:
+        results = run_bench(WORKSPACE, profile_named(profile), case, rounds, folder, progress)
+    show(Console(), results)
+    print(folder / "bench.md")
+    ended(verdict(results, strict))
+
+
 @task(help={"cache": "the pool of packages, the layers and the development key too"})
 def clean(c, cache=False):
     """Remove what was built; keep the cache unless asked."""
@@ -234,5 +252,5 @@ def clean(c, cache=False):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-ns = Collection(build, why, reproduce, verify, boot, matrix, lock, fetch, test, lint, clean)
+ns = Collection(build, why, reproduce, verify, boot, matrix, lock, fetch, test, lint, bench, clean)
 ns.configure({"run": {"in_stream": False}})

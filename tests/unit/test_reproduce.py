@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.factory.layers import Layer, Store
-from cornerstone.factory.reproduce import _copy_checkout, _explain
+from cornerstone.factory.reproduce import _explain, copy_checkout
 
 
 def layer(name: str, content: str, inputs: str = "1", needs: tuple[Layer, ...] = ()) -> Layer:
@@ -75,7 +75,7 @@ def test_checkout_is_copied_as_git_knows_it(tmp_path):
     (root / "bin/tool").chmod(0o755)
     (root / "link").symlink_to("plain")
 
-    _copy_checkout(root, tmp_path / "copy")
+    copy_checkout(root, tmp_path / "copy")
 
     copy = tmp_path / "copy"
     assert sorted(path.name for path in copy.iterdir()) == [".gitignore", "bin", "link", "plain"]

@@ -34,7 +34,7 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
     here = build(workspace, profile, listener)
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=workspace.cache) as folder:
         other, cache = Workspace(Path(folder) / "elsewhere" / "checkout"), Path(folder) / "cache"
-        _copy_checkout(workspace.root, other.root)
+        copy_checkout(workspace.root, other.root)
         (cache / "keys").mkdir(parents=True)
         (cache / "pool").symlink_to(workspace.pool)
         for key in (workspace.cache / "keys").glob("*.pem"):
@@ -55,7 +55,7 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
         return _explain(plan.layers.values(), Store(workspace.layers), Store(cache / "layers"), Path(folder))
 
 
-def _copy_checkout(root: Path, target: Path) -> None:
+def copy_checkout(root: Path, target: Path) -> None:
     """Copy what git knows or would know; modes are left to the copier's umask but for the executable bit."""
     listing = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root,
                              capture_output=True, check=True).stdout

@@ -1,0 +1,1 @@
+"""`invoke bench`: how fast the factory is, beside the floor and its peers, on this machine in this hour."""

@@ -1,0 +1,142 @@
+"""Peers with the same packages from the same archive: stock diskimage-builder, mkosi, live-build."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cornerstone.factory import process
+from cornerstone.factory.bench.bench import CONTAINED, Bench
+from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side
+from cornerstone.factory.bench.table import Check, Figure, Result
+from cornerstone.factory.lock import Lock
+from cornerstone.factory.root import detach_loops
+from cornerstone.factory.settings import find_mirror
+
+OURS = "invoke build: both roots and the ISO"
+AREAS = ("main", "non-free-firmware")
+# Peers take minutes: one round tells enough.
+ROUNDS = 1
+# The options that we use are those of the releases since.
+MKOSI_SINCE = 25
+
+
+def stock(bench: Bench) -> Result:
+    """diskimage-builder's own Debian root with the same requested packages, both roots at once, as we do."""
+    folder = bench.work / "stock"
+    mirror = find_mirror()
+    env = {
+        "DIB_DEBIAN_COMPONENTS": ",".join(AREAS), "DIB_DISTRIBUTION_MIRROR": mirror.main,
+        "DIB_DEBIAN_SECURITY_MIRROR": mirror.security, "DIB_NO_TMPFS": "1", "DIB_PYTHON_EXEC": sys.executable,
+        "DIB_RELEASE": bench.profile.reference.suite, "DIB_LOCKFILES": str(folder / "lockfiles"),
+        "LC_ALL": "C.UTF-8", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+        "TMP_DIR": str(folder), "TMPDIR": str(folder),
+    }
+
+    def one(lock: Lock) -> str:
+        argv = [*CONTAINED, "env", f"DIB_IMAGE_CACHE={folder / lock.root / 'image-cache'}", "disk-image-create", "-n",
+                "-t", "squashfs", "-o", folder / lock.root / "stock", "-p", ",".join(lock.requests), "debian-minimal"]
+        return shlex.join(map(str, argv))
+
+    def theirs() -> Usage:
+        bench.repositories(folder)
+        for name in bench.locks:
+            # its own cache of packages, as warm as our pool
+            warm = folder / name / "image-cache" / "apt" / "debian"
+            warm.mkdir(parents=True)
+            for package in (folder / name / "repository").glob("*.deb"):
+                shutil.copy2(package, warm)
+        try:
+            return measure(["sh", "-c", together([one(lock) for lock in bench.locks.values()])],
+                           log=bench.logs / "stock.log", env=env, cwd=folder)
+        finally:
+            detach_loops(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    what = "stock diskimage-builder, both roots at once"
+    return _against("stock", bench, what, theirs, 0.5, "debian-minimal, squashfs (xz, as it comes); no ISO")
+
+
+def together(commands: Sequence[str]) -> str:
+    """A shell script that runs commands at once and fails when any of them does."""
+    *behind, last = commands
+    jobs = [f"{command} & jobs=\"${{jobs-}} $!\"" for command in behind]
+    return "\n".join(["set -e", *jobs, last, "for job in ${jobs-}; do wait \"$job\"; done"])
+
+
+def mkosi(bench: Bench) -> Result:
+    """The hypervisor's requested packages as a tar, and its build when nothing changed. No target: for scale."""
+    if not shutil.which("mkosi"):
+        return Result("mkosi", left_out="not installed: apt-get install mkosi (25 or newer)")
+    version = process.read(["mkosi", "--version"]).strip()
+    found = re.search(r"\d+", version)
+    if not found or int(found[0]) < MKOSI_SINCE:
+        return Result("mkosi", left_out=f"{version} has other options; {MKOSI_SINCE} or newer is wanted")
+    folder = bench.work / "mkosi"
+    (folder / "packages").mkdir(parents=True)
+    lock = bench.locks["hypervisor"]
+    command = ["mkosi", "--directory", folder, "--distribution", "debian", "--release", lock.suite, "--mirror",
+               find_mirror().main, "--repositories", ",".join(AREAS), "--format", "tar", "--bootable", "no",
+               "--package-cache-dir", folder / "packages", "--output-directory", folder, "--output", "hypervisor",
+               *(word for package in lock.requests for word in ("--package", package))]
+
+    def run(*words: str) -> Callable[[], Usage]:
+        return lambda: measure([*command, *words, "build"], log=bench.logs / "mkosi.log", cwd=folder)
+
+    try:
+        run("--force")()  # its cache of packages is warm from now on
+        runs = side_by_side({f"{version}, hypervisor packages as a tar": run("--force"),
+                             f"{version}, nothing changed": run()}, ROUNDS)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Result("mkosi", tuple(Figure("mkosi", what, found) for what, found in runs.items()))
+
+
+def live_build(bench: Bench) -> Result:
+    """A live ISO of the hypervisor's requested packages, against our whole ISO with both roots."""
+    if not shutil.which("lb"):
+        return Result("live-build", left_out="not installed: apt-get install live-build")
+    folder, log = bench.work / "live-build", bench.logs / "live-build.log"
+    mirror, lock = find_mirror(), bench.locks["hypervisor"]
+
+    def configure() -> None:
+        (folder / "config" / "package-lists").mkdir(parents=True)
+        mirrors = [word for part in ("bootstrap", "chroot", "binary")
+                   for word in (f"--mirror-{part}", mirror.main, f"--parent-mirror-{part}", mirror.main)]
+        security = [word for part in ("chroot", "binary")
+                    for word in (f"--mirror-{part}-security", mirror.security,
+                                 f"--parent-mirror-{part}-security", mirror.security)]
+        process.run(["lb", "config", "--distribution", lock.suite, "--archive-areas", " ".join(AREAS), *mirrors,
+                     *security, "--apt-recommends", "false", "--debian-installer", "none", "--memtest", "none",
+                     "--bootloaders", "grub-pc,grub-efi", "--binary-images", "iso-hybrid"], log=log, cwd=folder)
+        (folder / "config/package-lists/hypervisor.list.chroot").write_text("\n".join(lock.requests) + "\n")
+
+    def theirs() -> Usage:
+        # a second build: what it keeps of the first are the packages that it fetched
+        process.run([*CONTAINED, "lb", "clean"], log=log, cwd=folder)
+        shutil.rmtree(folder / "cache" / "bootstrap", ignore_errors=True)
+        return measure([*CONTAINED, "lb", "build"], log=log, cwd=folder)
+
+    try:
+        configure()
+        process.run([*CONTAINED, "lb", "build"], log=log, cwd=folder)
+        return _against("live-build", bench, "live-build, ISO of the hypervisor's packages alone", theirs, 1.0,
+                        "its packages fetched before")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _against(case: str, bench: Bench, what: str, theirs: Callable[[], Usage], limit: float, note: str) -> Result:
+    """Our build from an empty store, and theirs."""
+    def ours() -> Usage:
+        bench.forget()
+        return bench.build(case)
+
+    runs = side_by_side({OURS: ours, what: theirs}, ROUNDS)
+    return Result(case, (Figure(case, OURS, runs[OURS]), Figure(case, what, runs[what], note)),
+                  (Check(case, f"our build by {case}'s", ratio(runs[OURS], runs[what]), limit, "×"),))

@@ -1,0 +1,65 @@
+"""Run the cases one after the other, keep what each found at once, and clean up."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from cornerstone.factory.bench import table
+from cornerstone.factory.bench.bench import Bench
+from cornerstone.factory.bench.cases import CASES, chosen
+from cornerstone.factory.bench.machine import describe
+from cornerstone.factory.build import check_privilege
+from cornerstone.factory.settings import Workspace
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.event import Event, Listener
+from cornerstone.model.profile import Profile
+
+STAGE = "bench"
+
+
+def run_bench(workspace: Workspace, profile: Profile, cases: str, rounds: int, output: Path,
+              listener: Listener) -> list[table.Result]:
+    """Measure some cases (names with commas, or all) and write bench.json and bench.md into output.
+
+    A case that fails leaves its reason among the results, and the others go on. What the cases make lies in
+    a folder of its own below output, and is removed.
+    """
+    names = chosen(cases)
+    if rounds < 1:
+        raise CornerstoneError(f"{rounds} rounds measure nothing", "give at least 1", Code.INPUT)
+    check_privilege()
+    output = output.absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    results: list[table.Result] = []
+    machine = describe(output, workspace.root)
+    with tempfile.TemporaryDirectory(prefix="work-", dir=output) as folder:
+        bench = Bench(workspace, profile, rounds, Path(folder), output / "logs")
+        for log in bench.logs.glob("*.log"):
+            log.unlink()
+        bench.prepare()
+        for name in names:
+            listener(Event(STAGE, name, "started"))
+            try:
+                results.append(CASES[name](bench))
+            except CornerstoneError as error:
+                results.append(table.Result(name, failed=error.message))
+                listener(Event(STAGE, name, "failed", error.message))
+            else:
+                listener(Event(STAGE, name, "done", results[-1].left_out))
+            _write(output / "bench.json", json.dumps(table.record(machine, results), indent=1) + "\n")
+            _write(output / "bench.md", table.markdown(machine, results))
+    return results
+
+
+def verdict(results: list[table.Result], strict: bool) -> int:
+    """The exit code: FAILED when a case couldn't be measured, or with strict when a target is missed; else 0."""
+    missed = any(not check.met for result in results for check in result.checks)
+    return int(Code.FAILED) if any(result.failed for result in results) or (strict and missed) else 0
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text)
+    beside.replace(path)
