@@ -30,18 +30,19 @@ def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | N
             cwd: Path | None = None) -> Usage:
     """Run argv to its end, its output appended to log, and tell what it took.
 
-    What was written before is synced first, so that nobody pays for another's writing. env is added to
-    the process's environment. Raises CornerstoneError (STEP) when it fails.
+    env is added to the process's environment. Raises CornerstoneError (STEP) when it fails.
     """
     words = [str(word) for word in argv]
     log.parent.mkdir(parents=True, exist_ok=True)
-    os.sync()
     with log.open("ab") as out:
         out.write(f"+ {process.by_hand(words, env)}\n".encode())
         out.flush()
         begun = time.monotonic()
-        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
-                                 env={**os.environ, **(env or {})}, start_new_session=True)
+        try:
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
+                                     env={**os.environ, **(env or {})}, start_new_session=True)
+        except FileNotFoundError as error:
+            raise CornerstoneError(f"{words[0]} is not installed", "install it", Code.MACHINE) from error
         try:
             _, status, used = os.wait4(child.pid, 0)
         except BaseException:
@@ -50,6 +51,7 @@ def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | N
         wall = time.monotonic() - begun
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
+        process.end_family(child)
         raise CornerstoneError(
             f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{process.tail(log)}\n"
             f"  whole log: {log}", f"run it by hand: {process.by_hand(words, env)}", Code.STEP)
@@ -57,10 +59,14 @@ def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | N
 
 
 def side_by_side(ways: Mapping[str, Callable[[], Usage]], rounds: int) -> dict[str, tuple[Usage, ...]]:
-    """Run every way once a round, in turns, so that what disturbs the machine disturbs all of them."""
+    """Run every way once a round, in turns, so that what disturbs the machine disturbs all of them.
+
+    What was written before is synced first, so that nobody pays for another's writing.
+    """
     runs: dict[str, list[Usage]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
+            os.sync()
             runs[name].append(way())
     return {name: tuple(found) for name, found in runs.items()}
 
