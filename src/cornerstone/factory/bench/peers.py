@@ -82,7 +82,7 @@ def mkosi(bench: Bench) -> Result:
     lock = bench.locks["hypervisor"]
     command = ["mkosi", "--directory", folder, "--distribution", "debian", "--release", lock.suite, "--mirror",
                find_mirror().main, "--repositories", ",".join(AREAS), "--format", "tar", "--bootable", "no",
-               "--package-cache-dir", folder / "packages", "--output-directory", folder, "--output", "hypervisor",
+               "--package-cache-directory", folder / "packages", "--output-directory", folder, "--output", "hypervisor",
                *(word for package in lock.requests for word in ("--package", package))]
 
     def run(*words: str) -> Callable[[], Usage]:
@@ -113,7 +113,7 @@ def live_build(bench: Bench) -> Result:
                                  f"--parent-mirror-{part}-security", mirror.security)]
         process.run(["lb", "config", "--distribution", lock.suite, "--archive-areas", " ".join(AREAS), *mirrors,
                      *security, "--apt-recommends", "false", "--debian-installer", "none", "--memtest", "none",
-                     "--bootloaders", "grub-pc,grub-efi", "--binary-images", "iso-hybrid"], log=log, cwd=folder)
+                     "--firmware-chroot", "false", "--firmware-binary", "false", "--bootloaders", "grub-pc,grub-efi", "--binary-images", "iso-hybrid"], log=log, cwd=folder)
         (folder / "config/package-lists/hypervisor.list.chroot").write_text("\n".join(lock.requests) + "\n")
 
     def theirs() -> Usage:
