@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cornerstone.factory import elements, pool
+from cornerstone.factory import elements
 from cornerstone.factory.bench.measure import Usage, measure
 from cornerstone.factory.build import iso_path
 from cornerstone.factory.layers import RECORD
 from cornerstone.factory.lock import Lock, read_lock
+from cornerstone.factory.repository import make_repository
 from cornerstone.factory.reproduce import copy_checkout
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.profile import Profile
@@ -107,7 +108,7 @@ class Bench:
         """Make folder/ROOT/repository of the locked packages for each root."""
         for name, lock in self.locks.items():
             (folder / name).mkdir(parents=True)
-            pool.make_repository(self.users.pool, lock, folder / name / "repository", self.logs / "repositories.log")
+            make_repository(self.users.pool, lock, folder / name / "repository", self.logs / "repositories.log")
 
 
 def _link(source: str, target: str) -> None:
