@@ -113,7 +113,8 @@ def live_build(bench: Bench) -> Result:
                                  f"--parent-mirror-{part}-security", mirror.security)]
         process.run(["lb", "config", "--distribution", lock.suite, "--archive-areas", " ".join(AREAS), *mirrors,
                      *security, "--apt-recommends", "false", "--debian-installer", "none", "--memtest", "none",
-                     "--firmware-chroot", "false", "--firmware-binary", "false", "--bootloaders", "grub-pc,grub-efi", "--binary-images", "iso-hybrid"], log=log, cwd=folder)
+                     "--firmware-chroot", "false", "--firmware-binary", "false", "--binary-images", "iso-hybrid",
+                     "--bootloaders", "grub-pc,grub-efi"], log=log, cwd=folder)
         (folder / "config/package-lists/hypervisor.list.chroot").write_text("\n".join(lock.requests) + "\n")
 
     def theirs() -> Usage:
