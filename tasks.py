@@ -133,7 +133,8 @@ def reproduce(c, profile=PROFILE):
 
 
 @task(positional=["iso"],
-      help={"iso": "path of an ISO, with or without the flag (else the profile's own)", "profile": "whose ISO in output/",
+      help={"iso": "path of an ISO, also without the flag (else the profile's own)",
+            "profile": "whose ISO in output/",
             "key": "public key (PEM) that must have signed it; default: the one beside the ISO"})
 @told
 def verify(c, iso="", profile=PROFILE, key=""):
@@ -143,7 +144,8 @@ def verify(c, iso="", profile=PROFILE, key=""):
 
 
 @task(positional=["iso"],
-      help={"iso": "path of an ISO, with or without the flag (else the profile's own)", "profile": "whose ISO in output/",
+      help={"iso": "path of an ISO, also without the flag (else the profile's own)",
+            "profile": "whose ISO in output/",
             "firmware": "bios, uefi or secureboot", "media": "cd or usb", "memory": "MiB"})
 @told
 def boot(c, iso="", profile=PROFILE, firmware="uefi", media="cd", memory=4096):

@@ -16,7 +16,7 @@ from cornerstone.factory import iso, verify
 from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
 from cornerstone.factory.render import render
-from cornerstone.factory.signing import SigningKey
+from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.manifest import (
     CVM,
     FIRST_BOOT,
@@ -32,7 +32,7 @@ EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
 PROFILE = {"name": "tiny", "payload": "reference"}
 SITE_AREA_SIZE = 4096
-KEY = SigningKey(Ed25519PrivateKey.generate(), "development")
+KEY = SoftwareKey(Ed25519PrivateKey.generate(), "development")
 BOOT_HYBRID = b"\xeb\x63".ljust(384, b"\x90") + b"GRUB ".ljust(128, b"\x90")
 
 

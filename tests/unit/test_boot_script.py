@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cornerstone.factory.signing import SigningKey
+from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest, entry_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +109,7 @@ def medium(box) -> Box:
                entry_of("layers/cvm.qcow2", box.folder / "other"))
     profile = {"name": "x", "description": f'"path": "{HYPERVISOR}", "sha256": "{"0" * 64}"'}
     content = Manifest(IDENTITY, profile, "development", 1, entries, 4096).to_bytes()
-    key = SigningKey(Ed25519PrivateKey.generate(), "development")
+    key = SoftwareKey(Ed25519PrivateKey.generate(), "development")
     (box.folder / "medium" / NAME).write_bytes(content)
     (box.folder / "medium" / SIGNATURE_NAME).write_bytes(key.sign(content))
     (box.folder / "manifest.pem").write_bytes(key.public_pem())
@@ -216,7 +216,7 @@ def test_live_root_is_refused(medium, damage, message):
 def test_layer_that_is_signed_without_its_digest(medium):
     """An empty digest must not equal the digest of something unreadable."""
     content = Manifest(IDENTITY, {}, "development", 1, (), 4096).to_bytes()
-    key = SigningKey(Ed25519PrivateKey.generate(), "development")
+    key = SoftwareKey(Ed25519PrivateKey.generate(), "development")
     (medium.folder / "medium" / NAME).write_bytes(content)
     (medium.folder / "medium" / SIGNATURE_NAME).write_bytes(key.sign(content))
     (medium.folder / "manifest.pem").write_bytes(key.public_pem())

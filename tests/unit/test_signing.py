@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cornerstone.factory.signing import SETTING, SigningKey, check_signature, signing_key
+from cornerstone.factory.signing import PEM_SETTING, SETTING, SoftwareKey, check_signature, signing_key
 from cornerstone.model.error import Code, CornerstoneError
 
 CONTENT = b"a manifest\n" * 100
@@ -19,11 +19,12 @@ CONTENT = b"a manifest\n" * 100
 @pytest.fixture(autouse=True)
 def no_setting(monkeypatch):
     monkeypatch.delenv(SETTING, raising=False)
+    monkeypatch.delenv(PEM_SETTING, raising=False)
 
 
 @pytest.fixture
-def key() -> SigningKey:
-    return SigningKey(Ed25519PrivateKey.generate(), "development")
+def key() -> SoftwareKey:
+    return SoftwareKey(Ed25519PrivateKey.generate(), "development")
 
 
 def openssl(*arguments: str | Path) -> subprocess.CompletedProcess:
@@ -67,9 +68,8 @@ def test_key_from_the_setting(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("arguments", "problem"), [
     (["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], "holds a key of the wrong kind, ed25519 is needed"),
     (["-algorithm", "X25519"], "holds a key of the wrong kind"),
-    (["-algorithm", "ed25519", "-aes256", "-pass", "pass:secret"], "not a readable private key without passphrase"),
     pytest.param(["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:secp160r1"], "private key"),
-], ids=["rsa", "x25519", "passphrase", "unusual curve"])
+], ids=["rsa", "x25519", "unusual curve"])
 def test_key_of_no_use(tmp_path, monkeypatch, arguments, problem):
     path = made_by_openssl(tmp_path / "bad.pem", *arguments)
     monkeypatch.setenv(SETTING, str(path))
@@ -89,6 +89,35 @@ def test_key_that_is_none(tmp_path, monkeypatch, content):
     monkeypatch.setenv(SETTING, str(tmp_path / "bad.pem"))
     with pytest.raises(CornerstoneError, match="bad.pem: not a readable private key"):
         signing_key(tmp_path)
+
+
+def test_key_with_a_passphrase(tmp_path, monkeypatch):
+    path = made_by_openssl(tmp_path / "locked.pem", "-algorithm", "ed25519", "-aes256", "-pass", "pass:secret")
+    monkeypatch.setenv(SETTING, str(path))
+    with pytest.raises(CornerstoneError, match="locked.pem: this private key has a passphrase") as caught:
+        signing_key(tmp_path)
+    assert "openssl pkey -in" in caught.value.hint
+
+
+def test_key_from_the_environment_itself(tmp_path, monkeypatch):
+    path = made_by_openssl(tmp_path / "mine.pem", "-algorithm", "ed25519")
+    monkeypatch.setenv(PEM_SETTING, path.read_text())
+    key = signing_key(tmp_path / "cache")
+    assert key.kind == "release"
+    assert key.public_pem() == openssl("pkey", "-in", path, "-pubout").stdout
+    monkeypatch.setenv(SETTING, str(path))
+    with pytest.raises(CornerstoneError, match="both set") as caught:
+        signing_key(tmp_path)
+    assert caught.value.code is Code.INPUT
+
+
+@pytest.mark.parametrize("content", ["no key", "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"])
+def test_a_bad_key_in_the_environment_is_not_shown(tmp_path, monkeypatch, content):
+    monkeypatch.setenv(PEM_SETTING, content)
+    with pytest.raises(CornerstoneError) as caught:
+        signing_key(tmp_path)
+    assert caught.value.message == f"{PEM_SETTING}: not a readable private key"
+    assert content not in str(caught.value)
 
 
 def test_public_key_is_no_private_key(tmp_path, monkeypatch, key):
@@ -126,7 +155,7 @@ def test_wrong_signature(key, change):
     elif change == "short":
         signature = signature[:-1]
     else:
-        public = SigningKey(Ed25519PrivateKey.generate(), "release").public_pem()
+        public = SoftwareKey(Ed25519PrivateKey.generate(), "release").public_pem()
     with pytest.raises(CornerstoneError) as caught:
         check_signature(public, content, signature, "manifest.json")
     assert caught.value.message == "manifest.json isn't signed by this key"

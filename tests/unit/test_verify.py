@@ -19,7 +19,7 @@ from cornerstone.factory.authenticode import signatures
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
 from cornerstone.factory.iso_image import Image
-from cornerstone.factory.signing import SigningKey
+from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
 
@@ -138,7 +138,7 @@ def test_without_signature_or_manifest_it_is_refused(workshop, capsys, missing, 
 
 def test_another_key_is_refused(medium, capsys, tmp_path):
     other = tmp_path / "other.pem"
-    other.write_bytes(SigningKey(Ed25519PrivateKey.generate(), "release").public_pem())
+    other.write_bytes(SoftwareKey(Ed25519PrivateKey.generate(), "release").public_pem())
     assert refused(medium, capsys, other) == [
         f"✗  {'signature'.ljust(verify.WIDTH)}  manifest.json isn't signed by this key"]
 

@@ -1,10 +1,11 @@
-"""Signing the manifest: an ed25519 key from a setting, else a development key made here."""
+"""Signing: an ed25519 key from a setting (file, environment, PKCS#11 token), else a development key made here."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -13,11 +14,28 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cornerstone.model.error import Code, CornerstoneError
 
 SETTING = "CORNERSTONE_SIGNING_KEY"
+PEM_SETTING = "CORNERSTONE_SIGNING_KEY_PEM"
+PIN_SETTING = "CORNERSTONE_PKCS11_PIN"
+# what no tool of a build may see
+SECRETS = (PEM_SETTING, PIN_SETTING)
+
+
+class SigningKey(Protocol):
+    """An ed25519 key that can sign; kind is 'release' (the user's own) or 'development' (made here)."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def sign(self, content: bytes) -> bytes:
+        """The 64-byte signature of content."""
+
+    def public_pem(self) -> bytes:
+        """The public half as PEM (SubjectPublicKeyInfo), as openssl reads it."""
 
 
 @dataclass(frozen=True)
-class SigningKey:
-    """An ed25519 private key; kind is 'release' (the user's own) or 'development' (made here)."""
+class SoftwareKey:
+    """A SigningKey whose private half is in memory."""
 
     private: Ed25519PrivateKey
     kind: str
@@ -28,35 +46,66 @@ class SigningKey:
 
     def public_pem(self) -> bytes:
         """The public half as PEM (SubjectPublicKeyInfo), as openssl reads it."""
-        return self.private.public_key().public_bytes(serialization.Encoding.PEM,
-                                                      serialization.PublicFormat.SubjectPublicKeyInfo)
+        return as_pem(self.private.public_key())
+
+
+def as_pem(key: Ed25519PublicKey) -> bytes:
+    """A public key as PEM (SubjectPublicKeyInfo)."""
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def signing_key(cache: Path) -> SigningKey:
-    """The key that CORNERSTONE_SIGNING_KEY names (path of a PEM file), else the cache's development key."""
-    named = os.environ.get(SETTING, "")
+    """The key of the settings, else the cache's development key, made when it isn't there.
+
+    CORNERSTONE_SIGNING_KEY is the path of a PEM file or a PKCS#11 URI; CORNERSTONE_SIGNING_KEY_PEM is the PEM itself.
+    Raises CornerstoneError when both are set, or the key is none, is locked or is of another kind than ed25519.
+    """
+    named, pem = os.environ.get(SETTING, ""), os.environ.get(PEM_SETTING, "")
+    if named and pem:
+        raise CornerstoneError(f"{SETTING} and {PEM_SETTING} are both set, and only one key can sign",
+                               "unset one of them")
+    if named.startswith("pkcs11:"):
+        # the library costs time to load, and few need it
+        from cornerstone.factory.pkcs11 import TokenKey
+        return TokenKey.named(named)
     if named:
-        return SigningKey(_load(Path(named)), "release")
+        return SoftwareKey(_load(_read(Path(named)), named), "release")
+    if pem:
+        return SoftwareKey(_load(pem.encode(), PEM_SETTING), "release")
     path = cache / "keys" / "development.pem"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        pem = Ed25519PrivateKey.generate().private_bytes(
+        made = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         beside = path.with_suffix(f".{os.getpid()}")
         beside.touch(0o600)
-        beside.write_bytes(pem)
+        beside.write_bytes(made)
         beside.rename(path)
-    return SigningKey(_load(path), "development")
+    return SoftwareKey(_load(_read(path), str(path)), "development")
 
 
-def _load(path: Path) -> Ed25519PrivateKey:
-    hint = f"make one with: openssl genpkey -algorithm ed25519 -out KEY.pem, and set {SETTING} to its path"
+HINT = f"make one with: openssl genpkey -algorithm ed25519 -out KEY.pem, and set {SETTING} to its path"
+
+
+def _read(path: Path) -> bytes:
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CornerstoneError(f"{path}: not a readable private key without passphrase: {error}", hint) from error
+        return path.read_bytes()
+    except OSError as error:
+        raise CornerstoneError(f"{path}: not a readable private key: {error.strerror}", HINT) from error
+
+
+def _load(pem: bytes, where: str) -> Ed25519PrivateKey:
+    """The key in a PEM; errors say where it came from, never what is in it."""
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except TypeError as error:
+        raise CornerstoneError(f"{where}: this private key has a passphrase, and a build asks nobody for one",
+                               "take the passphrase off with: openssl pkey -in KEY.pem -out PLAIN.pem, or keep the key "
+                               "in a PKCS#11 token") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CornerstoneError(f"{where}: not a readable private key", HINT) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise CornerstoneError(f"{path}: holds a key of the wrong kind, ed25519 is needed", hint)
+        raise CornerstoneError(f"{where}: holds a key of the wrong kind, ed25519 is needed", HINT)
     return key
 
 
