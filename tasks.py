@@ -94,6 +94,7 @@ def build(c, profile=PROFILE, keep=False, from_=""):
     from cornerstone.factory.build import build as build_iso
     from cornerstone.factory.progress import Progress
     from cornerstone.model.event import JsonLines
+    from cornerstone.model.manifest import NAME, Manifest
     chosen = profile_named(profile)
     print("\n".join(chosen.lines()), file=sys.stderr)
     record = JsonLines(WORKSPACE.output / chosen.name / "events.jsonl")
@@ -105,6 +106,7 @@ def build(c, profile=PROFILE, keep=False, from_=""):
             path = build_iso(WORKSPACE, chosen, listener, keep, Path(from_) if from_ else None)
         finally:
             record.close()
+    print(Manifest.from_bytes(path.with_name(NAME).read_bytes()).signed, file=sys.stderr)
     print(path)
 
 

@@ -23,7 +23,7 @@ from testinfra.host import Host
 from cornerstone.factory.build import build
 from cornerstone.factory.iso_image import Extent, Image
 from cornerstone.factory.layers import Store
-from cornerstone.factory.lock import Lock, read_lock
+from cornerstone.factory.lock import read_lock
 from cornerstone.factory.plan import make_plan
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
@@ -78,12 +78,12 @@ class Product:
 
 @dataclass(frozen=True)
 class Root:
-    """An unpacked root: its name, its folder, testinfra's view of it (chroot), and the lock that it was made from."""
+    """An unpacked root: its name, its folder, testinfra's view of it (chroot), and its packages ("name version")."""
 
     name: str
     path: Path
     host: Host
-    lock: Lock
+    packages: list[str]
     product: Product
 
     def read(self, path: str) -> str:
@@ -210,11 +210,27 @@ def unpacked(name: str, product: Product, file: Path, offset: int) -> Iterator[R
     # programs in the chroot want it; the squashfs itself carries no devices
     (target / "dev/null").unlink(missing_ok=True)
     os.mknod(target / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    lock = read_lock(WORKSPACE.locks, name, product.suite)
     try:
-        yield Root(name, target, testinfra.get_host(str(target), connection="chroot"), lock, product)
+        yield Root(name, target, testinfra.get_host(str(target), connection="chroot"), packages_of(name, product),
+                   product)
     finally:
         shutil.rmtree(target)
+
+
+def packages_of(name: str, product: Product) -> list[str]:
+    """What a root's bill of materials beside the ISO names; without one, or for an ISO built here, what its lock does.
+
+    `invoke verify` has checked the bill before.
+    """
+    bill = product.iso.with_name(f"sbom-{name}.cdx.json")
+    if product.layers is None and bill.is_file():
+        return [f"{part['name']} {part['version']}" for part in json.loads(bill.read_text())["components"]
+                if "purl" in part]
+    lock = read_lock(WORKSPACE.locks, name, product.suite)
+    if product.manifest.epoch < lock.epoch:
+        pytest.fail("versions/locks is newer than this ISO: check out the commit that it was built from, take the "
+                    "evidence beside it along, or build again", pytrace=False)
+    return [f"{package.name} {package.version}" for package in lock.packages]
 
 
 @pytest.fixture(params=["hypervisor", "cvm"], scope="session")

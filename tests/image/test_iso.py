@@ -20,6 +20,8 @@ def findings(product) -> dict[str, Finding]:
 @pytest.mark.parametrize("check_id", CHECKS)
 def test_check(findings, check_id):
     finding = findings[check_id]
+    if finding.absent:
+        pytest.skip(finding.absent)
     assert finding.passed, finding.wrong or f"not looked at: {finding.kept_by} failed"
 
 

@@ -12,11 +12,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from cornerstone.factory import iso, verify
+from cornerstone.factory import evidence, iso, verify
 from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+from cornerstone.factory.layers import Layer
+from cornerstone.factory.lock import Lock, LockedPackage
+from cornerstone.factory.plan import Plan
 from cornerstone.factory.render import render
 from cornerstone.factory.signing import SoftwareKey
+from cornerstone.model import site_area
 from cornerstone.model.manifest import (
     CVM,
     FIRST_BOOT,
@@ -30,9 +34,16 @@ from cornerstone.model.manifest import (
 
 EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
-PROFILE = {"name": "tiny", "payload": "reference"}
+PROFILE = {"name": "tiny", "aos": "6.8", "ahv": "20230302.207", "payload": "reference"}
 SITE_AREA_SIZE = 4096
 KEY = SoftwareKey(Ed25519PrivateKey.generate(), "development")
+LOCKS = {root: Lock(root, "trixie", EPOCH, ("jq",), tuple(
+    LockedPackage("main", name, version, "amd64", 9, hashlib.sha256(name.encode()).hexdigest(), f"pool/{name}.deb")
+    for name, version in (("jq", "1.7.1-6"), ("libstdc++6", "14.2.0-19"), ("openssl", "3.5.1-1+deb13u1"))))
+    for root in ("hypervisor", "cvm")}
+LAYERS = {name: Layer(name, {"lock": "5" * 64, "elements": "6" * 64}, lambda folder, needed: None)
+          for name in ("hypervisor", "cvm", "cvm-disk", "first-boot", "efi-image")}
+PLAN = Plan(None, KEY, LOCKS, LAYERS, {"code": "7" * 64})
 BOOT_HYBRID = b"\xeb\x63".ljust(384, b"\x90") + b"GRUB ".ljust(128, b"\x90")
 
 
@@ -81,7 +92,7 @@ class Workshop:
             FIRST_BOOT: b"#!/bin/bash\n",
             ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
             "boot/grub/grub.cfg": render("iso-grub.cfg", identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
-                                         arguments="quiet").encode(),
+                                         key="development", arguments="quiet").encode(),
         }
         self.extra: dict[str, bytes] = {}
         self.named_extra: dict[str, bytes] = {}
@@ -104,10 +115,15 @@ class Workshop:
         entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
                         for path, source in sorted(files.items()))
         manifest = Manifest(IDENTITY, PROFILE, "development", EPOCH, entries, SITE_AREA_SIZE).to_bytes()
-        unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: bytes(self.site_area), **self.extra}
+        area = site_area.pack(None, self.site_area)
+        unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: area, **self.extra}
         files |= {path: self.put(path, content) for path, content in unnamed.items() if content is not None}
         target = self.folder / "tiny.iso"
         iso.master(target, files, boot_hybrid=self.boot_hybrid, identity=IDENTITY, epoch=EPOCH,
                    progress=lambda done, total: None)
         target.with_name(verify.KEY_NAME).write_bytes(KEY.public_pem())
         return target
+
+    def certify(self, target: Path) -> dict:
+        """Write an ISO's evidence beside it, as a build does; returns the record of it."""
+        return evidence.write(target, PLAN, target)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.factory import build as build_module
-from cornerstone.factory import iso, process
+from cornerstone.factory import evidence, iso, process
 from cornerstone.factory.build import (
     check_space,
     fetch_packages,
@@ -333,7 +333,7 @@ def built(workspace) -> tuple[Plan, Path]:
     target = iso_path(workspace, plan.profile)
     target.parent.mkdir(parents=True)
     target.write_bytes(b"an iso")
-    remember(plan, target)
+    remember(plan, target, {"made_by": evidence._made_by(), "files": {}})
     return plan, target
 
 
@@ -484,7 +484,7 @@ def test_a_root_larger_than_its_slot_is_refused(workspace, layers, tmp_path):
     assert not (tmp_path / "x.iso").exists()
 
 
-@pytest.mark.parametrize("fault", ["read back", "mastering", "report", "interrupt"])
+@pytest.mark.parametrize("fault", ["read back", "mastering", "evidence", "interrupt"])
 def test_the_old_iso_stays_until_the_new_one_is_whole(workspace, layers, tmp_path, monkeypatch, fault):
     target = tmp_path / "out" / "foundation-x.iso"
     target.parent.mkdir()
@@ -494,8 +494,8 @@ def test_the_old_iso_stays_until_the_new_one_is_whole(workspace, layers, tmp_pat
         raise {"interrupt": KeyboardInterrupt}.get(fault, OSError)(28, "No space left on device")
     if fault == "read back":
         monkeypatch.setattr(iso, "read_back", lambda *_: ["layer cvm.qcow2 does not match the manifest"])
-    elif fault == "report":
-        monkeypatch.setattr(build_module.report, "write", fail)
+    elif fault == "evidence":
+        monkeypatch.setattr(build_module.evidence, "write", fail)
     else:
         monkeypatch.setattr(iso, "master", fail)
     with pytest.raises((CornerstoneError, OSError, KeyboardInterrupt)) as caught:

@@ -81,7 +81,9 @@ def refused(path: Path, capsys, key: Path | None = None) -> list[str]:
     return [line for line in printed.splitlines() if line.startswith("✗")]
 
 
-def test_a_good_iso_passes_every_check(medium):
+def test_a_good_iso_passes_every_check(workshop):
+    medium = workshop.master()
+    workshop.certify(medium)
     subject = Subject(medium, KEY.public_pem())
     said: list[str] = []
     findings = list(verify.told(subject, said.append))

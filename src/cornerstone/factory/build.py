@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from cornerstone.factory import iso, packages, pool, process, report
+from cornerstone.factory import evidence, iso, packages, pool, process
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.hold import hold
 from cornerstone.factory.layers import Layer, Store, changed_inputs
@@ -23,6 +23,7 @@ from cornerstone.factory.render import LIVE_ARGUMENTS, render
 from cornerstone.factory.scratch import check_file_system, own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
+from cornerstone.model import site_area
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
@@ -40,7 +41,6 @@ from cornerstone.model.manifest import (
 from cornerstone.model.profile import Profile
 from cornerstone.model.rules import require_profile
 
-SITE_AREA_SIZE = 256 << 10
 STAGE = "build"
 
 
@@ -58,6 +58,7 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
         plan = make_plan(mine, profile, signing_key(mine.cache), keep)
         target = iso_path(mine, profile)
         if is_current(plan, target):
+            mend_evidence(plan, target, listener)
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do"))
             return target
         require_profile(profile, load_catalogue(mine.root), today=datetime.date.today())
@@ -88,8 +89,22 @@ def put_iso(plan: Plan, store: Store, target: Path, work: Path, listener: Listen
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: another build has made it"))
             return
         with step(listener, "iso"):
-            write_iso(plan, {name: store.path(layer) for name, layer in plan.layers.items()}, target, work, listener)
-        remember(plan, target)
+            files = {name: store.path(layer) for name, layer in plan.layers.items()}
+            papers = write_iso(plan, files, target, work, listener)
+        remember(plan, target, papers)
+
+
+def mend_evidence(plan: Plan, target: Path, listener: Listener) -> None:
+    """Write the files beside an ISO that is current anew, where one is missing or isn't what was written."""
+    if evidence.is_current(target, recall(target).get("evidence")):
+        return
+
+    def waiting(who: str) -> None:
+        listener(Event(STAGE, "evidence", "waiting", f"{who} is writing it"))
+
+    with hold(target.parent, waiting), step(listener, "evidence"):
+        if is_current(plan, target):
+            remember(plan, target, evidence.write(target, plan, target, recall(target).get("evidence")))
 
 
 def iso_path(workspace: Workspace, profile: Profile) -> Path:
@@ -195,8 +210,11 @@ def make_layer(layer: Layer, store: Store, listener: Listener) -> None:
         listener(Event(STAGE, layer.name, "cached"))
 
 
-def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, listener: Listener) -> None:
-    """Master the ISO beside its place, read it back, write the report, and only then put it there."""
+def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, listener: Listener) -> dict:
+    """Master the ISO beside its place, read it back, write its evidence, and only then put it there.
+
+    Returns the record of the evidence, for remember.
+    """
     boot, profile = layers["hypervisor-boot"], plan.profile
     files = {
         HYPERVISOR: layers["hypervisor"] / "hypervisor.squashfs",
@@ -223,16 +241,16 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         at.write_bytes(content)
         files[path] = at
 
-    put("boot/grub/grub.cfg", render("iso-grub.cfg", identity=identity, profile=profile,
+    put("boot/grub/grub.cfg", render("iso-grub.cfg", identity=identity, profile=profile, key=plan.key.kind,
                                      arguments=LIVE_ARGUMENTS).encode())
     put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
     put(f".disk/{identity}", b"")
     entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
                     for path, source in sorted(files.items()))
-    manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, SITE_AREA_SIZE)
+    manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, site_area.SIZE)
     put(NAME, manifest.to_bytes())
     put(SIGNATURE_NAME, plan.key.sign(manifest.to_bytes()))
-    put(SITE_AREA, b"FOUNDATION-SITE 1 empty\n".ljust(SITE_AREA_SIZE, b"\0"))
+    put(SITE_AREA, site_area.pack(None))
 
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
@@ -243,8 +261,9 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         if wrong:
             raise CornerstoneError(f"the ISO read back wrong: {'; '.join(wrong)}",
                                    "build again; if it stays, the disk or memory of this machine is bad", Code.VERIFY)
-        report.write(target.parent, plan, manifest, beside)
+        papers = evidence.write(target, plan, beside)
         beside.replace(target)
+        return papers
     finally:
         beside.unlink(missing_ok=True)
 
@@ -264,10 +283,10 @@ def _record(plan: Plan) -> dict:
     return {"iso": dict(plan.iso_inputs), "layers": {name: layer.all_inputs() for name, layer in plan.layers.items()}}
 
 
-def remember(plan: Plan, target: Path) -> None:
-    """Write down what the ISO was made from, for the next build and for `why`."""
+def remember(plan: Plan, target: Path, papers: Mapping) -> None:
+    """Write down what the ISO was made from and what evidence lies beside it, for the next build and for `why`."""
     stat = target.stat()
-    record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns]}
+    record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns], "evidence": papers}
     path = target.with_name("build.json")
     beside = path.with_suffix(".new")
     beside.write_text(json.dumps(record, indent=1))

@@ -6,6 +6,7 @@ each thing that is wrong. It runs only when the checks that it needs have passed
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,9 +17,11 @@ from pathlib import Path
 from cornerstone.factory import iso, process
 from cornerstone.factory.iso_image import SYSTEM_AREA, Extent, Image
 from cornerstone.factory.signing import check_signature
+from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import SECTOR, TABLE_SECTORS
 from cornerstone.model.manifest import (
+    CHUNK,
     CVM,
     FIRST_BOOT,
     HYPERVISOR,
@@ -44,6 +47,10 @@ UNNAMED = (NAME, SIGNATURE_NAME, iso.BOOT_CATALOG, SITE_AREA)
 AGAIN = "the medium is damaged or was changed after it was made: build or download it again"
 
 
+class Absent(Exception):
+    """Raised by a check of what may be missing: says what isn't there."""
+
+
 class Subject:
     """The ISO under check and the public key that must have signed it; opened when first looked at."""
 
@@ -65,6 +72,21 @@ class Subject:
         """Where a file is on it."""
         return self.image.place(path)
 
+    @cached_property
+    def sha256_as_built(self) -> str:
+        """sha256 of the whole file with an empty site area, as it was before somebody customised it."""
+        area, hasher, at = self.place(SITE_AREA), hashlib.sha256(), 0
+
+        def piece() -> bytes:
+            if at == area.start:
+                return site_area.pack(None, area.size)
+            return self.image.at(at, min(CHUNK, area.start - at) if at < area.start else CHUNK)
+
+        while chunk := piece():
+            hasher.update(chunk)
+            at += len(chunk)
+        return hasher.hexdigest()
+
     def close(self) -> None:
         """Let go of the file."""
         if "image" in self.__dict__:
@@ -84,16 +106,20 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result: what is wrong (nothing when it passed), or the check whose failure kept it from running."""
+    """One check's result: what is wrong (nothing when it passed), or why it wasn't made.
+
+    kept_by: the check whose failure kept it from running; absent: what it would have looked at, and isn't there.
+    """
 
     check: Check
     wrong: tuple[str, ...] = ()
     kept_by: str = ""
+    absent: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether it ran and found nothing."""
-        return not self.wrong and not self.kept_by
+        return not (self.wrong or self.kept_by or self.absent)
 
 
 CHECKS: dict[str, Check] = {}
@@ -121,6 +147,9 @@ def run_checks(subject: Subject) -> Iterator[Finding]:
             continue
         try:
             wrong = tuple(each.run(subject))
+        except Absent as absent:
+            yield Finding(each, absent=str(absent))
+            continue
         except CornerstoneError as error:
             # a reader that fails on the ISO (STEP) is a finding; a missing tool or a bad key is not
             if error.code not in (Code.VERIFY, Code.STEP):
@@ -286,6 +315,8 @@ def identity(subject: Subject) -> Iterator[str]:
     image, profile = subject.image, subject.manifest.profile
     wanted = subject.manifest.identity
     info, menu = (image.content(path).decode("utf-8", "replace") for path in (DISK_INFO, GRUB_CONFIG))
+    if ("development-signed" in menu) != (subject.manifest.key == "development"):
+        yield f"{GRUB_CONFIG} and the manifest ({subject.manifest.signed}) disagree about the key"
     if f".disk/{wanted}" not in image.rock_ridge.files:
         yield f".disk/{wanted} isn't on the ISO, so the initramfs wouldn't know the medium that it came from"
     for word in (profile["name"], f"{profile['payload']} payload"):

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.plan import Plan
-from cornerstone.model.manifest import NAME, SIGNATURE_NAME, Manifest, digest
+from cornerstone.model.manifest import Manifest
+
+JSON_NAME, TEXT_NAME = "report.json", "report.md"
 
 
-def write(folder: Path, plan: Plan, manifest: Manifest, image: Path) -> None:
-    """Write report.md, report.json, and the manifest with its signature and key, into folder."""
-    with image.open("rb") as file:
-        size, sha256 = digest(file)
-    content = manifest.to_bytes()
-    (folder / NAME).write_bytes(content)
-    (folder / SIGNATURE_NAME).write_bytes(plan.key.sign(content))
-    (folder / "manifest.pem").write_bytes(plan.key.public_pem())
+def files(plan: Plan, manifest: Manifest, iso: str, size: int, sha256: str) -> dict[str, bytes]:
+    """report.json and report.md by their names; iso, size, sha256: the ISO's file name, bytes, and digest as built."""
     packages = {root: [{"name": p.name, "version": p.version} for p in lock.packages]
                 for root, lock in plan.locks.items()}
     record = {
-        "iso": {"file": image.name.strip(".").rpartition(".")[0], "size": size, "sha256": sha256,
-                "identity": manifest.identity},
-        "profile": manifest.profile,
+        "iso": {"file": iso, "size": size, "sha256": sha256, "identity": manifest.identity},
+        "profile": manifest.profile, "signed": manifest.signed,
         "signed_with": f"{plan.key.kind} key", "key_sha256": hashlib.sha256(plan.key.public_pem()).hexdigest(),
         "files": [{"path": e.path, "size": e.size, "sha256": e.sha256} for e in manifest.entries],
         "packages": packages,
     }
-    (folder / "report.json").write_text(json.dumps(record, indent=1) + "\n")
-    (folder / "report.md").write_text(_markdown(record))
+    return {JSON_NAME: (json.dumps(record, indent=1) + "\n").encode(), TEXT_NAME: _markdown(record).encode()}
 
 
 def _markdown(record: dict) -> str:
@@ -40,7 +33,7 @@ def _markdown(record: dict) -> str:
         f"AOS {profile['aos']} with AHV {profile['ahv']}; {profile['payload']} payload"
         + (": an open stack in their place, not Nutanix software." if profile["payload"] == "reference" else "."), "",
         f"- file: {iso['file']}, {iso['size'] // MIB} MiB", f"- sha256: {iso['sha256']}",
-        f"- identity: {iso['identity']}", f"- manifest signed with the {record['signed_with']}", "",
+        f"- identity: {iso['identity']}", f"- {record['signed']}: signed with the {record['signed_with']}", "",
         "| file on the ISO | bytes | sha256 |", "|---|---:|---|",
         *(f"| {f['path']} | {f['size']} | {f['sha256']} |" for f in record["files"]), "",
     ]

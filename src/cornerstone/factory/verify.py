@@ -13,14 +13,15 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-# the import registers its checks
+# the imports register their checks
 from cornerstone.factory import boot_checks as boot_checks
+from cornerstone.factory import evidence_checks as evidence_checks
+from cornerstone.factory.evidence import KEY_NAME
 from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
 from cornerstone.model.error import Code, CornerstoneError
 
 ROOT = Path(__file__).resolve().parents[3]
 TESTS = Path("tests/image")
-KEY_NAME = "manifest.pem"
 WIDTH = max(map(len, CHECKS))
 
 # tests/image takes the ISO and the key from these
@@ -36,9 +37,12 @@ def verify_iso(iso: Path, key: Path | None = None) -> int:
     key = find_key(iso, key)
     print(f"{iso}\nkey  {key}")
     begun = time.monotonic()
-    findings = list(told(Subject(iso, read_key(key)), print_now))
+    subject = Subject(iso, read_key(key))
+    findings = list(told(subject, print_now))
     failed = [finding for finding in findings if finding.wrong]
     print_now(summary(findings, time.monotonic() - begun))
+    for line in trust(findings, subject):
+        print_now(line)
     if failed:
         print_now("the roots inside were not looked at")
         return Code.VERIFY
@@ -88,6 +92,8 @@ def lines(finding: Finding) -> list[str]:
     name = finding.check.id.ljust(WIDTH)
     if finding.kept_by:
         return [f"–  {name}  not looked at: {finding.kept_by} failed"]
+    if finding.absent:
+        return [f"–  {name}  not looked at: {finding.absent}"]
     if not finding.wrong:
         return [f"✓  {name}  {finding.check.sentence}"]
     indent = " " * (WIDTH + 5)
@@ -101,6 +107,17 @@ def summary(findings: list[Finding], seconds: float) -> str:
     kept = len(findings) - passed - failed
     return (f"{passed} of {len(findings)} checks passed" + f", {failed} failed" * bool(failed)
             + f", {kept} not looked at" * bool(kept) + f" ({seconds:.0f} s)")
+
+
+def trust(findings: list[Finding], subject: Subject) -> list[str]:
+    """Lines about what the result is worth: by which kind of key it is signed, and which evidence is missing."""
+    said = []
+    if all(finding.passed for finding in findings if finding.check.id in ("manifest", "signature")):
+        said += [subject.manifest.signed + (": by a key that the build made for itself, so it says nothing about who "
+                                            "built it" if subject.manifest.key == "development" else "")]
+    if absent := [finding.absent for finding in findings if finding.absent]:
+        said += [f"the ISO itself was checked, not all of its evidence: {'; '.join(absent)}"]
+    return said
 
 
 def print_now(line: str) -> None:

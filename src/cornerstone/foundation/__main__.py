@@ -25,7 +25,7 @@ def main() -> int:
         tell(Event(STAGE, "verify", "started"))
         medium.check_signature()
         screen.row("Medium", f"{medium.device}, identity {medium.manifest.identity}")
-        screen.row("Manifest", f"signature good ({medium.manifest.key} key)")
+        screen.row("Manifest", f"signature good, {medium.manifest.signed}")
 
         def progress(name: str, percent: int) -> None:
             screen.row("Layers", f"checking {name}, {percent} %")

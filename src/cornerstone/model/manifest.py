@@ -62,6 +62,11 @@ class Manifest:
     entries: tuple[Entry, ...]
     site_area: int
 
+    @property
+    def signed(self) -> str:
+        """'development-signed' or 'release-signed': the word that is said wherever the ISO is named."""
+        return f"{self.key}-signed"
+
     def to_bytes(self) -> bytes:
         """The manifest file, byte for byte what gets signed."""
         head = {"schema": SCHEMA_VERSION, "product": "Cornerstone Foundation", "identity": self.identity,
