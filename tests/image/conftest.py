@@ -78,12 +78,12 @@ class Product:
 
 @dataclass(frozen=True)
 class Root:
-    """An unpacked root: its name, its folder, testinfra's view of it (chroot), and its packages ("name version")."""
+    """An unpacked root: its name, its folder, testinfra's view of it (chroot), and its packages (name: version)."""
 
     name: str
     path: Path
     host: Host
-    packages: list[str]
+    packages: dict[str, str]
     product: Product
 
     def read(self, path: str) -> str:
@@ -217,20 +217,19 @@ def unpacked(name: str, product: Product, file: Path, offset: int) -> Iterator[R
         shutil.rmtree(target)
 
 
-def packages_of(name: str, product: Product) -> list[str]:
+def packages_of(name: str, product: Product) -> dict[str, str]:
     """What a root's bill of materials beside the ISO names; without one, or for an ISO built here, what its lock does.
 
     `invoke verify` has checked the bill before.
     """
     bill = product.iso.with_name(f"sbom-{name}.cdx.json")
     if product.layers is None and bill.is_file():
-        return [f"{part['name']} {part['version']}" for part in json.loads(bill.read_text())["components"]
-                if "purl" in part]
+        return {part["name"]: part["version"] for part in json.loads(bill.read_text())["components"] if "purl" in part}
     lock = read_lock(WORKSPACE.locks, name, product.suite)
     if product.manifest.epoch < lock.epoch:
         pytest.fail("versions/locks is newer than this ISO: check out the commit that it was built from, take the "
                     "evidence beside it along, or build again", pytrace=False)
-    return [f"{package.name} {package.version}" for package in lock.packages]
+    return {package.name: package.version for package in lock.packages}
 
 
 @pytest.fixture(params=["hypervisor", "cvm"], scope="session")

@@ -11,7 +11,7 @@ REQUIRED = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common", "python3-rados", 
 def test_package(cvm, name):
     package = cvm.host.package(name)
     assert package.is_installed
-    assert package.version == next(p.version for p in cvm.lock.packages if p.name == name)
+    assert package.version == cvm.packages[name]
 
 
 @pytest.mark.parametrize("name", ["qemu-system-x86", "libvirt-daemon-system", "openvswitch-switch"])

@@ -14,7 +14,7 @@ REQUIRED = ("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu
 def test_package(hypervisor, name):
     package = hypervisor.host.package(name)
     assert package.is_installed
-    assert package.version == next(p.version for p in hypervisor.lock.packages if p.name == name)
+    assert package.version == hypervisor.packages[name]
 
 
 @pytest.mark.parametrize("unit", ["libvirtd.service", "openvswitch-switch.service", "first-boot.service"])
