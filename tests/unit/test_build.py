@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cornerstone.factory import build as build_module
 from cornerstone.factory import evidence, iso, process
@@ -30,12 +32,13 @@ from cornerstone.factory.build import (
     step,
     write_iso,
 )
+from cornerstone.factory.iso_image import Image
 from cornerstone.factory.layers import Layer, Store
 from cornerstone.factory.lock import Lock, LockedPackage
 from cornerstone.factory.plan import Plan
 from cornerstone.factory.pool import pooled
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import check_signature, signing_key
+from cornerstone.factory.signing import SoftwareKey, check_signature, signing_key
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event
 from cornerstone.model.manifest import CVM, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest
@@ -450,6 +453,35 @@ def test_iso_is_written_with_its_papers(workspace, layers, tmp_path):
     assert {HYPERVISOR, CVM, "boot/grub/grub.cfg", f".disk/{manifest.identity}"} <= {e.path for e in manifest.entries}
     assert not {SITE_AREA, NAME, SIGNATURE_NAME} & {e.path for e in manifest.entries}, "what may change isn't signed"
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("kind", ["development", "release"])
+def test_the_boot_menu_names_a_development_key_and_no_other(workspace, layers, tmp_path, kind):
+    key, target = SoftwareKey(Ed25519PrivateKey.generate(), kind), tmp_path / "out" / "foundation-x.iso"
+    write_iso(replace(plan_of(workspace), key=key), layers, target, tmp_path / "work", Told())
+    with contextlib.closing(Image(target)) as image:
+        menu = image.content("boot/grub/grub.cfg").decode()
+    title = 'menuentry "Foundation: aos-6.8 (reference payload, development-signed)"'
+    assert (title in menu) == ("development-signed" in menu) == (kind == "development")
+    assert f"- {kind}-signed: signed with the {kind} key" in (target.parent / "report.md").read_text()
+
+
+def test_what_is_missing_beside_a_current_iso_is_written_anew(workspace, layers, tmp_path):
+    plan = plan_of(workspace, packages=(package("jq", 7),))
+    target = iso_path(workspace, plan.profile)
+    remember(plan, target, write_iso(plan, layers, target, tmp_path / "work", Told()))
+    before, told = {path.name: path.read_bytes() for path in target.parent.iterdir()}, Told()
+    build_module.mend_evidence(plan, target, told)
+    assert told == []
+    target.with_name("SHA256SUMS").unlink()
+    target.with_name("provenance.intoto.json").write_bytes(b"{}")
+    build_module.mend_evidence(plan, target, told)
+    assert told == [("evidence", "started"), ("evidence", "done")]
+    after = {path.name: path.read_bytes() for path in target.parent.iterdir()}
+    assert {name for name in before if before[name] != after.get(name)} == {"build.json"}
+    assert is_current(plan, target)
+    build_module.mend_evidence(plan, target, told)
+    assert len(told) == 2
 
 
 def test_report_says_what_is_in_it(workspace, layers, tmp_path):
