@@ -63,7 +63,8 @@ def broken(bench: Bench) -> Result:
 
 
 @pytest.fixture
-def two_cases(monkeypatch):
+def two_cases(monkeypatch, tmp_path):
+    monkeypatch.setenv("CORNERSTONE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(run, "CASES", {"broken": broken, "tiny": tiny})
     monkeypatch.setattr(run, "chosen", lambda names: ["broken", "tiny"])
     monkeypatch.setattr(run, "check_privilege", lambda: None)
@@ -85,6 +86,7 @@ def test_a_case_that_fails_leaves_the_others_and_its_reason(two_cases, tmp_path)
 def test_only_the_findings_and_the_logs_stay(two_cases, tmp_path):
     run.run_bench(Workspace(ROOT), load_profile("aos-6.8", ROOT), "", 1, tmp_path / "out", lambda event: None)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"bench.json", "bench.md", "logs"}
+    assert list((tmp_path / "cache/tmp").iterdir()) == []
 
 
 def test_no_rounds_are_refused(two_cases, tmp_path):

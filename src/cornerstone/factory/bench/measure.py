@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -37,12 +38,14 @@ def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | N
     with log.open("ab") as out:
         out.write(f"+ {process.by_hand(words, env)}\n".encode())
         out.flush()
+        whole_env = {**os.environ, **(env or {})}
+        if shutil.which(words[0], path=whole_env.get("PATH")) is None:
+            raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
+                                   Code.MACHINE)
         begun = time.monotonic()
-        try:
-            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
-                                     env={**os.environ, **(env or {})}, start_new_session=True)
-        except FileNotFoundError as error:
-            raise CornerstoneError(f"{words[0]} is not installed", "install it", Code.MACHINE) from error
+        child = subprocess.Popen([*process.WITH_US, *words], stdin=subprocess.DEVNULL, stdout=out,
+                                 stderr=subprocess.STDOUT, cwd=cwd, env=whole_env, start_new_session=True,
+                                 pass_fds=tuple(process.guards))
         try:
             _, status, used = os.wait4(child.pid, 0)
         except BaseException:

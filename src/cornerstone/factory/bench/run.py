@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 from cornerstone.factory.bench import table
@@ -11,6 +10,7 @@ from cornerstone.factory.bench.bench import Bench
 from cornerstone.factory.bench.cases import CASES, chosen
 from cornerstone.factory.bench.machine import describe
 from cornerstone.factory.build import check_privilege
+from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
@@ -24,7 +24,7 @@ def run_bench(workspace: Workspace, profile: Profile, cases: str, rounds: int, o
     """Measure some cases (names with commas, or all) and write bench.json and bench.md into output.
 
     A case that fails leaves its reason among the results, and the others go on. What the cases make lies in
-    a folder of its own below output, and is removed.
+    a temporary folder of the cache, as a build's, and is removed.
     """
     names = chosen(cases)
     if rounds < 1:
@@ -33,9 +33,9 @@ def run_bench(workspace: Workspace, profile: Profile, cases: str, rounds: int, o
     output = output.absolute()
     output.mkdir(parents=True, exist_ok=True)
     results: list[table.Result] = []
-    machine = describe(output, workspace.root)
-    with tempfile.TemporaryDirectory(prefix="work-", dir=output) as folder:
-        bench = Bench(workspace, profile, rounds, Path(folder), output / "logs")
+    with own_folder(workspace) as mine:
+        bench = Bench(workspace, profile, rounds, mine.temporary, output / "logs")
+        machine = describe(bench.work, workspace.root)
         for log in bench.logs.glob("*.log"):
             log.unlink()
         bench.prepare()
