@@ -1,15 +1,20 @@
-"""The live environment's one process: verify the medium, look at the machine, show the screen, wait."""
+"""The live environment's one process: verify the medium, look at the machine, show the screen, wait.
+
+`discover` as the only argument prints the facts of any machine instead, as facts.json.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
 
-from cornerstone.foundation.hardware import look
+from cornerstone.foundation.discover import discover
+from cornerstone.foundation.discover.network import await_link, raise_links
 from cornerstone.foundation.medium import Medium
+from cornerstone.foundation.rows import rows, summary
 from cornerstone.foundation.screen import Screen, open_consoles
-from cornerstone.foundation.telling import open_listeners
-from cornerstone.model.error import CornerstoneError
+from cornerstone.foundation.telling import keep_facts, open_listeners
+from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event
 
 STAGE = "foundation"
@@ -20,6 +25,8 @@ def main() -> int:
     tell = open_listeners()
     screen = Screen(open_consoles())
     try:
+        # Now, because a link takes seconds to come up.
+        raise_links()
         medium = Medium.attached()
         screen.title(medium.manifest)
         tell(Event(STAGE, "verify", "started"))
@@ -34,19 +41,32 @@ def main() -> int:
         screen.row("Layers", medium.check_files(progress))
         tell(Event(STAGE, "verify", "done", data={"files": len(medium.manifest.entries),
                                                   "identity": medium.manifest.identity}))
-        machine = look()
-        for label, text in machine.rows():
+        await_link()
+        facts = discover(medium=medium.device)
+        keep_facts(facts)
+        for label, text in rows(facts):
             screen.row(label, text)
-        tell(Event(STAGE, "discover", "done", data=machine.summary()))
+        tell(Event(STAGE, "discover", "done", data=summary(facts)))
     except CornerstoneError as error:
         screen.refuse(error)
         tell(Event(STAGE, "verify", "failed", error.message))
         return 1
     screen.wait("a site file: this medium carries none.")
-    tell(Event(STAGE, "screen", "waiting", "site", machine.summary()))
+    tell(Event(STAGE, "screen", "waiting", "site", summary(facts)))
     while True:
         signal.pause()
 
 
+def command(arguments: list[str]) -> int:
+    """The live environment without arguments; else the one subcommand."""
+    if arguments == ["discover"]:
+        sys.stdout.write(discover().to_json())
+        return 0
+    if arguments:
+        print(f"error: {' '.join(arguments)!r} is unknown\n  hint: say discover, or nothing", file=sys.stderr)
+        return int(Code.INPUT)
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Where events go: a file, and the virtio port of whoever watches this machine from outside."""
+"""Where events and facts go: files, and the virtio ports of whoever watches this machine from outside."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 from pathlib import Path
 
 from cornerstone.model.event import Event, JsonLines, Listener
+from cornerstone.model.facts import Facts
 
 EVENTS = Path("/run/cornerstone/events.jsonl")
 PORT = Path("/dev/virtio-ports/org.cornerstone.events")
+FACTS = Path("/run/cornerstone/facts.json")
+FACTS_PORT = Path("/dev/virtio-ports/org.cornerstone.facts")
 
 
 def open_listeners(events: Path = EVENTS, port: Path = PORT) -> Listener:
@@ -23,6 +26,15 @@ def open_listeners(events: Path = EVENTS, port: Path = PORT) -> Listener:
         for listener in listeners:
             listener(event)
     return tell
+
+
+def keep_facts(facts: Facts, file: Path = FACTS, port: Path = FACTS_PORT) -> None:
+    """Write facts.json, and to the port too when the machine has one: who adds that port also reads it."""
+    text = facts.to_json()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    if port.exists():
+        port.write_text(text)
 
 
 class _Port:

@@ -1,0 +1,42 @@
+"""Discover: read a machine's facts from /sys, /proc and /dev. Nothing is written, no state is changed."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cornerstone.foundation.discover.bmc import read_bmc
+from cornerstone.foundation.discover.contents import probe
+from cornerstone.foundation.discover.cpu import read_cpu
+from cornerstone.foundation.discover.disks import disk_of, read_disks
+from cornerstone.foundation.discover.dmi import read_dmi
+from cornerstone.foundation.discover.firmware import read_firmware
+from cornerstone.foundation.discover.network import read_nics
+from cornerstone.foundation.discover.pci import read_pci
+from cornerstone.foundation.discover.sysfs import number, read
+from cornerstone.model.facts import Clock, Facts
+
+IOMMU_TABLES = ("DMAR", "IVRS")
+
+
+def discover(root: Path = Path("/"), medium: str = "", source: str = "") -> Facts:
+    """The facts of the machine below root (another folder in tests). medium: the device that was booted from."""
+    with ThreadPoolExecutor(1) as beside:
+        # The one slow part: a BMC takes seconds to answer.
+        bmc = beside.submit(read_bmc, root)
+        sys, cpuinfo = root / "sys", read(root / "proc/cpuinfo")
+        pci = read_pci(sys)
+        facts = Facts(
+            dmi=read_dmi(sys), firmware=read_firmware(sys), cpu=read_cpu(root, cpuinfo),
+            memory=_memory(read(root / "proc/meminfo")),
+            clock=Clock(int(time.time()), number(sys / "class/rtc/rtc0/since_epoch")),
+            nics=read_nics(sys), disks=probe(read_disks(sys, pci), root), pci=pci, bmc=bmc.result(),
+            iommu_table=next((name for name in IOMMU_TABLES if (sys / "firmware/acpi/tables" / name).exists()), ""),
+            boot_medium=disk_of(sys, medium) if medium else "", source=source)
+    return facts
+
+
+def _memory(meminfo: str) -> int:
+    line = next((line for line in meminfo.splitlines() if line.startswith("MemTotal:")), "MemTotal: 0 kB")
+    return int(line.split()[1]) << 10

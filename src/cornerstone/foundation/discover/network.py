@@ -1,0 +1,57 @@
+"""Network interfaces that have a device; and how to come to know whether they have a link."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from cornerstone.foundation.discover.sysfs import children, link_name, number, pci_function, read
+from cornerstone.model.facts import Nic
+
+ETHERNET = "1"
+ADDRESS_IS_PERMANENT = "0"
+RTMGRP_LINK = 1
+# Copper negotiates for two or three seconds.
+LINK_SECONDS = 5.0
+
+
+def read_nics(sys: Path) -> tuple[Nic, ...]:
+    """The interfaces as they are; none is changed."""
+    return tuple(_nic(path) for path in _interfaces(sys))
+
+
+def raise_links() -> None:
+    """Set every interface up, so that each finds out whether it has a link."""
+    lines = "".join(f"link set dev {path.name} up\n" for path in _interfaces(Path("/sys")))
+    subprocess.run(["ip", "-force", "-batch", "-"], input=lines, text=True, capture_output=True, check=False)
+
+
+def await_link(seconds: float = LINK_SECONDS) -> None:
+    """Return as soon as any interface has a link; after seconds, or with no interface, without one."""
+    end = time.monotonic() + seconds
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as changes:
+        changes.bind((0, RTMGRP_LINK))
+        while nics := read_nics(Path("/sys")):
+            left = end - time.monotonic()
+            if any(nic.link for nic in nics) or left <= 0 or not select.select([changes], [], [], left)[0]:
+                return
+            changes.recv(65536)
+
+
+def _interfaces(sys: Path) -> list[Path]:
+    return [path for path in children(sys / "class/net")
+            if (path / "device").exists() and read(path / "type") == ETHERNET]
+
+
+def _nic(path: Path) -> Nic:
+    device, mac = path / "device", read(path / "address")
+    on_usb = link_name(device / "subsystem") == "usb"
+    # the file can only be read while the interface is up
+    carrier = read(path / "carrier")
+    return Nic(
+        path.name, mac, mac if read(path / "addr_assign_type") == ADDRESS_IS_PERMANENT else "",
+        link_name(device / "driver"), "" if on_usb else pci_function(device), number(device / "numa_node"),
+        carrier == "1" if carrier else None, number(path / "speed"))

@@ -1,0 +1,23 @@
+"""The PCI tree, with IOMMU groups and NUMA nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cornerstone.foundation.discover.sysfs import PCI_ADDRESS, children, link_name, number, read
+from cornerstone.model.facts import PciDevice
+
+
+def read_pci(sys: Path) -> tuple[PciDevice, ...]:
+    """Every function, by address."""
+    return tuple(_device(path) for path in children(sys / "bus/pci/devices"))
+
+
+def _device(path: Path) -> PciDevice:
+    parent = path.resolve().parent.name
+    group = link_name(path / "iommu_group")
+    return PciDevice(
+        address=path.name, kind=read(path / "class")[2:6], vendor=read(path / "vendor")[2:],
+        device=read(path / "device")[2:], driver=link_name(path / "driver"),
+        group=int(group) if group.isdecimal() else None, numa=number(path / "numa_node"),
+        parent=parent if PCI_ADDRESS.fullmatch(parent) else "", reset=read(path / "reset_method"))

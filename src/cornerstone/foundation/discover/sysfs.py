@@ -1,0 +1,38 @@
+"""Reading sysfs: what can't be read isn't told, and is never an error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4,5}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+
+
+def read(path: Path) -> str:
+    """A file's text without spaces around it; "" when there is none."""
+    try:
+        return path.read_text(errors="replace").strip(" \t\r\n\0")
+    except OSError:
+        return ""
+
+
+def number(path: Path) -> int | None:
+    """A file's whole number; None when there is none, or it is -1, the kernel's word for unknown."""
+    text = read(path)
+    return int(text) if text.isdecimal() else None
+
+
+def children(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing when it isn't there."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def link_name(path: Path) -> str:
+    """The last part of what a link points to, as a driver's name; "" when there is no link."""
+    return path.resolve().name if path.exists() else ""
+
+
+def pci_function(path: Path) -> str:
+    """The PCI function that a device hangs off: the last address in its real path; "" for none."""
+    found = [part for part in path.resolve().parts if PCI_ADDRESS.fullmatch(part)]
+    return found[-1] if found else ""
