@@ -11,11 +11,13 @@ import sys
 from cornerstone.foundation.discover import discover
 from cornerstone.foundation.discover.network import await_link, raise_links
 from cornerstone.foundation.medium import Medium
-from cornerstone.foundation.rows import rows, summary
+from cornerstone.foundation.rows import checks, outcome, rows, summary
 from cornerstone.foundation.screen import Screen, open_consoles
 from cornerstone.foundation.telling import keep_facts, open_listeners
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event
+from cornerstone.model.requirements import Requirements
+from cornerstone.model.rules import check_machine
 
 STAGE = "foundation"
 
@@ -47,6 +49,9 @@ def main() -> int:
         for label, text in rows(facts):
             screen.row(label, text)
         tell(Event(STAGE, "discover", "done", data=summary(facts)))
+        found = check_machine(facts, Requirements.of(medium.manifest.profile, medium.manifest.epoch))
+        screen.row("Checks", checks(found))
+        tell(Event(STAGE, "validate", *outcome(found)))
     except CornerstoneError as error:
         screen.refuse(error)
         tell(Event(STAGE, "verify", "failed", error.message))

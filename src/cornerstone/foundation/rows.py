@@ -1,8 +1,11 @@
-"""A machine's facts in a few lines for the screen, and in a few numbers for an event."""
+"""A machine's facts, and what the rules say of it: a few lines for the screen, a few values for an event."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cornerstone.model.facts import Facts, Nic
+from cornerstone.model.rules import Level, Verdict
 
 LINK = {True: "up", False: "down", None: "unknown"}
 
@@ -16,7 +19,7 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
     groups = len({device.group for device in facts.pci} - {None})
     return [
         ("Machine", f"{dmi.vendor} {dmi.product}, {'serial ' + dmi.serial if dmi.serial else 'no serial'}"),
-        ("CPU", f"{cpu.model}, {cpu.threads} threads, virtualisation {cpu.virtualisation or 'off'}, "
+        ("CPU", f"{cpu.model or 'unknown CPU'}, {cpu.threads} threads, virtualisation {cpu.virtualisation or 'off'}, "
                 f"{groups} IOMMU groups"),
         ("Memory", f"{facts.memory / (1 << 30):.1f} GiB"),
         ("Firmware", mode),
@@ -32,6 +35,25 @@ def summary(facts: Facts) -> dict:
     return {"firmware": facts.firmware.mode, "secure_boot": facts.firmware.secure_boot, "memory": facts.memory,
             "threads": facts.cpu.threads, "virtualisation": facts.cpu.virtualisation, "disks": len(facts.disks),
             "nics": len(facts.nics)}
+
+
+def checks(verdicts: Sequence[Verdict]) -> str:
+    """How the rules came out, and each error."""
+    count = {level: sum(verdict.severity is level for verdict in verdicts) for level in Level}
+    errors = [f"{verdict.rule.id}: {verdict.message} ({verdict.rule.hint})" for verdict in verdicts
+              if verdict.severity is Level.ERROR]
+    return "; ".join([f"{len(verdicts)} rules, {count[Level.ERROR]} errors, {count[Level.WARNING]} warnings", *errors])
+
+
+def outcome(verdicts: Sequence[Verdict]) -> tuple[str, str, dict]:
+    """State, message and data of the event that tells of it: every rule that isn't met, by its id.
+
+    An error is no failure yet: what refuses a machine is the plan for it.
+    """
+    missed = {verdict.rule.id: {"level": str(verdict.severity), "message": verdict.message}
+              for verdict in verdicts if verdict.severity}
+    errors = [rule_id for rule_id, about in missed.items() if about["level"] == Level.ERROR]
+    return "warning" if errors else "done", ", ".join(errors), {"rules": len(verdicts), "missed": missed}
 
 
 def _nic(nic: Nic) -> str:

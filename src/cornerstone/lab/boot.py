@@ -23,17 +23,19 @@ _ORDER = {"screen": 0, "console": 1, "qmp": 2, "events": 3, "exit": 4}
 
 def boot(image: Path, *, firmware: str, media: str, memory_mib: int = 4096, log_dir: Path,
          listener: Listener | None = None, until: re.Pattern[str] | None = None, limits: Limits | None = None,
-         accel: Accel | None = None, disks: tuple[Disk, ...] = (), iommu: bool = False) -> Verdict:
+         accel: Accel | None = None, disks: tuple[Disk, ...] = (), iommu: bool = False,
+         extra: tuple[str, ...] = (), unplugged: tuple[str, ...] = ()) -> Verdict:
     """Boot image until it arrives or fails; blocks for as long as that takes, at most limits.ceiling seconds.
 
     firmware: bios, uefi or secureboot. media: cd, usb or disk. The image is never changed. until: a pattern in a
-    console line that means arrived, instead of the guest's event foundation/screen waiting. log_dir gets console.log,
-    screen.log (bios), events.log, qemu.log and verdict.json; they stay. A failed boot is a Verdict, not an error:
-    CornerstoneError is for what keeps a machine from being run at all (MACHINE, INPUT) and for a signal (INTERRUPTED).
+    console line that means arrived, instead of the guest's event foundation/screen waiting. extra, unplugged: see
+    Machine. log_dir gets console.log, screen.log (bios), events.log, qemu.log and verdict.json; they stay. A failed
+    boot is a Verdict, not an error: CornerstoneError is for what keeps a machine from being run at all (MACHINE, INPUT)
+    and for a signal (INTERRUPTED).
     """
     accel = accel or choose()
     machine = Machine(accel, firmware=firmware, media=media, memory_mib=memory_mib, image=image, disks=disks,
-                      iommu=iommu)
+                      iommu=iommu, extra=extra, unplugged=unplugged)
     tell = listener or (lambda event: None)
     tell(Event("boot", "machine", "started", f"{image.name}: {firmware}, {media}, {memory_mib} MiB, {accel}",
                {"firmware": firmware, "media": media, "accel": accel.name, "reason": accel.reason}))

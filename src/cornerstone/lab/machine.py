@@ -69,7 +69,9 @@ class Paths:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine to be run. Memory in MiB. No network unless extra adds one.
+    """A machine to be run. Memory in MiB. No network unless extra, more words for QEMU's command line, adds one.
+
+    unplugged: ids of network devices whose cable is out from the start.
 
     image with media "cd" or "usb" is attached read-only; with "disk" its writes are thrown away.
     """
@@ -85,6 +87,7 @@ class Machine:
     # A guest's reboot ends the run, unless the run is one that must survive it (installing, upgrading).
     reboots: bool = False
     extra: tuple[str, ...] = ()
+    unplugged: tuple[str, ...] = ()
     binary: str = "qemu-system-x86_64"
     ovmf_dir: Path = OVMF_DIR
 

@@ -80,6 +80,8 @@ class RunningMachine:
             self._selector.register(self._pidfd, selectors.EVENT_READ, "exit")
             self._selector.register(self._interrupts, selectors.EVENT_READ, "signal")
             self._tell("qmp_capabilities")
+            for device in self.machine.unplugged:
+                self._tell("set_link", name=device, up=False)
             self._stack = stack.pop_all()
         return self
 
@@ -155,10 +157,11 @@ class RunningMachine:
         self._selector.unregister(self._channels.pop(name))
         return []
 
-    def _tell(self, command: str) -> None:
+    def _tell(self, command: str, **arguments: object) -> None:
         # A machine that is gone hears nothing; its pidfd tells that.
         with contextlib.suppress(KeyError, BlockingIOError, ConnectionError):
-            os.write(self._channels["qmp"], json.dumps({"execute": command}).encode() + b"\n")
+            message = {"execute": command} | ({"arguments": arguments} if arguments else {})
+            os.write(self._channels["qmp"], json.dumps(message).encode() + b"\n")
 
     def _end(self) -> None:
         """Quit by QMP; if that isn't heard, by the pid that we started. Every log is whole when this returns."""

@@ -70,7 +70,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Nic:
-    """A network interface with a device. pci is "" for one on USB, as many BMCs show one to their host.
+    """A network interface with a device. usb: it hangs on USB, as the one that many BMCs show to their host.
 
     link: None while the interface is down, for then nothing is known. speed: Mbit/s.
     """
@@ -80,6 +80,7 @@ class Nic:
     permanent_mac: str = ""
     driver: str = ""
     pci: str = ""
+    usb: bool = False
     numa: int | None = None
     link: bool | None = None
     speed: int | None = None
@@ -197,7 +198,7 @@ class PciDevice:
         return self.kind in BRIDGE_CLASSES
 
     def __str__(self) -> str:
-        return f"{self.address} [{self.vendor}:{self.device}]"
+        return self.address + (f" [{self.vendor}:{self.device}]" if self.vendor else "")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ def read_bmc(root: Path) -> Bmc:
     lan = fields(_ipmitool("lan", "print"))
 
     def told(key: str) -> str:
-        return "" if lan.get(key, "") in UNSET else lan[key]
+        value = lan.get(key, "")
+        return "" if value in UNSET else value
     return Bmc(True, fields(_ipmitool("mc", "info")).get("Manufacturer Name", ""), told("IP Address"),
                told("Subnet Mask"), told("Default Gateway IP"), told("MAC Address"))
 

@@ -1,4 +1,4 @@
-"""What is on the disks: signatures by wipefs (libblkid, which looks for all of them), partitions as the kernel has them.
+"""What is on the disks: signatures by wipefs (libblkid, looking for all of them), partitions as the kernel has them.
 
 Disks and partitions are only read.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,27 +19,29 @@ from cornerstone.model.facts import Contents, Disk, Installed, Partition, Signat
 
 # Tables begin and most formats tell themselves within this much.
 HEAD = 1 << 20
+AT_A_TIME = 8
 # Partition names of a disk that was imaged, and where its state partition keeps node.json (/var lies over the root).
 SLOT_NAME, STATE_NAME = "root-a", "state"
 NODE_FILE = "/var/upper/lib/cornerstone/node.json"
 
 
 def probe(disks: Sequence[Disk], root: Path) -> tuple[Disk, ...]:
-    """The disks with their contents filled in."""
-    partitions = {disk.name: _partitions(root, disk.name) for disk in disks}
-    names = [name for disk in disks for name in (disk.name, *partitions[disk.name])]
-    found = signatures([root / "dev" / name for name in names])
-    return tuple(replace(disk, contents=_contents(root, disk, partitions[disk.name], found)) for disk in disks)
+    """The disks with their contents filled in; several at a time, because hard disks take their time."""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        contents = pool.map(lambda disk: _contents(root, disk.name), disks)
+        return tuple(replace(disk, contents=found) for disk, found in zip(disks, contents, strict=True))
 
 
-def signatures(devices: Iterable[Path]) -> dict[str, tuple[Signature, ...]]:
-    """What libblkid finds on each device (or image file), by its name; a device without any isn't there."""
+def signatures(devices: Sequence[Path]) -> dict[str, tuple[Signature, ...]] | None:
+    """What libblkid finds on each device (or image file), by its name; None when one of them can't be read."""
     done = subprocess.run(["wipefs", "--no-act", "--json", *devices], capture_output=True, text=True, check=False)
-    found: dict[str, dict[Signature, None]] = {}
+    if done.returncode:
+        return None
+    found: dict[str, dict[Signature, None]] = {device.name: {} for device in devices}
     for entry in (json.loads(done.stdout) if done.stdout.strip() else {}).get("signatures", ()):
         # a table and its copy at the end are one
-        found.setdefault(Path(entry["device"]).name, {})[Signature(
-            entry.get("type") or "data", entry.get("label") or "", entry.get("uuid") or "")] = None
+        found[Path(entry["device"]).name][Signature(entry["type"] or "data", entry["label"] or "",
+                                                    entry["uuid"] or "")] = None
     return {name: tuple(every) for name, every in found.items()}
 
 
@@ -53,19 +56,24 @@ def installed(state: Path) -> Installed | None:
         return None
 
 
-def _contents(root: Path, disk: Disk, partitions: dict[str, Partition],
-              found: dict[str, tuple[Signature, ...]]) -> Contents:
+def _contents(root: Path, disk: str) -> Contents:
+    partitions = _partitions(root, disk)
+    found = signatures([root / "dev" / name for name in (disk, *partitions)])
     try:
-        with (root / "dev" / disk.name).open("rb") as device:
+        with (root / "dev" / disk).open("rb") as device:
             blank = not any(device.read(HEAD))
     except OSError:
+        found = None
+    if found is None:
         return Contents(readable=False, partitions=tuple(partitions.values()))
-    named = found.get(disk.name, ())
-    whole = tuple(replace(partition, signatures=found.get(name, ())) for name, partition in partitions.items())
-    state = next((name for name, partition in partitions.items() if partition.name == STATE_NAME), None)
-    ours = state is not None and any(partition.name == SLOT_NAME for partition in whole)
-    return Contents(True, named if named or blank else (Signature("data"),), whole,
-                    installed(root / "dev" / state) if state and ours else None)
+    whole = {name: replace(partition, signatures=found[name]) for name, partition in partitions.items()}
+    return Contents(True, found[disk] if found[disk] or blank else (Signature("data"),), tuple(whole.values()),
+                    _node(root, whole))
+
+
+def _node(root: Path, partitions: dict[str, Partition]) -> Installed | None:
+    named = {partition.name: name for name, partition in partitions.items()}
+    return installed(root / "dev" / named[STATE_NAME]) if {SLOT_NAME, STATE_NAME} <= named.keys() else None
 
 
 def _partitions(root: Path, disk: str) -> dict[str, Partition]:

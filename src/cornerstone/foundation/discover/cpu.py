@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from cornerstone.foundation.discover.sysfs import children, number, read
+from cornerstone.foundation.discover.sysfs import children, read
 from cornerstone.model.facts import Cpu, NumaNode
 
 KMSG_RECORD = 8192
@@ -22,7 +22,7 @@ def read_cpu(root: Path, cpuinfo: str) -> Cpu:
              for block in blocks if "processor" in block}
     flags = blocks[0].get("flags", "").split() if blocks else []
     return Cpu(
-        model=blocks[0].get("model name", "unknown CPU") if blocks else "unknown CPU",
+        model=" ".join(blocks[0].get("model name", "").split()) if blocks else "",
         sockets=len({socket for socket, _ in cores.values()}), cores=len(set(cores.values())), threads=len(cores),
         virtualisation=next((flag for flag in ("vmx", "svm") if flag in flags), ""),
         virtualisation_disabled=_disabled(root / "dev/kmsg"),

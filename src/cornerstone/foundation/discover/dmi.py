@@ -8,9 +8,10 @@ from cornerstone.foundation.discover.sysfs import read
 from cornerstone.model.facts import Dmi
 
 # What vendors leave in fields that nobody filled in: worse than nothing, because many machines have the same.
-PLACEHOLDERS = ("to be filled by o.e.m.", "default string", "not specified", "not available", "system serial number",
-                "chassis serial number", "system product name", "system manufacturer", "0123456789", "123456789",
-                "none", "n/a", "unknown", "part component", "invalid", "empty", "oem", "o.e.m.")
+PLACEHOLDERS = (
+    "to be filled by o.e.m.", "default string", "not specified", "not available", "system serial number",
+    "chassis serial number", "system product name", "system manufacturer", "0123456789", "123456789", "1234567890",
+    "none", "n/a", "unknown", "part component", "invalid", "empty", "oem", "o.e.m.")
 BASEBOARD = 2
 LOCATION_IN_CHASSIS = 0x0A
 

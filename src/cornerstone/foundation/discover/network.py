@@ -48,10 +48,10 @@ def _interfaces(sys: Path) -> list[Path]:
 
 def _nic(path: Path) -> Nic:
     device, mac = path / "device", read(path / "address")
-    on_usb = link_name(device / "subsystem") == "usb"
     # the file can only be read while the interface is up
     carrier = read(path / "carrier")
     return Nic(
         path.name, mac, mac if read(path / "addr_assign_type") == ADDRESS_IS_PERMANENT else "",
-        link_name(device / "driver"), "" if on_usb else pci_function(device), number(device / "numa_node"),
+        link_name(device / "driver"), pci_function(device), link_name(device / "subsystem") == "usb",
+        number(device / "numa_node"),
         carrier == "1" if carrier else None, number(path / "speed"))

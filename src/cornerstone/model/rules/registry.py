@@ -49,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Rule:
-    """scope names what check takes: pair and profile take a Subject of release.py; hardware rules bring their own.
+    """scope names what check takes: pair and profile take a Subject of release.py, machine one of hardware.py.
 
     sentence: what holds when the rule is met; hint: how to mend it when it isn't.
     """

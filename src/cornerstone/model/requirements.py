@@ -1,0 +1,61 @@
+"""What a profile asks of a machine. Sizes in bytes. Standard library only: made from the manifest's resolved profile.
+
+Where a minimum is published it is a warning to be below it, because it is for the vendor's payload; what refuses a
+machine is derived from the profile's own sizes: a machine that is below can't hold what would be put on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+# The boot disk beside its two root slots: first and last MiB (GPT), BIOS boot partition, ESP.
+BOOT_PARTITIONS = 3 * MIB + 256 * MIB
+# State holds the Controller VM's disk whole, and the host's own /etc, /var and logs: 2 GiB for them is our choice.
+HOST_STATE = 2 * GIB
+# What the host keeps for itself beside the Controller VM: kernel, libvirt, Open vSwitch. Our choice, too.
+HOST_MEMORY = 2 * GIB
+# The Controller VM doesn't run with less (rule controller.sizing).
+MIN_THREADS = 2
+# ceph-volume refuses smaller devices ("Insufficient space (<5GB)").
+MIN_DATA_DISK = 5 * 1000 ** 3
+
+# Community Edition 2.1, as published: 4 cores, 32 GB of memory.
+PUBLISHED_CORES = 4
+PUBLISHED_MEMORY = 32 * 1000 ** 3
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """One profile's needs. firmware: any, uefi or secureboot; tpm: any or 2.0.
+
+    epoch: when the ISO was made, in seconds; a clock that is before it is wrong.
+    """
+
+    controller_memory: int
+    controller_vcpus: int
+    controller_disk: int
+    root_slot: int
+    firmware: str = "any"
+    tpm: str = "any"
+    epoch: int = 0
+
+    @classmethod
+    def of(cls, profile: dict[str, Any], epoch: int = 0) -> Requirements:
+        """From a resolved profile, as the manifest carries it."""
+        controller, machine = profile["controller"], profile.get("machine", {})
+        return cls(controller["memory"], controller["vcpus"], controller["disk"], profile["hypervisor"]["root_slot"],
+                   machine.get("firmware", "any"), machine.get("tpm", "any"), epoch)
+
+    @property
+    def memory(self) -> int:
+        """The machine's least memory."""
+        return self.controller_memory + HOST_MEMORY
+
+    @property
+    def boot_disk(self) -> int:
+        """The boot disk's least size."""
+        return BOOT_PARTITIONS + 2 * self.root_slot + self.controller_disk + HOST_STATE
