@@ -18,10 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from cornerstone.factory.cvm_disk import layout  # noqa: E402
-from cornerstone.factory.gpt import derived_id, write_gpt  # noqa: E402
 from cornerstone.lab.boot import boot  # noqa: E402
 from cornerstone.model.facts import Facts  # noqa: E402
+from cornerstone.model.gpt import derived_id, write_gpt  # noqa: E402
+from cornerstone.model.node import NODE_FILE  # noqa: E402
+from cornerstone.model.slot_disk import layout  # noqa: E402
 
 ISO = ROOT / "output" / "aos-6.8" / "foundation-aos-6.8.iso"
 GIB = 1 << 30
@@ -63,18 +64,17 @@ def installed_node(path: Path) -> None:
     """A boot disk as imaging leaves it, as far as discovery looks: partition table, and node.json on state."""
     size = 32 * GIB
     blank(size)(path)
-    partitions = layout("boot", size, 2 * GIB)
+    table = layout("boot", size, 2 * GIB)
     with path.open("r+b") as disk:
-        write_gpt(disk, size, derived_id("boot", "disk"), partitions)
-    state = next(partition for partition in partitions if partition.name == "state")
+        write_gpt(disk, size, derived_id("boot", "disk"), table.partitions)
     node = {"hypervisor": {"hostname": "NTNX-QEMU0005-A"}, "serial": "QEMU0005",
             "identity": "1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11"}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "var/upper/lib/cornerstone/node.json"
+        file = Path(folder) / NODE_FILE
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(node))
         subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "state", "-d", folder,
-                        "-E", f"offset={state.offset}", path, f"{state.size // 1024}k"], check=True)
+                        "-E", f"offset={table.state.offset}", path, f"{table.state.size // 1024}k"], check=True)
 
 
 def dmi(number: int, product: str, block: str = "") -> str:

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from machine_tree import HBA, SERVER, Link, cpuinfo, pci, tree
 
 ROOT = Path(__file__).resolve().parents[2]
+UUID = "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11"
 needs_e2fs = pytest.mark.skipif(not shutil.which("debugfs"), reason="needs e2fsprogs")
 
 
@@ -235,9 +236,10 @@ def test_usb_disk_has_the_serial_of_its_plug(tmp_path):
 
 @pytest.mark.parametrize(("device", "expected"), [("/dev/sdb1", "sdb"), ("/dev/sdb", "sdb"), ("/dev/sr0", "sr0")])
 def test_disk_of_the_medium(tmp_path, device, expected):
-    sys = tree(tmp_path, {"devices/a/block/sdb/sdb1/partition": "1", "class/block/sdb1": Link("devices/a/block/sdb/sdb1"),
-                          "class/block/sdb": Link("devices/a/block/sdb")})
-    assert disk_of(sys, device) == expected
+    disk = "devices/a/block/sdb"
+    sysfs = tree(tmp_path, {f"{disk}/sdb1/partition": "1", "class/block/sdb1": Link(f"{disk}/sdb1"),
+                            "class/block/sdb": Link(disk)})
+    assert disk_of(sysfs, device) == expected
 
 
 # contents
@@ -278,19 +280,19 @@ def test_bytes_that_nobody_knows_are_data(tmp_path):
 def test_signatures_of_disk_and_partitions(tmp_path):
     disk = image(tmp_path / "dev/sda")
     run("sfdisk", disk, input="label: gpt\nsize=16MiB,type=U,name=esp\ntype=L,name=data\n")
-    run("mke2fs", "-t", "ext4", "-L", "mine", "-U", "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11", image(tmp_path / "dev/sda2"))
-    udev = {"esp": "E:ID_PART_ENTRY_TYPE=c12a7328-f81f-11d2-ba4b-00a0c93ec93b\nE:ID_PART_ENTRY_NAME=EFI\\x20System"}
+    run("mke2fs", "-t", "ext4", "-L", "mine", "-U", UUID, image(tmp_path / "dev/sda2"))
+    udev = "E:ID_PART_ENTRY_TYPE=c12a7328-f81f-11d2-ba4b-00a0c93ec93b\nE:ID_PART_ENTRY_NAME=EFI\\x20System"
     tree(tmp_path, {
         "sys/block/sda/sda2/partition": "2", "sys/block/sda/sda2/size": "96256", "sys/block/sda/sda2/dev": "8:2",
         "sys/block/sda/sda1/partition": "1", "sys/block/sda/sda1/size": "32768", "sys/block/sda/sda1/dev": "8:1",
-        "sys/block/sda/queue/rotational": "1", "run/udev/data/b8:1": udev["esp"]})
+        "sys/block/sda/queue/rotational": "1", "run/udev/data/b8:1": udev})
     assert not probed(tmp_path).readable, "a partition without a node in /dev"
     image(tmp_path / "dev/sda1")
     contents = probed(tmp_path)
     assert [s.type for s in contents.signatures] == ["gpt", "PMBR"]
     esp, data = contents.partitions
     assert (esp.number, esp.size, esp.name, esp.kind[:8], esp.signatures) == (1, 16 << 20, "EFI System", "c12a7328", ())
-    assert data.signatures == (Signature("ext4", "mine", "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11"),)
+    assert data.signatures == (Signature("ext4", "mine", UUID),)
     assert str(contents) == "gpt, PMBR with 2 partitions (ext4)"
 
 

@@ -11,6 +11,7 @@ import pytest
 from cornerstone.model.facts import (
     Bmc,
     Clock,
+    Contents,
     Cpu,
     Disk,
     Dmi,
@@ -88,6 +89,7 @@ def test_a_good_machine_meets_every_rule():
      "no disk is fit: sda has no serial; sdb has 4.0 GiB, below 26.3"),
     ("hw.boot-disk", with_disks(replace(DOM, transport="usb"), replace(HDD, read_only=True)),
      "no disk is fit: sda is removable; sdb is read-only"),
+    ("hw.boot-disk", with_disks(replace(DOM, contents=Contents(readable=False))), "no disk is fit: sda can't be read"),
     ("hw.boot-disk", with_disks(DOM, boot_medium="sda"), "no disk is fit: sda is the medium that was booted from"),
     ("hw.data-disks", with_disks(), "no disk is fit"),
     ("hw.data-disks", with_disks(DOM), "sda is the only disk, and it would be the boot disk"),

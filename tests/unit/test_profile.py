@@ -61,7 +61,7 @@ def test_good_profiles_resolve_as_recorded(path, catalogue):
     resolved = load_profile(str(path), ROOT, catalogue).resolved()
     assert resolved == json.loads(path.with_suffix(".json").read_text())
     assert list(resolved) == ["name", "inherits", "description", "aos", "ahv", "payload", "reference", "hypervisor",
-                              "controller"]
+                              "controller", "machine"]
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "bad").glob("*.yaml")), ids=lambda path: path.stem)

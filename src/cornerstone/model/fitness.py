@@ -72,6 +72,8 @@ def _unfit(disk: Disk, facts: Facts) -> str:
         return "is removable"
     if disk.read_only:
         return "is read-only"
+    if not disk.contents.readable:
+        return "can't be read"
     if not disk.serial:
         return "has no serial"
     return ""

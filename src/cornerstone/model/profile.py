@@ -75,6 +75,13 @@ class ControllerFile(_Section):
     root_slot: Size | None = Field(None, description="size of each of the two root slots on that disk")
 
 
+class MachineFile(_Section):
+    """What the machines have to be; `any` where it doesn't matter."""
+
+    firmware: Literal["any", "uefi", "secureboot"] | None = Field(None, description="how a machine has to be booted")
+    tpm: Literal["any", "2.0"] | None = Field(None, description="the TPM that a machine has to have")
+
+
 class ProfileFile(_Section):
     """One profile file. A key that is left out comes from the profile that this one extends."""
 
@@ -88,6 +95,7 @@ class ProfileFile(_Section):
     reference: ReferenceFile | None = None
     hypervisor: HypervisorFile | None = None
     controller: ControllerFile | None = None
+    machine: MachineFile | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,14 @@ class ControllerSizes:
 
 
 @dataclass(frozen=True)
+class MachineNeeds:
+    """firmware: any, uefi or secureboot; tpm: any or 2.0."""
+
+    firmware: str = "any"
+    tpm: str = "any"
+
+
+@dataclass(frozen=True)
 class Profile:
     """A whole profile: defaults merged, values checked, releases known to the catalogue. aos, ahv: as in the catalogue.
 
@@ -130,6 +146,7 @@ class Profile:
     reference: Reference
     hypervisor: HypervisorSizes
     controller: ControllerSizes
+    machine: MachineNeeds = MachineNeeds()
 
     def resolved(self) -> dict[str, Any]:
         """Everything that the build depends on, for the manifest: JSON-able, fixed order of keys, sizes in bytes."""
@@ -140,6 +157,7 @@ class Profile:
             "hypervisor": {"root_slot": self.hypervisor.root_slot},
             "controller": {"memory": self.controller.memory, "vcpus": self.controller.vcpus,
                            "disk": self.controller.disk, "root_slot": self.controller.root_slot},
+            "machine": {"firmware": self.machine.firmware, "tpm": self.machine.tpm},
         }
 
     def lines(self) -> list[str]:
@@ -177,7 +195,8 @@ def load_profile(name_or_path: str, root: Path, catalogue: Catalogue | None = No
     _check_releases(values, marks, catalogue or load_catalogue(root))
     return Profile(leaf.name, tuple(file.name for file in chain[1:]), leaf.file.description or "", values["aos"],
                    values["ahv"], values["payload"], Reference(**values["reference"]),
-                   HypervisorSizes(**values["hypervisor"]), ControllerSizes(**values["controller"]))
+                   HypervisorSizes(**values["hypervisor"]), ControllerSizes(**values["controller"]),
+                   MachineNeeds(**values.get("machine", {})))
 
 
 def profile_names(root: Path) -> list[str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-MIB = 1 << 20
+from cornerstone.model.slot_disk import ESP_SIZE, MIB
+
 GIB = 1 << 30
 
-# The boot disk beside its two root slots: first and last MiB (GPT), BIOS boot partition, ESP.
-BOOT_PARTITIONS = 3 * MIB + 256 * MIB
+# The boot disk beside its two root slots and state: first and last MiB (GPT), BIOS boot partition, ESP.
+BOOT_PARTITIONS = 3 * MIB + ESP_SIZE
 # State holds the Controller VM's disk whole, and the host's own /etc, /var and logs: 2 GiB for them is our choice.
 HOST_STATE = 2 * GIB
 # What the host keeps for itself beside the Controller VM: kernel, libvirt, Open vSwitch. Our choice, too.

@@ -16,13 +16,13 @@ from pathlib import Path
 from cornerstone.foundation.discover.disks import SECTOR
 from cornerstone.foundation.discover.sysfs import children, number, read
 from cornerstone.model.facts import Contents, Disk, Installed, Partition, Signature
+from cornerstone.model.node import NODE_FILE
 
 # Tables begin and most formats tell themselves within this much.
 HEAD = 1 << 20
 AT_A_TIME = 8
-# Partition names of a disk that was imaged, and where its state partition keeps node.json (/var lies over the root).
+# Names of two partitions of a disk that was imaged (model/slot_disk.py).
 SLOT_NAME, STATE_NAME = "root-a", "state"
-NODE_FILE = "/var/upper/lib/cornerstone/node.json"
 
 
 def probe(disks: Sequence[Disk], root: Path) -> tuple[Disk, ...]:
@@ -47,7 +47,7 @@ def signatures(devices: Sequence[Path]) -> dict[str, tuple[Signature, ...]] | No
 
 def installed(state: Path) -> Installed | None:
     """The node whose state partition this is; None when it has no node.json, or none that can be read."""
-    done = subprocess.run(["debugfs", "-R", f"cat {NODE_FILE}", state], capture_output=True, text=True, check=False)
+    done = subprocess.run(["debugfs", "-R", f"cat /{NODE_FILE}", state], capture_output=True, text=True, check=False)
     try:
         node = json.loads(done.stdout)
         return Installed(str(node["hypervisor"]["hostname"]), str(node.get("serial", "")),
