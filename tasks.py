@@ -145,6 +145,20 @@ def verify(c, iso="", profile=PROFILE, key=""):
     ended(verify_iso(iso_of(iso, profile), Path(key) if key else None))
 
 
+@task(positional=["a", "b"],
+      help={"a": "an ISO's path, or a profile whose ISO is in output/", "b": "the same, the newer one",
+            "format": "text, json or html", "files": "name each file, not only the sums by package",
+            "max-growth": "fail when a root's layer or the ISO grew by more: 5% or 20MiB",
+            "output": "a file to write instead of standard output"})
+@told
+def diff(c, a, b, format="text", files=False, max_growth="", output=""):
+    """Tell what differs between two ISOs: packages, files, sizes, boot files, manifest."""
+    from cornerstone.factory.diff import diff_isos
+    isos = [iso_of(word, PROFILE) if "/" in word or word.endswith(".iso") else iso_of("", word) for word in (a, b)]
+    diff_isos(*isos, WORKSPACE.cache, format=format, files=files, max_growth=max_growth,
+              output=Path(output) if output else None)
+
+
 @task(positional=["iso"],
       help={"iso": "path of an ISO, also without the flag (else the profile's own)",
             "profile": "whose ISO in output/",
@@ -256,5 +270,5 @@ def clean(c, cache=False):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-ns = Collection(build, why, reproduce, verify, boot, matrix, lock, fetch, test, lint, bench, clean)
+ns = Collection(build, why, reproduce, verify, diff, boot, matrix, lock, fetch, test, lint, bench, clean)
 ns.configure({"run": {"in_stream": False}})

@@ -5,7 +5,6 @@ the last test that wants it has ended.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ from cornerstone.factory.iso_image import Extent, Image
 from cornerstone.factory.layers import Store
 from cornerstone.factory.lock import read_lock
 from cornerstone.factory.plan import make_plan
+from cornerstone.factory.roots import Disk, copy_disk
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
 from cornerstone.factory.verify import ISO_SETTING, KEY_SETTING, find_key
@@ -36,7 +36,6 @@ from cornerstone.model.profile import load_profile
 WORKSPACE = Workspace(Path(__file__).resolve().parents[2])
 # one on each Debian suite
 PROFILES = ("aos-6.8", "aos-6.7")
-SECTOR = 512
 
 
 @dataclass(frozen=True)
@@ -110,24 +109,6 @@ class Root:
         """The release of its one kernel."""
         (folder,) = (self.path / "usr/lib/modules").iterdir()
         return folder.name
-
-
-@dataclass(frozen=True)
-class Disk:
-    """The CVM's disk, raw and sparse, with the partition table as sfdisk reads it."""
-
-    path: Path
-    table: dict
-    qcow2: str
-
-    def partition(self, name: str) -> Extent:
-        (found,) = (p for p in self.table["partitions"] if p["name"] == name)
-        return Extent(found["start"] * SECTOR, found["size"] * SECTOR)
-
-    def read(self, start: int, size: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(start)
-            return file.read(size)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -240,17 +221,11 @@ def root(request: pytest.FixtureRequest, product: Product) -> Root:
 
 @pytest.fixture(scope="session")
 def cvm_disk(product: Product) -> Iterator[Disk]:
-    place = product.place(CVM)
-    on_iso = {"driver": "raw", "offset": place.start, "size": place.size, "read-only": True,
-              "file": {"driver": "file", "filename": str(product.iso.absolute())}}
-    qcow2 = "json:" + json.dumps({"driver": "qcow2", "file": on_iso})
     raw = product.scratch / "cvm.raw"
-    subprocess.run(["qemu-img", "convert", "-O", "raw", qcow2, raw], check=True)
-    table = json.loads(subprocess.run(["sfdisk", "--json", raw], check=True, capture_output=True).stdout)
     try:
-        yield Disk(raw, table["partitiontable"], qcow2)
+        yield copy_disk(product.iso, product.place(CVM), raw)
     finally:
-        raw.unlink()
+        raw.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

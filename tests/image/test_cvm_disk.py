@@ -2,21 +2,12 @@
 
 import io
 import os
-import struct
 import subprocess
 
 import pytest
 
 from cornerstone.factory.boot_checks import fat, gpt_problems
 from cornerstone.model import slot_disk
-
-SQUASHFS_USED = 40  # offset of bytes_used in the superblock
-
-
-def squashfs_size(disk):
-    superblock = disk.read(disk.partition("root-a").start, 96)
-    assert superblock[:4] == b"hsqs"
-    return struct.unpack_from("<Q", superblock, SQUASHFS_USED)[0]
 
 
 def test_qcow2_is_sound(cvm_disk):
@@ -42,7 +33,7 @@ def test_layout(cvm_disk, product):
 
 
 def test_root_a_holds_a_squashfs_and_zeros(cvm_disk, product):
-    slot, used = cvm_disk.partition("root-a"), squashfs_size(cvm_disk)
+    slot, used = cvm_disk.partition("root-a"), cvm_disk.squashfs().size
     assert slot.size == product.manifest.profile["controller"]["root_slot"]
     assert 100 << 20 < used <= slot.size
     # mksquashfs fills up to 4 KiB

@@ -99,6 +99,7 @@ class Workshop:
         self.boot_hybrid = BOOT_HYBRID
         self.fat = {path: self.content[path] for path in (SHIM, GRUB, MOK_MANAGER)}
         self.site_area = SITE_AREA_SIZE
+        self.profile = PROFILE
 
     def put(self, path: str, content: bytes) -> Path:
         at = self.folder / path.replace("/", "+")
@@ -114,7 +115,7 @@ class Workshop:
             make_fat(files[iso.EFI_IMAGE], MIB, "ESP", sources, epoch=EPOCH, log=self.folder / "log")
         entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
                         for path, source in sorted(files.items()))
-        manifest = Manifest(IDENTITY, PROFILE, "development", EPOCH, entries, SITE_AREA_SIZE).to_bytes()
+        manifest = Manifest(IDENTITY, self.profile, "development", EPOCH, entries, SITE_AREA_SIZE).to_bytes()
         area = site_area.pack(None, self.site_area)
         unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: area, **self.extra}
         files |= {path: self.put(path, content) for path, content in unnamed.items() if content is not None}

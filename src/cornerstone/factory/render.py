@@ -22,6 +22,8 @@ def render(template: str, **values: object) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(  # noqa: S701 (shell and GRUB text, not HTML)
+    return jinja2.Environment(
+        # shell and GRUB text stays as it is
+        autoescape=jinja2.select_autoescape(["html.j2"], default=False),
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True)

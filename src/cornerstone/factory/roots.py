@@ -1,0 +1,200 @@
+"""What is inside an ISO's roots and on its CVM disk, read with user's rights, without mounting or unpacking a root."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from cornerstone.factory import process
+from cornerstone.model.gpt import SECTOR
+from cornerstone.factory.iso_image import Extent
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.manifest import CHUNK
+
+AGAIN = "it is damaged: build or download it again, and see what ./invoke verify says"
+
+# "-pf" of unsquashfs: one line for each name, then the content of all files one after another.
+# Blanks, quotes and backslashes in names are escaped; what follows the letter for the kind depends on it.
+_LINE = re.compile(rb"((?:[^ \\]|\\.)+) ([DRSLCBIF]) ?(.*)\n")
+_DATA = b"# START OF DATA - DO NOT MODIFY\n"
+_KINDS = {b"D": "folder", b"R": "file", b"S": "link", b"C": "device", b"B": "device", b"I": "pipe", b"F": "pipe"}
+
+
+class File(NamedTuple):
+    """One name in a root: kind, permissions, owner, size in bytes (0 for all but files), and content.
+
+    kind: file, folder, link, device or pipe; content: a file's sha256 in hex, a link's target, a device's numbers.
+    """
+
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    content: str
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The CVM's disk, raw and sparse; qcow2: qemu's name for the place on the ISO that it came from."""
+
+    path: Path
+    qcow2: str
+
+    @cached_property
+    def table(self) -> dict:
+        """The partition table as sfdisk reads it."""
+        return json.loads(process.read(["sfdisk", "--json", self.path]))["partitiontable"]
+
+    def partition(self, name: str) -> Extent:
+        """Where a partition is. Raises CornerstoneError (VERIFY) when there is none, or more than one, of this name."""
+        found = [p for p in self.table.get("partitions", []) if p.get("name") == name]
+        if len(found) != 1:
+            raise CornerstoneError(f"the CVM's disk has {len(found)} partitions {name}, not one", AGAIN, Code.VERIFY)
+        return Extent(found[0]["start"] * SECTOR, found[0]["size"] * SECTOR)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Bytes by their place."""
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def sha256(self, place: Extent) -> str:
+        """The sha256 of what is at a place, in hex."""
+        hasher = hashlib.sha256()
+        with self.path.open("rb") as file:
+            file.seek(place.start)
+            for piece in _pieces(file, place.size):
+                hasher.update(piece)
+        return hasher.hexdigest()
+
+    def squashfs(self, name: str = "root-a") -> Extent:
+        """The squashfs in a root slot, as long as its superblock says, without the zeros after it."""
+        slot = self.partition(name)
+        superblock = self.read(slot.start, 96)
+        if superblock[:4] != b"hsqs" or (size := struct.unpack_from("<Q", superblock, 40)[0]) > slot.size:
+            raise CornerstoneError(f"{name} of the CVM's disk holds no squashfs that fits it", AGAIN, Code.VERIFY)
+        return Extent(slot.start, size)
+
+
+def copy_disk(iso: Path, place: Extent, target: Path) -> Disk:
+    """Write the CVM's disk, a qcow2 at a place on an ISO, to target: raw and sparse, so only its content takes room."""
+    on_iso = {"driver": "raw", "offset": place.start, "size": place.size, "read-only": True,
+              "file": {"driver": "file", "filename": str(iso.absolute())}}
+    qcow2 = "json:" + json.dumps({"driver": "qcow2", "file": on_iso})
+    try:
+        process.read(["qemu-img", "convert", "-O", "raw", qcow2, target])
+    except CornerstoneError as error:
+        if "No space left" not in error.message:
+            raise
+        raise CornerstoneError(f"{target.parent} has no room for the CVM's disk of {iso.name}",
+                               "make room, or set CORNERSTONE_CACHE to a larger disk", Code.MACHINE) from error
+    return Disk(target, qcow2)
+
+
+def read_files(image: Path, offset: int, wanted: Callable[[str], bool]) -> tuple[dict[str, File], dict[str, bytes]]:
+    """Everything in the squashfs that starts at a byte of a file, by path without leading slash; "" is the root itself.
+
+    Also the content of the files whose path is wanted. It comes as one stream from unsquashfs, so memory holds the
+    names and one piece of one file. Extended attributes are left out: our roots have none.
+    Raises CornerstoneError (VERIFY) for a squashfs that can't be read to its end.
+    """
+    argv = ["unsquashfs", "-quiet", "-no-progress", "-offset", str(offset), "-pf", "/dev/stdout", str(image)]
+    with tempfile.TemporaryFile() as said:
+        try:
+            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, bufsize=CHUNK)
+        except FileNotFoundError as error:
+            raise CornerstoneError("unsquashfs is not installed", "run ./invoke, which installs what is missing",
+                                   Code.MACHINE) from error
+        with child:
+            if child.stdout is None:
+                raise AssertionError("a pipe was asked for")
+            try:
+                found = _read_stream(child.stdout, wanted)
+            except ValueError as error:
+                child.kill()
+                child.wait()
+                raise _damaged(said, str(error)) from error
+            except BaseException:
+                child.kill()
+                raise
+        if child.returncode:
+            raise _damaged(said, f"unsquashfs ended with {child.returncode}")
+    return found
+
+
+def _damaged(said: BinaryIO, reason: str) -> CornerstoneError:
+    said.seek(0)
+    words = " ".join(said.read(4000).decode("utf-8", "backslashreplace").split())[:300]
+    return CornerstoneError(f"the squashfs can't be read: {words or reason}", AGAIN, Code.VERIFY)
+
+
+def _read_stream(stream: BinaryIO, wanted: Callable[[str], bool]) -> tuple[dict[str, File], dict[str, bytes]]:
+    files: dict[str, File] = {}
+    kept: dict[str, bytes] = {}
+    hard_links: dict[str, str] = {}
+    sizes: list[tuple[str, int]] = []
+    at = 0
+    for line in iter(stream.readline, b""):
+        if line == _DATA:
+            break
+        if line == b"#\n":
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"its names can't be read: {line[:80]!r}")
+        path, kind = _text(re.sub(rb"\\(.)", rb"\1", match[1])).strip("/"), match[2]
+        if path in files or path in hard_links:
+            raise ValueError(f"it has {path} twice")
+        if kind == b"L":
+            hard_links[path] = _text(match[3])
+            continue
+        _, mode, uid, gid, rest = (match[3] + b" ").split(b" ", 4)
+        size = 0
+        if kind == b"R":
+            size, start = map(int, rest.split()[:2])
+            if start != at:
+                raise ValueError(f"{path} doesn't follow the file before it")
+            at += size
+            sizes.append((path, size))
+        content = _text(rest[:-1]) if kind in b"SCB" else ""
+        files[path] = File(_KINDS[kind], int(mode, 8), int(uid), int(gid), size, content)
+    stream.readline()  # the rest of the heading over the content
+    for path, size in sizes:
+        hasher = hashlib.sha256()
+        for piece in _pieces(stream, size):
+            hasher.update(piece)
+            if wanted(path):
+                kept[path] = kept.get(path, b"") + piece
+        files[path] = files[path]._replace(content=hasher.hexdigest())
+    if not files or stream.read(1):
+        raise ValueError("it ends elsewhere than its names say")
+    for path, target in hard_links.items():
+        if target not in files:
+            raise ValueError(f"{path} is a hard link to {target}, which isn't there")
+        files[path] = files[target]
+    return files, kept
+
+
+def _pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    while size:
+        piece = stream.read(min(size, CHUNK))
+        if not piece:
+            raise ValueError("it ends before its last file")
+        yield piece
+        size -= len(piece)
+
+
+def _text(name: bytes) -> str:
+    """A name for people; what can't be printed as an escape, so that no name can play with a terminal."""
+    text = name.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

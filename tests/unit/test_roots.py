@@ -1,0 +1,116 @@
+"""Reading a squashfs as one stream: real ones, made by mksquashfs, whole and damaged; and streams that lie."""
+
+import hashlib
+import io
+import os
+import subprocess
+
+import pytest
+
+from cornerstone.factory import roots
+from cornerstone.factory.roots import Disk, File, read_files
+from cornerstone.model.error import Code, CornerstoneError
+
+
+def pack(tree, target, *options):
+    subprocess.run(["mksquashfs", tree, target, "-quiet", "-no-progress", "-noappend", "-all-root", *options],
+                   check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture
+def tree(tmp_path):
+    folder = tmp_path / "tree"
+    (folder / "a folder").mkdir(parents=True)
+    (folder / "a folder/a file").write_bytes(b"one")
+    (folder / 'q"u\\o').write_bytes(b"two")
+    os.link(folder / 'q"u\\o', folder / "z hard")
+    os.link(folder / 'q"u\\o', folder / "before")
+    (folder / "link").symlink_to("a folder/a file")
+    (folder / "empty").touch()
+    (folder / "wide").write_bytes(bytes(3 << 20) + b"end")
+    (folder / "bell\a").write_bytes(b"x")
+    (folder / os.fsdecode(b"latin\xe9")).write_bytes(b"y")
+    return folder
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_squashfs_with_odd_names(tree, tmp_path):
+    (tree / "wide").chmod(0o4750)
+    (tree / "a folder").chmod(0o700)
+    image = pack(tree, tmp_path / "x", "-p", "null c 666 0 0 1 3", "-p", "fifo i 600 0 0 f")
+    files, kept = read_files(image, 0, lambda path: path == "a folder/a file")
+    two = File("file", 0o644, 0, 0, 3, sha256(b"two"))
+    wide = bytes(3 << 20) + b"end"
+    files.pop("")
+    assert files == {
+        "a folder": File("folder", 0o700, 0, 0, 0, ""), "a folder/a file": File("file", 0o644, 0, 0, 3, sha256(b"one")),
+        'q"u\\o': two, "z hard": two, "before": two, "link": File("link", 0o777, 0, 0, 0, "a folder/a file"),
+        "empty": File("file", 0o644, 0, 0, 0, sha256(b"")), "wide": File("file", 0o4750, 0, 0, len(wide), sha256(wide)),
+        "bell\\x07": File("file", 0o644, 0, 0, 1, sha256(b"x")),
+        "latin\\xe9": File("file", 0o644, 0, 0, 1, sha256(b"y")),
+        "null": File("device", 0o666, 0, 0, 0, "1 3"), "fifo": File("pipe", 0o600, 0, 0, 0, "")}
+    assert kept == {"a folder/a file": b"one"}
+
+
+def test_a_squashfs_within_a_file(tree, tmp_path):
+    image = pack(tree, tmp_path / "x")
+    (tmp_path / "y").write_bytes(bytes(2048) + image.read_bytes() + b"more")
+    assert read_files(tmp_path / "y", 2048, bool) == read_files(image, 0, bool)
+
+
+def test_a_name_with_a_line_break_is_refused(tree, tmp_path):
+    (tree / "two\nlines").touch()
+    with pytest.raises(CornerstoneError, match="its names can't be read") as caught:
+        read_files(pack(tree, tmp_path / "x"), 0, bool)
+    assert caught.value.code == Code.VERIFY
+
+
+def test_a_damaged_squashfs_is_one_error(tree, tmp_path):
+    (tree / "noise").write_bytes(os.urandom(2 << 20))
+    whole = pack(tree, tmp_path / "x").read_bytes()
+    for content in (b"", b"no squashfs" * 500, whole[:1 << 20], whole[:-4096] + bytes(4096)):
+        (tmp_path / "y").write_bytes(content)
+        with pytest.raises(CornerstoneError, match="the squashfs can't be read") as caught:
+            read_files(tmp_path / "y", 0, bool)
+        assert caught.value.code == Code.VERIFY
+        assert "verify" in caught.value.hint
+
+
+HEAD = b"/ D 0 755 0 0\n"
+DATA = b"#\n# START OF DATA - DO NOT MODIFY\n#\n"
+
+
+@pytest.mark.parametrize(("stream", "problem"), [
+    (b"", "ends elsewhere"), (HEAD + b"x R 0 644 0 0 3 0\n" + DATA + b"ab", "before its last file"),
+    (HEAD + b"x R 0 644 0 0 3 0\n" + DATA + b"abcd", "ends elsewhere"),
+    (HEAD + b"x R 0 644 0 0 3 7\n" + DATA + b"abc", "doesn't follow"),
+    (HEAD + b"x R 0 644 0 0 0 0\nx R 0 644 0 0 0 0\n" + DATA, "it has x twice"),
+    (HEAD + b"x L y\n" + DATA, "which isn't there"), (HEAD + b"x Q 0\n" + DATA, "names can't be read"),
+    (HEAD + b"x R 0 644\n" + DATA, "not enough"), (HEAD + b"x R a b c d e f\n" + DATA, "invalid literal")])
+def test_a_stream_that_isn_t_right_is_refused(stream, problem):
+    with pytest.raises(ValueError, match=problem):
+        roots._read_stream(io.BytesIO(stream), bool)
+
+
+@pytest.mark.parametrize("sparse", [b"", b" 0"], ids=["4.5", "4.6"])
+def test_a_stream_of_either_release_of_squashfs_tools(sparse):
+    files, kept = roots._read_stream(io.BytesIO(HEAD + b"x R 0 644 1 2 3 0" + sparse + b"\n" + DATA + b"abc"), bool)
+    assert files["x"] == File("file", 0o644, 1, 2, 3, sha256(b"abc"))
+    assert kept == {"x": b"abc"}
+
+
+def test_a_disk_without_the_slot_is_one_error(tmp_path):
+    raw = tmp_path / "raw"
+    raw.write_bytes(bytes(8 << 20))
+    subprocess.run(["sfdisk", "--quiet", raw], input=b"label: gpt\nname=root-a, size=1MiB\nname=two, size=1MiB\n"
+                   b"name=two, size=1MiB\n", check=True)
+    disk = Disk(raw, "")
+    for name, problem in (("root-b", "has 0 partitions root-b"), ("two", "has 2 partitions two")):
+        with pytest.raises(CornerstoneError, match=problem):
+            disk.partition(name)
+    with pytest.raises(CornerstoneError, match="holds no squashfs"):
+        disk.squashfs()
