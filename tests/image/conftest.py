@@ -5,6 +5,7 @@ the last test that wants it has ended.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -127,6 +128,14 @@ def product(request: pytest.FixtureRequest, scratch: Path) -> Product:
         setting = os.environ.get(KEY_SETTING)
         return Product(iso, find_key(iso, Path(setting) if setting else None), scratch)
     return build_profile(request.param, request.config, scratch)
+
+
+@pytest.fixture(scope="session")
+def isos(request: pytest.FixtureRequest, scratch: Path) -> list[Path]:
+    """The ISOs of all PROFILES, for what is about more than one."""
+    if ISO_SETTING in os.environ:
+        pytest.skip("it takes several ISOs, and one was given")
+    return [build_profile(name, request.config, scratch).iso for name in PROFILES]
 
 
 def build_profile(name: str, config: pytest.Config, scratch: Path) -> Product:

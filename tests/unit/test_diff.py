@@ -39,14 +39,14 @@ def facts(name, *, hypervisor=100, manifest=None, **more):
 
 A = facts("a.iso", disk={"size": "1"}, roots={"hypervisor": root(
     {"libc6": "2.36-9", "gone": "1", "back": "2", "still": "1"},
-    {"usr/lib/libc.so": "libc6", "usr/bin/gone": "gone", "usr/still": "still"},
+    {"usr/lib/libc": "libc6", "usr/bin/gone": "gone", "usr/still": "still"},
     usr__lib__libc=FILE, usr__bin__gone=FILE._replace(size=5000), usr__still=FILE, etc__shadow=FILE, same=FILE)})
 B = facts("b.iso", hypervisor=101, disk={"size": "2"}, manifest={
     "identity": "ffff", "profile.aos": "6.8.1", "commit": "c0ffee", "signed_with": "release key"},
     boot={"boot/vmlinuz": "Linux 6.12"}, texts={"layers/first-boot.sh": "#!/bin/bash\nfalse\n"},
     roots={"hypervisor": root(
         {"libc6": "2.36-10", "new": "1:1", "back": "1", "still": "1"},
-        {"usr/lib/libc.so": "libc6", "usr/bin/new": "new", "usr/still": "still"},
+        {"usr/lib/libc": "libc6", "usr/bin/new": "new", "usr/still": "still"},
         usr__lib__libc=FILE._replace(size=2148, content="bb"), usr__bin__new=FILE, same=FILE,
         usr__still=FILE._replace(uid=7, mode=0o600), etc__shadow=FILE._replace(content="cc"))})
 

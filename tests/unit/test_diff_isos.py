@@ -160,7 +160,7 @@ def test_boot_files_and_texts_and_profile(plain_iso, make, told):
         "EFI/BOOT/grubx64.efi": ("grub 2.12-9, 67", "grub 2.14-1, 67"),
         "EFI/BOOT/BOOTX64.EFI": ("shim 16.1, 4", "shim, 4"),
         "EFI/BOOT/mmx64.efi": ("65", "4"), "boot/bios.img": ("3557", "4000")}
-    assert [(change.name, change.a, change.b) for change in found.manifest] == [("profile.aos", None, "7.0")]
+    assert [(change.name, change.a, change.b) for change in found.manifest] == [("profile.aos", "6.8", "7.0")]
     assert [(text.name, text.lines[-1]) for text in found.texts] == [(FIRST_BOOT, "+false")]
     assert found.roots == []
 

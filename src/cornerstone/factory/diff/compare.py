@@ -131,7 +131,8 @@ def compare(a: Facts, b: Facts) -> Difference:
         site_area=a.site_area != b.site_area,
         texts=tuple(TextChange(name, tuple(_unified(name, a.texts[name], b.texts[name])))
                     for name in sorted(a.texts.keys() & b.texts.keys()) if a.texts[name] != b.texts[name]),
-        roots=tuple(RootDifference(name, _packages(a.roots[name], b.roots[name])) for name in a.roots if name in b.roots),
+        roots=tuple(RootDifference(name, _packages(root, b.roots[name]))
+                    for name, root in a.roots.items() if name in b.roots),
         entries=tuple(path for path in paths if a.entries.get(path) != b.entries.get(path)))
 
 
