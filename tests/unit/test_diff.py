@@ -90,6 +90,7 @@ def test_packages_are_told_by_what_happened_to_them():
     (FILE, FILE._replace(content="bb", size=90), ("changed", ("content",), -10)),
     (FILE, FILE._replace(mode=0o4755), ("changed", ("mode",), 0)),
     (FILE, FILE._replace(gid=1), ("changed", ("owner",), 0)),
+    (FILE, FILE._replace(attributes="security.capability=0t"), ("changed", ("attributes",), 0)),
     (FILE, File("link", 0o777, 0, 0, 0, "x"), ("changed", ("kind", "mode"), -100)),
     (File("link", 0o777, 0, 0, 0, "x"), File("link", 0o777, 0, 0, 0, "y"), ("changed", ("target",), 0)),
     (FILE, FILE._replace(content="bb", uid=1, mode=0), ("changed", ("content", "mode", "owner"), 0)),

@@ -89,7 +89,8 @@ DATA = b"#\n# START OF DATA - DO NOT MODIFY\n#\n"
     (HEAD + b"x R 0 644 0 0 3 0\n" + DATA + b"abcd", "ends elsewhere"),
     (HEAD + b"x R 0 644 0 0 3 7\n" + DATA + b"abc", "doesn't follow"),
     (HEAD + b"x R 0 644 0 0 0 0\nx R 0 644 0 0 0 0\n" + DATA, "it has x twice"),
-    (HEAD + b"x L y\n" + DATA, "which isn't there"), (HEAD + b"x Q 0\n" + DATA, "names can't be read"),
+    (HEAD + b"x L y\n" + DATA, "which isn't there"),
+    (HEAD + b"x x user.a=b\n" + DATA, "which isn't there"), (HEAD + b"x Q 0\n" + DATA, "names can't be read"),
     (HEAD + b"x R 0 644\n" + DATA, "not enough"), (HEAD + b"x R a b c d e f\n" + DATA, "invalid literal")])
 def test_a_stream_that_isn_t_right_is_refused(stream, problem):
     with pytest.raises(ValueError, match=problem):
@@ -101,6 +102,15 @@ def test_a_stream_of_either_release_of_squashfs_tools(sparse):
     files, kept = roots._read_stream(io.BytesIO(HEAD + b"x R 0 644 1 2 3 0" + sparse + b"\n" + DATA + b"abc"), bool)
     assert files["x"] == File("file", 0o644, 1, 2, 3, sha256(b"abc"))
     assert kept == {"x": b"abc"}
+
+
+def test_extended_attributes_as_release_4_6_writes_them():
+    stream = HEAD + b"usr/bin/arping R 0 755 0 0 2 0 0\n" \
+        rb"usr/bin/arping x security.capability=0t\001\000\000\002\000 \000" b"\n" \
+        b"usr/bin/arping x user.a=b\nusr/bin/arping2 L usr/bin/arping\n" + DATA + b"ab"
+    files, _ = roots._read_stream(io.BytesIO(stream), bool)
+    assert files["usr/bin/arping"].attributes == r"security.capability=0t\001\000\000\002\000 \000 user.a=b"
+    assert files["usr/bin/arping2"] == files["usr/bin/arping"]
 
 
 def test_a_disk_without_the_slot_is_one_error(tmp_path):

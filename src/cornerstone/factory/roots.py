@@ -27,7 +27,7 @@ QUEUE_MIB = "16"
 
 # "-pf" of unsquashfs: one line for each name, then the content of all files one after another.
 # Blanks, quotes and backslashes in names are escaped; what follows the letter for the kind depends on it.
-_LINE = re.compile(rb"((?:[^ \\]|\\.)+) ([DRSLCBIF]) ?(.*)\n")
+_LINE = re.compile(rb"((?:[^ \\]|\\.)+) ([DRSLCBIFx]) ?(.*)\n")
 _DATA = b"# START OF DATA - DO NOT MODIFY\n"
 _KINDS = {b"D": "folder", b"R": "file", b"S": "link", b"C": "device", b"B": "device", b"I": "pipe", b"F": "pipe"}
 
@@ -35,7 +35,8 @@ _KINDS = {b"D": "folder", b"R": "file", b"S": "link", b"C": "device", b"B": "dev
 class File(NamedTuple):
     """One name in a root: kind, permissions, owner, size in bytes (0 for all but files), and content.
 
-    kind: file, folder, link, device or pipe; content: a file's sha256 in hex, a link's target, a device's numbers.
+    kind: file, folder, link, device or pipe; content: a file's sha256 in hex, a link's target, a device's numbers;
+    attributes: extended ones, such as capabilities, as unsquashfs writes them; releases before 4.6 leave them out.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class File(NamedTuple):
     gid: int
     size: int
     content: str
+    attributes: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def read_files(image: Path, offset: int, wanted: Callable[[str], bool]) -> tuple
     """Everything in the squashfs that starts at a byte of a file, by path without leading slash; "" is the root itself.
 
     Also the content of the files whose path is wanted. It comes as one stream from unsquashfs, so memory holds the
-    names and one piece of one file. Extended attributes are left out: our roots have none.
+    names and one piece of one file.
     Raises CornerstoneError (VERIFY) for a squashfs that can't be read to its end.
     """
     argv = ["unsquashfs", "-quiet", "-no-progress", "-data-queue", QUEUE_MIB, "-frag-queue", QUEUE_MIB,
@@ -157,6 +159,11 @@ def _read_stream(stream: BinaryIO, wanted: Callable[[str], bool]) -> tuple[dict[
         if match is None:
             raise ValueError(f"its names can't be read: {line[:80]!r}")
         path, kind = _text(re.sub(rb"\\(.)", rb"\1", match[1])).strip("/"), match[2]
+        if kind == b"x":
+            if path not in files:
+                raise ValueError(f"it has attributes of {path}, which isn't there")
+            files[path] = files[path]._replace(attributes=f"{files[path].attributes} {_text(match[3])}".lstrip())
+            continue
         if path in files or path in hard_links:
             raise ValueError(f"it has {path} twice")
         if kind == b"L":

@@ -54,7 +54,10 @@ class TextChange:
 
 @dataclass(frozen=True)
 class FileChange:
-    """A name in a root: added, removed or changed (then what: content, mode, owner, target, kind), bytes it grew by."""
+    """A name in a root: its state (added, removed or changed), and the bytes that it grew by.
+
+    what: of a changed one, some of content, mode, owner, attributes, target (of a link), kind.
+    """
 
     path: str
     state: str
@@ -188,7 +191,7 @@ def _file(path: str, a: File | None, b: File | None) -> FileChange | None:
     if a is None or b is None:
         return FileChange(path, "added" if b else "removed", (), (b.size if b else 0) - (a.size if a else 0))
     what = {"kind": a.kind != b.kind, "content": a.content != b.content, "mode": a.mode != b.mode,
-            "owner": (a.uid, a.gid) != (b.uid, b.gid)}
+            "owner": (a.uid, a.gid) != (b.uid, b.gid), "attributes": a.attributes != b.attributes}
     if what["kind"]:
         what["content"] = False
     words = tuple("target" if word == "content" and a.kind == "link" else word for word, true in what.items() if true)
