@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from cornerstone.factory import reproduce
 from cornerstone.factory.layers import Layer, Store
 from cornerstone.factory.reproduce import _explain, copy_checkout
 
@@ -32,7 +35,7 @@ def explained(stores, ours: list[Layer], theirs: list[Layer], scratch: Path) -> 
 def test_first_layer_that_differs_is_named(stores, tmp_path):
     ours = [layer("root", "same"), layer("disk", "one"), layer("boot", "one")]
     theirs = [layer("root", "same"), layer("disk", "two"), layer("boot", "two")]
-    assert explained(stores, ours, theirs, tmp_path) == ["layer disk: disk.txt differs"]
+    assert explained(stores, ours, theirs, tmp_path)[0] == "layer disk: disk.txt differs"
 
 
 def test_a_key_that_depends_on_the_surroundings_is_named_with_its_input(stores, tmp_path):
@@ -60,6 +63,51 @@ def test_files_inside_a_root_are_named(stores, tmp_path):
     assert head == "layer root: root.squashfs differs"
     assert any("etc/hostid" in line for line in inside)
     assert not any("etc/same" in line for line in inside)
+
+
+def stub(folder: Path, script: str, monkeypatch) -> None:
+    """A diffoscope that does what script says."""
+    (folder / "bin").mkdir()
+    (folder / "bin/diffoscope").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "bin/diffoscope").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+
+
+def test_diffoscope_says_how_a_file_differs_when_it_is_installed(stores, tmp_path, monkeypatch):
+    stub(tmp_path, 'for last; do before=$now; now=$last; done; echo "$(cat "$before") became $(cat "$now")"; exit 1',
+         monkeypatch)
+    assert explained(stores, [layer("disk", "one")], [layer("disk", "two")], tmp_path) == [
+        "layer disk: disk.txt differs", "    one became two"]
+
+
+@pytest.mark.skipif(shutil.which("diffoscope") is None, reason="diffoscope isn't installed")
+def test_the_real_diffoscope(stores, tmp_path):
+    lines = explained(stores, [layer("disk", "one\n")], [layer("disk", "two\n")], tmp_path)
+    assert [line.strip() for line in lines if line.strip() in ("-one", "+two", "│ -one", "│ +two")]
+
+
+@pytest.mark.parametrize(("script", "last"), [
+    ("seq 1000; exit 1", "    … and 940 more lines"),
+    ("echo some; exec sleep 60", "    diffoscope didn't come to an end within 1 s"),
+], ids=["long", "slow"])
+def test_diffoscope_is_bounded(stores, tmp_path, monkeypatch, script, last):
+    monkeypatch.setattr(reproduce, "DIFFOSCOPE_SECONDS", 1)
+    stub(tmp_path, script, monkeypatch)
+    lines = explained(stores, [layer("disk", "one")], [layer("disk", "two")], tmp_path)
+    assert lines[-1] == last
+    assert len(lines) <= 62
+
+
+def test_large_files_are_not_given_to_diffoscope(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "DIFFOSCOPE_MIB", 0)
+    stub(tmp_path, "echo asked", monkeypatch)
+    assert explained(stores, [layer("disk", "one")], [layer("disk", "two")], tmp_path)[1:] == [
+        "    larger than 0 MiB: not given to diffoscope"]
+
+
+def test_without_diffoscope_it_is_named(stores, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "diffoscope" in explained(stores, [layer("disk", "one")], [layer("disk", "two")], tmp_path)[1]
 
 
 def test_checkout_is_copied_as_git_knows_it(tmp_path):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cornerstone.factory import process
 from cornerstone.factory.build import build, iso_path, step
+from cornerstone.factory.fat import MIB
 from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
 from cornerstone.factory.plan import make_plan
+from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
 from cornerstone.model.event import Listener
@@ -23,17 +25,29 @@ from cornerstone.model.profile import Profile
 
 NAMED = 20
 
+# what diffoscope may cost: it can take hours, and more memory than there is
+DIFFOSCOPE_SECONDS = 120
+DIFFOSCOPE_MIB = 64
+DIFFOSCOPE_LINES = 60
+
+# other names for the machine and its user, no network at all, and one CPU of several
+ELSEWHERE = """hostname elsewhere
+umask 077
+sed -n 's/^ *\\(.*\\):.*/interface: \\1/p' /proc/net/dev
+exec "$@\""""
+
 
 def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> list[str]:
     """Build a profile here, then from a copy of the checkout in other surroundings, and compare the ISOs.
 
-    The second build has another folder, host name, umask, locale, time zone, hour, home and number of
-    CPUs, and an empty store; the pool and the key are the same. Returns nothing when the ISOs are the
-    same bytes, else lines that name the first layer that differs and what in it.
+    The second build has another folder, host name, user, umask, locale, time zone, home and number of
+    CPUs, an empty store and no network interface; the pool and the key are the same. Returns nothing
+    when the ISOs are the same bytes, else lines that name the first layer that differs and what in it.
     """
     here = build(workspace, profile, listener)
-    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=workspace.cache) as folder:
-        other, cache = Workspace(Path(folder) / "elsewhere" / "checkout"), Path(folder) / "cache"
+    with own_folder(workspace) as mine:
+        folder = mine.temporary
+        other, cache = Workspace(folder / "elsewhere" / "checkout"), folder / "cache"
         copy_checkout(workspace.root, other.root)
         (cache / "keys").mkdir(parents=True)
         (cache / "pool").symlink_to(workspace.pool)
@@ -42,17 +56,17 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
         log = workspace.output / profile.name / "logs" / "reproduce.log"
         log.unlink(missing_ok=True)
         with step(listener, "elsewhere"):
-            process.run(["unshare", "--uts", "--", "sh", "-c", 'hostname elsewhere; umask 077; exec "$@"', "-",
+            process.run(["unshare", "--uts", "--net", "--", "sh", "-c", ELSEWHERE, "-",
                          "taskset", "--cpu-list", str(min(os.sched_getaffinity(0))),
                          sys.executable, "-m", "invoke", "build", "--profile", profile.name],
                         log=log, cwd=other.root, env={
-                            "CORNERSTONE_CACHE": str(cache), "HOME": folder, "LC_ALL": "POSIX", "LANG": "POSIX",
-                            "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "USER": "somebody"})
+                            "CORNERSTONE_CACHE": str(cache), "HOME": str(folder), "LC_ALL": "POSIX", "LANG": "POSIX",
+                            "LOGNAME": "somebody", "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "USER": "somebody"})
         there = iso_path(other, profile)
         if filecmp.cmp(here, there, shallow=False):
             return []
         plan = make_plan(workspace, profile, signing_key(workspace.cache))
-        return _explain(plan.layers.values(), Store(workspace.layers), Store(cache / "layers"), Path(folder))
+        return _explain(plan.layers.values(), Store(workspace.layers), Store(cache / "layers"), folder)
 
 
 def copy_checkout(root: Path, target: Path) -> None:
@@ -76,8 +90,9 @@ def _explain(layers: Iterable[Layer], here: Store, there: Store, scratch: Path) 
             return [f"layer {layer.name}: its key differs by {', '.join(_other_inputs(layer, theirs.parent))}"]
         for file in sorted(path.name for path in ours.iterdir() if path.name != RECORD):
             if not filecmp.cmp(ours / file, theirs / file, shallow=False):
-                inside = list(_inside(ours / file, theirs / file, scratch)) if file.endswith(".squashfs") else []
-                return [f"layer {layer.name}: {file} differs", *inside[:NAMED]]
+                inside = list(_inside(ours / file, theirs / file, scratch)) if file.endswith(".squashfs") else \
+                    _diffoscope(ours / file, theirs / file)
+                return [f"layer {layer.name}: {file} differs", *(f"    {line}" for line in inside)]
     return ["all layers are the same, the ISOs made from them differ: the fault is in mastering"]
 
 
@@ -90,12 +105,30 @@ def _other_inputs(layer: Layer, store: Path) -> list[str]:
 
 
 def _inside(ours: Path, theirs: Path, scratch: Path) -> Iterator[str]:
-    """The files that differ between two squashfs, in content first and then in what the listing shows."""
+    """The files that differ between two squashfs, in content first and then in what the listing shows; and how."""
     for name, source in (("ours", ours), ("theirs", theirs)):
         process.read(["unsquashfs", "-no-progress", "-quiet", "-dest", scratch / name, source])
     difference = subprocess.run(["diff", "--recursive", "--brief", "--no-dereference", "ours", "theirs"], cwd=scratch,
-                                capture_output=True, text=True, check=False).stdout
-    yield from (f"    {line}" for line in difference.splitlines())
+                                capture_output=True, text=True, check=False).stdout.splitlines()
     listings = [set(process.read(["unsquashfs", "-lln", "-no-progress", source]).splitlines())
                 for source in (ours, theirs)]
-    yield from (f"    {line}" for line in sorted(listings[0] ^ listings[1]))
+    yield from (difference + sorted(listings[0] ^ listings[1]))[:NAMED]
+    for line in difference:
+        if match := re.fullmatch("Files ours/(.*) and theirs/(.*) differ", line):
+            yield from _diffoscope(scratch / "ours" / match[1], scratch / "theirs" / match[2])
+            break
+
+
+def _diffoscope(ours: Path, theirs: Path) -> list[str]:
+    """How two files differ, by diffoscope, if it is installed; within bounds."""
+    if shutil.which("diffoscope") is None:
+        return ["how they differ inside, diffoscope tells when it is installed"]
+    if max(ours.stat().st_size, theirs.stat().st_size) > DIFFOSCOPE_MIB * MIB:
+        return [f"larger than {DIFFOSCOPE_MIB} MiB: not given to diffoscope"]
+    done = subprocess.run(["timeout", "--kill-after=5", str(DIFFOSCOPE_SECONDS), "diffoscope", "--no-progress",
+                           "--max-text-report-size", "100000", "--text", "-", ours, theirs],
+                          capture_output=True, text=True, errors="replace", check=False)
+    lines = done.stdout.splitlines()
+    cut = [f"… and {len(lines) - DIFFOSCOPE_LINES} more lines"] if len(lines) > DIFFOSCOPE_LINES else []
+    late = [f"diffoscope didn't come to an end within {DIFFOSCOPE_SECONDS} s"] if done.returncode == 124 else []
+    return lines[:DIFFOSCOPE_LINES] + cut + late
