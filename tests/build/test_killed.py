@@ -1,8 +1,11 @@
 """A build that is killed outright, again and again at random points, loses nothing but what it was making.
 
 The points are chosen by a seed, which is printed; CORNERSTONE_SEED sets it, CORNERSTONE_KILLS how many
-there are (13). A root takes minutes, so three of them fall into the making of one root, and the others
-into the steps after it, whose layers are taken away before each.
+there are (13). A root takes minutes, so three of them fall into the making of one root, one of these into
+taking in its packages, and the others into the steps after it, whose layers are taken away before each.
+
+The builds have an empty pool, no mirror, and a folder of packages that was carried to them: so this also
+is the test of a site without a network.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 
 import pytest
 
+from cornerstone.factory.build import fetch_all
 from cornerstone.factory.layers import Store
 from cornerstone.factory.plan import make_plan
 from cornerstone.factory.reproduce import copy_checkout
@@ -31,7 +35,6 @@ from cornerstone.model.profile import load_profile
 PROFILE = "aos-6.8"
 SEED = int(os.environ.get("CORNERSTONE_SEED") or random.randrange(1 << 32))
 KILLS = int(os.environ.get("CORNERSTONE_KILLS") or 13)
-IN_A_ROOT = 3
 
 # after which event, and how many seconds after it at the most; a build of these steps lasts longer than that
 POINTS = [("hypervisor-boot", "started", 1.0), ("cvm-boot", "started", 1.0), ("efi-image", "started", 0.1),
@@ -42,8 +45,10 @@ class Builder:
     """Builds of copies of the checkout, with a cache of their own in which all layers are there at first."""
 
     def __init__(self, root: Path, folder: Path, cache) -> None:
-        self.cache, self._folder = cache, folder
+        self.cache, self._folder, self._carried = cache, folder, folder / "carried"
         workspace, profile = Workspace(root), load_profile(PROFILE, root)
+        fetch_all(workspace, profile, lambda event: None, self._carried)
+        (cache.folder / "pool").unlink()
         self.plan = make_plan(workspace, profile, signing_key(workspace.cache))
         self.store = Store(cache.folder / "layers")
         for layer in self.plan.layers.values():
@@ -61,9 +66,10 @@ class Builder:
     def start(self, name: str = "one") -> subprocess.Popen:
         self.events(name).parent.mkdir(parents=True, exist_ok=True)
         self.events(name).write_text("")
-        return subprocess.Popen([sys.executable, "-m", "invoke", "build", "--profile", PROFILE], text=True,
-                                cwd=self._folder / name, env=self.cache.environment, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+        return subprocess.Popen([sys.executable, "-m", "invoke", "build", "--profile", PROFILE,
+                                 "--from", self._carried], text=True, cwd=self._folder / name,
+                                env={**self.cache.environment, "CORNERSTONE_MIRROR": "nothing://"},
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def events(self, name: str) -> Path:
         return self._folder / name / "output" / PROFILE / "events.jsonl"
@@ -110,8 +116,9 @@ def test_killed_at_random_points_and_two_at_once(iso, builder):
     after = {"hypervisor": ["hypervisor-boot", "efi-image"], "cvm": ["cvm-boot", "cvm-disk"]}
 
     builder.remove(root, *after[root])
-    kills = sum(builder.kill(root, "started", chance.uniform(0.1, 25)) for _ in range(IN_A_ROOT))
-    assert kills == IN_A_ROOT
+    in_a_root = [("packages", "started", 0.1), (root, "started", 10), (root, "started", 25)]
+    kills = sum(builder.kill(step, state, chance.uniform(0, most)) for step, state, most in in_a_root)
+    assert kills == len(in_a_root)
     assert not builder.store.has(builder.plan.layers[root])
 
     # what was left behind is in nobody's way: two at once, and the root is made once

@@ -176,9 +176,11 @@ def test_filling_it_again_mends_it(workspace, carried):
     pool.pooled(carried / "pool", PACKAGES["jq"]).write_bytes(CONTENTS["jq"][::-1])
     pool.pooled(carried / "pool", PACKAGES["g++"]).unlink()
     whole = pool.pooled(carried / "pool", PACKAGES["libc6"]).stat()
+    pool.pooled(carried / "pool", PACKAGES["libc6"]).with_suffix(".7.part").touch()
     packages.carry(workspace.pool, PACKAGES.values(), carried)
     assert content_of(carried / "pool") == CONTENTS
     assert pool.pooled(carried / "pool", PACKAGES["libc6"]).stat() == whole
+    assert list(carried.rglob("*.part")) == []
 
 
 def test_a_second_profile_adds_to_it(workspace, carried):
@@ -214,15 +216,24 @@ def test_damaged_file_in_it_is_named(workspace, carried):
 
 
 @pytest.mark.parametrize("what", ["nothing", "folder", "file"])
-def test_what_is_no_such_folder(workspace, tmp_path, what):
+def test_what_is_no_such_folder(tmp_path, what):
     other = tmp_path / "other"
     if what == "folder":
         other.mkdir()
     elif what == "file":
         other.touch()
     with pytest.raises(CornerstoneError, match="isn't a folder of packages") as caught:
-        packages.provide(workspace, LOCKS, Told(), other)
+        packages.check_carried(other)
     assert "./invoke fetch --profile" in caught.value.hint
+
+
+def test_file_in_it_that_can_not_be_read_is_named(workspace, carried, monkeypatch):
+    """As from a stick with bad blocks."""
+    def bad(*_):
+        raise OSError(5, "Input/output error")
+    monkeypatch.setattr(pool, "receive", bad)
+    with pytest.raises(CornerstoneError, match=r"g\+\+ 1:2 is damaged: .*Input/output error"):
+        packages.provide(workspace, LOCKS, Told(), carried)
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])

@@ -55,6 +55,7 @@ def test_every_parameter_has_a_word_of_help(tasks):
     (["build", "--profile", "nope"], "error: there is no profile 'nope'", "hint: "),
     (["why", "--profile", "aos-6.9"], "error: there is no profile 'aos-6.9'", "aos-6.8"),
     (["build", "--profile", "no/such.yaml"], "error: there is no profile file no/such.yaml", "aos-6.8"),
+    (["build", "--from", "no/such"], "error: no/such isn't a folder of packages", "./invoke fetch --profile"),
     (["build", "--profile", "base"], "base is only for others to extend", "choose another profile"),
     (["verify", "--iso", "no/such.iso"], "error: no/such.iso isn't there", "./invoke build --profile aos-6.8"),
     (["verify", "no/such.iso"], "error: no/such.iso isn't there", "./invoke build --profile aos-6.8"),

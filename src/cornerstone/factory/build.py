@@ -54,6 +54,8 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
     once: what one is making the others wait for.
     """
     check_privilege()
+    if carried:
+        packages.check_carried(carried)
     with own_folder(workspace) as mine:
         plan = make_plan(mine, profile, signing_key(mine.cache), keep)
         target = iso_path(mine, profile)

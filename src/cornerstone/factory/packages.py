@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +51,7 @@ def provide(workspace: Workspace, locks: Iterable[Lock], listener: Listener, car
         pool.fetch(workspace.pool, absent, lambda: sources(locks), _progress(listener),
                    "check the network and the mirror (CORNERSTONE_MIRROR). If the mirror has moved on, set "
                    "CORNERSTONE_SNAPSHOT_MIRROR to an archive by date, or resolve anew: "
-                   f"./invoke lock --suite {locks[0].suite} --update")
+                   f"./invoke lock --suite {locks[0].suite} --update. A lock that was edited: restore it from git")
 
 
 def _progress(listener: Listener) -> Callable[[int, int], None]:
@@ -94,9 +95,11 @@ def carry(source: Path, packages: Iterable[LockedPackage], target: Path) -> None
     target.mkdir(parents=True, exist_ok=True)
     # an index from the beginning, so that a copy that was broken off can go on
     (target / INDEX).touch()
+    for left in target.glob("pool/*/*.part"):
+        left.unlink()
     packages = list(packages)
     for package in {*pool.missing(target / "pool", packages), *pool.damaged(target / "pool", packages)}:
-        with pool.pooled(source, package).open("rb") as stream, _named(package, source):
+        with _named(package, source), pool.pooled(source, package).open("rb") as stream:
             pool.receive(stream, pool.pooled(target / "pool", package), package)
     files = sorted((target / "pool").glob("*/*.deb"))
     beside = target / f"{INDEX}.new"
@@ -105,11 +108,15 @@ def carry(source: Path, packages: Iterable[LockedPackage], target: Path) -> None
     beside.replace(target / INDEX)
 
 
-def take_in(carried: Path, target: Path, packages: list[LockedPackage], progress: Callable[[int, int], None]) -> None:
-    """Copy packages into the pool from a folder that `carry` has filled, checking each; the folder is only read."""
+def check_carried(carried: Path) -> None:
+    """Raise CornerstoneError unless a folder is one that `carry` has filled."""
     if not (carried / INDEX).is_file():
         raise CornerstoneError(f"{carried} isn't a folder of packages: it has no {INDEX}",
                                "fill one where there is a network: ./invoke fetch --profile PROFILE --to FOLDER")
+
+
+def take_in(carried: Path, target: Path, packages: list[LockedPackage], progress: Callable[[int, int], None]) -> None:
+    """Copy packages into the pool from a folder that `carry` has filled, checking each; the folder is only read."""
     if absent := pool.missing(carried / "pool", packages):
         raise CornerstoneError(
             f"{carried} lacks {len(absent)} of {len(packages)} packages, or has them in part:\n"
@@ -117,7 +124,7 @@ def take_in(carried: Path, target: Path, packages: list[LockedPackage], progress
             "fill it again from the same commit: ./invoke fetch --profile PROFILE --to FOLDER")
     total, done = sum(package.size for package in packages), 0
     for package in packages:
-        with pool.pooled(carried / "pool", package).open("rb") as stream, _named(package, carried):
+        with _named(package, carried), pool.pooled(carried / "pool", package).open("rb") as stream:
             pool.receive(stream, pool.pooled(target, package), package)
         done += package.size
         progress(done, total)
@@ -127,7 +134,9 @@ def take_in(carried: Path, target: Path, packages: list[LockedPackage], progress
 def _named(package: LockedPackage, where: Path) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise CornerstoneError(f"{where}: {package.name} {package.version} is damaged: {error}",
                                "fetch it again: ./invoke fetch --profile PROFILE, with --to FOLDER for another site",
                                Code.MACHINE) from error
