@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cornerstone.factory import process
-from cornerstone.factory.build import build, iso_path, step
+from cornerstone.factory.build import build, iso_path, recall, step
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
 from cornerstone.factory.plan import make_plan
@@ -66,7 +66,8 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
         if filecmp.cmp(here, there, shallow=False):
             return []
         plan = make_plan(workspace, profile, signing_key(workspace.cache))
-        return _explain(plan.layers.values(), Store(workspace.layers), Store(cache / "layers"), folder)
+        return _explain(plan.layers.values(), Store(workspace.layers), Store(cache / "layers"), folder) \
+            or [_explain_mastering(recall(here), recall(there))]
 
 
 def copy_checkout(root: Path, target: Path) -> None:
@@ -93,7 +94,15 @@ def _explain(layers: Iterable[Layer], here: Store, there: Store, scratch: Path) 
                 inside = list(_inside(ours / file, theirs / file, scratch)) if file.endswith(".squashfs") else \
                     _diffoscope(ours / file, theirs / file)
                 return [f"layer {layer.name}: {file} differs", *(f"    {line}" for line in inside)]
-    return ["all layers are the same, the ISOs made from them differ: the fault is in mastering"]
+    return []
+
+
+def _explain_mastering(ours: dict, theirs: dict) -> str:
+    """Why two ISOs of the same layers differ, from what their builds wrote down."""
+    before, after = ours.get("iso", {}), theirs.get("iso", {})
+    if changed := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
+        return f"all layers are the same; the ISOs were made from other inputs: {', '.join(changed)}"
+    return "all layers are the same, the ISOs made from them differ: the fault is in mastering"
 
 
 def _other_inputs(layer: Layer, store: Path) -> list[str]:
