@@ -122,13 +122,14 @@ def test_read():
 
 # endings
 
-FAMILY = 'sleep 300 & echo $! >"$1"; trap "echo cleaned >$1.cleaned; exit 0" TERM; wait'
-STUBBORN = ('(trap "" TERM; sh -c "echo \\$\\$ >$1; exec sleep 300") & '
-            'trap "echo cleaned >$1.cleaned; exit 0" TERM; wait')
+# the trap is set before the id is there to be read
+FAMILY = 'trap "echo cleaned >$1.cleaned; exit 0" TERM; sleep 300 & echo $! >"$1"; wait'
+STUBBORN = ('trap "echo cleaned >$1.cleaned; exit 0" TERM; '
+            '(trap "" TERM; sh -c "echo \\$\\$ >$1; exec sleep 300") & wait')
 
 
 def run_in_another_python(script: str, pid_file: Path, log: Path) -> subprocess.Popen:
-    code = ("import sys; from pathlib import Path; from cornerstone.factory import process; process.GRACE_SECONDS = 1; "
+    code = ("import sys; from pathlib import Path; from cornerstone.factory import process; process.GRACE_SECONDS = 3; "
             "process.run(['sh', '-c', *sys.argv[2:]], log=Path(sys.argv[1]))")
     return subprocess.Popen([sys.executable, "-c", code, log, script, "-", pid_file], stderr=subprocess.DEVNULL,
                             env={**os.environ, "PYTHONPATH": str(SRC)})
