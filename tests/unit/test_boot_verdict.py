@@ -12,7 +12,7 @@ from cornerstone.lab import boot as boot_module
 from cornerstone.lab.boot import boot_task
 from cornerstone.lab.running import Chunk
 from cornerstone.lab.terminal import Terminal
-from cornerstone.lab.verdict import Goal, Judge, Limits, Verdict
+from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event
 
@@ -21,7 +21,7 @@ LIMITS = Limits(stall=100, ceiling=1000)
 
 
 def judge(firmware="uefi", goal=None, listener=None) -> Judge:
-    return Judge(firmware, goal or Goal(), LIMITS, 0.0, listener)
+    return Judge(firmware, (Leg((goal or Goal(),)),), LIMITS, 0.0, listener)
 
 
 def line(state="waiting", stage="foundation", step="screen", **more) -> bytes:
@@ -175,6 +175,56 @@ def test_a_machine_that_qemu_stopped():
     subject = judge()
     assert subject.feed("qmp", b'{"event": "STOP"}\r\n', 1.0)
     assert reason(subject) == "machine-stopped"
+
+
+INSTALL = (Leg((Goal(step="install", state="done", name="installed"),)),
+           Leg((Goal(console=re.compile("login:"), name="login"), Goal("first-boot", "complete", "done", name="ready")),
+               "node"))
+RESET = b'{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}\r\n'
+SECURE = b"[    0.0] secureboot: Secure boot enabled\r\n"
+
+
+@pytest.mark.parametrize("login_first", [True, False])
+def test_a_way_of_two_legs(login_first):
+    subject = Judge("secureboot", INSTALL, LIMITS, 0.0)
+    subject.feed("console", b"Welcome to GRUB!\r\n" + SECURE + b"live login: \r\n", 5.0)
+    assert not subject.feed("events", line("done", step="install"), 800.0)
+    subject.feed("console", b"live login: \r\n" + SECURE, 801.0)
+    subject.feed("qmp", RESET, 802.0)
+    subject.feed("console", b"Welcome to GRUB!\r\n" + SECURE, 810.0)
+    login, ready = ("console", b"node login: "), ("events", line("done", "first-boot", "complete"))
+    first, second = (login, ready) if login_first else (ready, login)
+    assert not subject.feed(*first, 900.0)
+    assert subject.feed(*second, 1700.0)
+    verdict = subject.verdict("cd", "tcg", 1700.0, Path("logs"))
+    assert verdict.ok and verdict.secure_boot
+    assert {"grub": 5.0, "installed": 800.0, "node-reset": 802.0, "node-grub": 810.0}.items() \
+        <= verdict.timeline.items()
+    assert verdict.timeline["login" if login_first else "ready"] == 900.0
+
+
+def test_the_second_leg_has_to_prove_secure_boot_anew():
+    subject = Judge("secureboot", INSTALL, LIMITS, 0.0)
+    subject.feed("console", SECURE, 5.0)
+    subject.feed("events", line("done", step="install"), 6.0)
+    subject.feed("qmp", RESET, 7.0)
+    subject.feed("events", line("done", "first-boot", "complete"), 8.0)
+    subject.feed("console", b"node login: ", 9.0)
+    assert reason(subject) == "secureboot-unproven"
+
+
+def test_a_reset_before_its_time_is_a_failure():
+    subject = Judge("bios", INSTALL, LIMITS, 0.0)
+    assert subject.feed("qmp", RESET, 5.0)
+    assert reason(subject) == "guest-reset"
+
+
+def test_a_leg_has_a_ceiling_of_its_own():
+    subject = Judge("bios", INSTALL, LIMITS, 0.0)
+    subject.feed("events", line("done", step="install"), 90.0)
+    assert subject.deadline() == 190.0
+    assert subject.expired(190.0)
+    assert reason(subject) == "no-progress"
 
 
 def test_no_verdict_before_the_end():

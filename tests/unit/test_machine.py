@@ -1,6 +1,7 @@
 """A machine's command line, the choice of KVM or TCG, and the life of a machine (with a stand-in for QEMU)."""
 
 import os
+import queue
 import re
 import signal
 import stat
@@ -14,6 +15,7 @@ from cornerstone.lab import running as running_module
 from cornerstone.lab.accel import Accel, choose
 from cornerstone.lab.machine import Disk, Machine, Paths
 from cornerstone.lab.running import RunningMachine
+from cornerstone.lab.watch import Watch
 from cornerstone.model.error import Code, CornerstoneError
 
 TCG = Accel("tcg", "test")
@@ -148,8 +150,18 @@ if mode == "deaf":
     while True:
         signal.pause()
 for line in links["qmp"].makefile():
-    if json.loads(line)["execute"] == "quit":
+    command = json.loads(line)
+    if command["execute"] == "quit":
         sys.exit(0)
+    if command["execute"] == "talk":
+        os.write(console, b"[    1.0] Kernel panic - not syncing: x\\r\\n" + b"more " * 400000)
+        said = {{"v": 1, "t": 0, "stage": "a", "step": "b", "state": "done"}}
+        links["events"].sendall(json.dumps(said).encode() + b"\\n")
+    if "id" in command:
+        known = command["execute"] == "echo"
+        answer = {{"return": command["arguments"]}} if known else {{"error": {{"desc": "never heard of it"}}}}
+        for message in ({{"event": "RESUME"}}, answer | {{"id": command["id"]}}):
+            links["qmp"].sendall(json.dumps(message).encode() + b"\\r\\n")
 '''
 
 
@@ -216,6 +228,52 @@ def test_a_machine_that_refuses_says_why(stand_in):
     with pytest.raises(CornerstoneError, match="stand-in: no such device") as refused, stand_in("refuses"):
         pass
     assert refused.value.code == Code.MACHINE
+
+
+def test_a_question_is_answered_and_nothing_else_is_lost(stand_in):
+    with stand_in("stays") as machine:
+        assert machine.ask("echo", word=1) == {"word": 1}
+        with pytest.raises(CornerstoneError, match="QEMU refused shout: never heard of it"):
+            machine.ask("shout")
+        heard = b""
+        while heard.count(b"RESUME") < 2 or b"hello" not in heard:
+            heard += b"".join(chunk.data for chunk in machine.wait(20))
+        assert b"return" not in heard
+
+
+def test_a_machine_that_is_gone_answers_nothing(stand_in):
+    with stand_in("dies") as machine:
+        with pytest.raises(CornerstoneError, match="QEMU didn't answer to echo"):
+            machine.ask("echo")
+        assert any(b"last words" in chunk.data for chunk in machine.wait(0))
+
+
+def test_a_killed_machine_is_gone(stand_in):
+    with stand_in("stays") as machine:
+        hear(machine, b"hello")
+        machine.kill()
+        assert [chunk.source for chunk in machine.wait(20)][-1] == "exit"
+        assert machine.status == -signal.SIGKILL
+
+
+def test_a_watched_machine_is_heard_while_something_else_is_done(stand_in):
+    told = queue.Queue()
+    with stand_in("stays") as machine:
+        before = signal.getsignal(signal.SIGTERM)
+        with Watch(machine, told.put) as watch:
+            assert signal.getsignal(signal.SIGTERM) is not before
+            # More than its console's pipe holds: it would stop here if nobody listened.
+            machine.tell("talk")
+            assert told.get(timeout=20).step == "b"
+        assert watch.failure.id == "kernel-panic" and not watch.ended.is_set()
+        assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_watch_sees_the_end(stand_in):
+    with stand_in("stays") as machine, Watch(machine, print) as watch:
+        machine.kill()
+        watch.ended.wait(20)
+    assert watch.ended.is_set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -10,7 +10,7 @@ from pathlib import Path
 from cornerstone.lab.accel import Accel, choose
 from cornerstone.lab.machine import Disk, Machine
 from cornerstone.lab.running import RunningMachine
-from cornerstone.lab.verdict import Goal, Judge, Limits, Verdict
+from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event, JsonLines, Listener
 
@@ -18,7 +18,8 @@ QUIET_SECONDS = 0.5
 LAST_WORDS_SECONDS = 2.0
 
 # What a guest says on the console can be the cause of what it then says by event: so the console is heard first.
-_ORDER = {"screen": 0, "console": 1, "qmp": 2, "events": 3, "exit": 4}
+# A reset that it announced by an event comes after that.
+_ORDER = {"screen": 0, "console": 1, "events": 2, "qmp": 3, "exit": 4}
 
 
 def boot(image: Path, *, firmware: str, media: str, memory_mib: int = 4096, log_dir: Path,
@@ -40,25 +41,30 @@ def boot(image: Path, *, firmware: str, media: str, memory_mib: int = 4096, log_
     tell(Event("boot", "machine", "started", f"{image.name}: {firmware}, {media}, {memory_mib} MiB, {accel}",
                {"firmware": firmware, "media": media, "accel": accel.name, "reason": accel.reason}))
     with RunningMachine(machine, log_dir) as running:
-        judge = Judge(firmware, Goal(console=until), limits or Limits.of(accel.name), time.monotonic(), tell)
-        while not judge.decided:
-            chunks = running.wait(judge.deadline() - time.monotonic())
-            now = time.monotonic()
-            for chunk in sorted(chunks, key=lambda chunk: _ORDER[chunk.source]):
-                if chunk.source == "exit":
-                    judge.exited(running.status, running.complaints())
-                else:
-                    judge.feed(chunk.source, chunk.data, now)
-            judge.expired(now)
-        decided = time.monotonic()
-        if judge.outcome is not None:
-            _hear_out(running, judge)
-        verdict = judge.verdict(media, accel.name, decided, log_dir)
-    _write(log_dir / "verdict.json", verdict)
+        judge = Judge(firmware, (Leg((Goal(console=until),)),), limits or Limits.of(accel.name), time.monotonic(), tell)
+        verdict = judge.verdict(media, accel.name, follow(running, judge), log_dir)
+    write_verdict(log_dir / "verdict.json", verdict)
     tell(Event("boot", "verdict", "done" if verdict.ok else "failed", verdict.sentence,
                {"ok": verdict.ok, "reason": verdict.reason, "seconds": verdict.seconds,
                 "secure_boot": verdict.secure_boot}))
     return verdict
+
+
+def follow(running: RunningMachine, judge: Judge) -> float:
+    """Tell the judge all that comes until it has decided; returns when that was, on the monotonic clock."""
+    while not judge.decided:
+        chunks = running.wait(judge.deadline() - time.monotonic())
+        now = time.monotonic()
+        for chunk in sorted(chunks, key=lambda chunk: _ORDER[chunk.source]):
+            if chunk.source == "exit":
+                judge.exited(running.status, running.complaints())
+            else:
+                judge.feed(chunk.source, chunk.data, now)
+        judge.expired(now)
+    decided = time.monotonic()
+    if judge.outcome is not None:
+        _hear_out(running, judge)
+    return decided
 
 
 def boot_task(image: Path, *, firmware: str, media: str, memory_mib: int = 4096, log_dir: Path,
@@ -113,7 +119,8 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
                                "quote what has a meaning there, for example \\. for a dot") from error
 
 
-def _write(path: Path, verdict: Verdict) -> None:
+def write_verdict(path: Path, verdict: Verdict) -> None:
+    """As JSON, in its place at once."""
     # Beside and renamed: who watches never reads half a verdict.
     half = path.with_suffix(".tmp")
     half.write_text(json.dumps(verdict.to_dict(), indent=2) + "\n", encoding="utf-8")

@@ -148,9 +148,9 @@ class Machine:
         files = self.firmware_files()
         if files is None:
             # A BIOS speaks to the screen only, and so does GRUB until its configuration is read: have it repeated.
-            return ["-fw_cfg", f"name=etc/sercon-port,file={_quoted(paths.sercon_port)}"]
-        words = ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_quoted(files[0])}",
-                 "-drive", f"if=pflash,unit=1,format=raw,file={_quoted(paths.firmware_vars)}"]
+            return ["-fw_cfg", f"name=etc/sercon-port,file={quoted(paths.sercon_port)}"]
+        words = ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={quoted(files[0])}",
+                 "-drive", f"if=pflash,unit=1,format=raw,file={quoted(paths.firmware_vars)}"]
         if self.firmware == "secureboot":
             # Only code in SMM may write the variables; without this the guest could enrol its own keys.
             words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
@@ -161,11 +161,11 @@ class Machine:
         words = ["-device", "VGA", "-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0",
                  "-device", "virtio-serial-pci,id=vser0"]
         for port in self.ports:
-            words += ["-chardev", f"pipe,id={port},path={_quoted(paths.pipe(port))},{_log(paths, port)}",
+            words += ["-chardev", f"pipe,id={port},path={quoted(paths.pipe(port))},{_log(paths, port)}",
                       "-serial", f"chardev:{port}"]
         for name in SOCKETS:
             log = f",{_log(paths, name)}" if name == "events" else ""
-            words += ["-chardev", f"socket,id={name},path={_quoted(paths.socket(name))}{log}"]
+            words += ["-chardev", f"socket,id={name},path={quoted(paths.socket(name))}{log}"]
         words += ["-device", f"virtserialport,bus=vser0.0,chardev=events,name={EVENTS_PORT}",
                   "-mon", "chardev=qmp,mode=control"]
         return words
@@ -176,7 +176,7 @@ class Machine:
         if self.media == "disk":
             form = "qcow2" if self.image.suffix == ".qcow2" else "raw"
             return _disk(Disk(self.image, "CSLABBOOT", format=form, bootindex=0, snapshot=True), "medium")
-        drive = ["-drive", f"if=none,id=medium,format=raw,readonly=on,file={_quoted(self.image)}"]
+        drive = ["-drive", f"if=none,id=medium,format=raw,readonly=on,file={quoted(self.image)}"]
         if self.media == "cd":
             return [*drive, "-device", "ide-cd,bus=ide.0,drive=medium,bootindex=0"]
         return [*drive, "-device", "qemu-xhci,id=xhci",
@@ -186,7 +186,7 @@ class Machine:
 def _disk(disk: Disk, name: int | str) -> list[str]:
     drive = f"disk{name}" if isinstance(name, int) else name
     words = ["-drive", f"if=none,id={drive},format={disk.format},cache=writeback,discard=unmap,"
-                       f"{'snapshot=on,' if disk.snapshot else ''}file={_quoted(disk.path)}"]
+                       f"{'snapshot=on,' if disk.snapshot else ''}file={quoted(disk.path)}"]
     boot = "" if disk.bootindex is None else f",bootindex={disk.bootindex}"
     if disk.bus == "scsi":
         return [*words, "-device", f"virtio-scsi-pci,id={drive}-bus",
@@ -196,9 +196,9 @@ def _disk(disk: Disk, name: int | str) -> list[str]:
 
 
 def _log(paths: Paths, name: str) -> str:
-    return f"logfile={_quoted(paths.log(name))},logappend=off"
+    return f"logfile={quoted(paths.log(name))},logappend=off"
 
 
-def _quoted(path: Path) -> str:
-    # QEMU splits its options at commas; a doubled comma is a plain one.
+def quoted(path: Path) -> str:
+    """A path as a value of QEMU's options, which it splits at commas; a doubled comma is a plain one."""
     return str(path).replace(",", ",,")

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from cornerstone.model.error import Code, CornerstoneError
 CONNECT_SECONDS = 60.0
 QUIT_SECONDS = 10.0
 TERM_SECONDS = 5.0
+# Saving a machine's memory is the slowest thing that is asked for.
+ANSWER_SECONDS = 120.0
 # What QEMU itself needs beside the guest's memory.
 OVERHEAD_MIB = 256
 
@@ -49,10 +52,14 @@ class RunningMachine:
         self.status: int | None = None
         self._stack = contextlib.ExitStack()
         self._selector: selectors.DefaultSelector
-        self._interrupts: Interrupts
+        self.interrupts: Interrupts
         self._process: subprocess.Popen[bytes]
         self._channels: dict[str, int] = {}
         self._pidfd = -1
+        # Of QMP: a line that isn't whole yet, the answers by their ids, and what came while one was waited for.
+        self._line = b""
+        self._answers: dict[int, dict] = {}
+        self._held: list[Chunk] = []
 
     @property
     def pid(self) -> int:
@@ -62,7 +69,7 @@ class RunningMachine:
         _check_host(self.machine)
         with contextlib.ExitStack() as stack:
             # First in, so last out: signals are held back until everything else is gone.
-            self._interrupts = stack.enter_context(Interrupts())
+            self.interrupts = stack.enter_context(Interrupts())
             self.logs.mkdir(parents=True, exist_ok=True)
             run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cornerstone-lab-")))
             paths = Paths(run, self.logs.absolute())
@@ -78,10 +85,10 @@ class RunningMachine:
             for name, channel in self._channels.items():
                 self._selector.register(channel, selectors.EVENT_READ, name)
             self._selector.register(self._pidfd, selectors.EVENT_READ, "exit")
-            self._selector.register(self._interrupts, selectors.EVENT_READ, "signal")
-            self._tell("qmp_capabilities")
+            self._selector.register(self.interrupts, selectors.EVENT_READ, "signal")
+            self.tell("qmp_capabilities")
             for device in self.machine.unplugged:
-                self._tell("set_link", name=device, up=False)
+                self.tell("set_link", name=device, up=False)
             self._stack = stack.pop_all()
         return self
 
@@ -94,13 +101,38 @@ class RunningMachine:
 
         Raises CornerstoneError INTERRUPTED after a signal.
         """
+        if self._held:
+            held, self._held = self._held, []
+            return held
+        return self._wait(timeout)
+
+    def tell(self, command: str, **arguments: object) -> None:
+        """Give QEMU a command by QMP, whatever comes of it."""
+        self._send({"execute": command, "arguments": arguments})
+
+    def ask(self, command: str, **arguments: object) -> object:
+        """Give QEMU a command by QMP and return its answer. CornerstoneError when it refuses, or is gone."""
+        number = len(self._answers) + 1
+        self._send({"execute": command, "id": number, "arguments": arguments})
+        end = time.monotonic() + ANSWER_SECONDS
+        while number not in self._answers:
+            self._held += self._wait(end - time.monotonic())
+            if self.status is not None or time.monotonic() >= end:
+                raise CornerstoneError(f"QEMU didn't answer to {command}", f"see {self.logs / 'qemu.log'}",
+                                       Code.MACHINE)
+        answer = self._answers[number]
+        if "error" in answer:
+            raise CornerstoneError(f"QEMU refused {command}: {answer['error'].get('desc')}", "", Code.MACHINE)
+        return answer["return"]
+
+    def _wait(self, timeout: float) -> list[Chunk]:
         if self.status is not None:
             return [Chunk("exit")]
         chunks = []
         ended = False
         for key, _ in self._selector.select(max(0.0, timeout)):
             if key.data == "signal":
-                self._interrupts.check()
+                self.interrupts.check()
             elif key.data == "exit":
                 ended = True
             else:
@@ -119,6 +151,11 @@ class RunningMachine:
         text = (self.logs / "qemu.log").read_text(encoding="utf-8", errors="replace")
         return "\n".join(line for line in text.splitlines() if line.strip() and "warning:" not in line)
 
+    def kill(self) -> None:
+        """Cut the power, as it were; returns when the machine is gone. wait() then brings its last words and "exit"."""
+        self._process.kill()
+        self._gone(TERM_SECONDS)
+
     def _start(self, paths: Paths) -> None:
         argv = self.machine.argv(paths)
         if setpriv := shutil.which("setpriv"):
@@ -132,10 +169,10 @@ class RunningMachine:
     def _accept(self, listeners: dict[str, socket.socket], sockets: contextlib.ExitStack) -> None:
         for name, listener in listeners.items():
             with selectors.DefaultSelector() as either:
-                for source in (listener, self._pidfd, self._interrupts):
+                for source in (listener, self._pidfd, self.interrupts):
                     either.register(source, selectors.EVENT_READ)
                 ready = [key.fileobj for key, _ in either.select(CONNECT_SECONDS)]
-            self._interrupts.check()
+            self.interrupts.check()
             if listener not in ready:
                 why = self.complaints() or ("it ended at once" if ready else f"no word in {CONNECT_SECONDS:.0f} s")
                 raise CornerstoneError(f"QEMU didn't start: {why}", f"see {self.logs / 'qemu.log'}", Code.MACHINE)
@@ -152,22 +189,36 @@ class RunningMachine:
             return []
         except ConnectionError:
             data = b""
+        if data and name == "qmp":
+            data = self._events_in(data)
+            return [Chunk(name, data)] if data else []
         if data:
             return [Chunk(name, data)]
         self._selector.unregister(self._channels.pop(name))
         return []
 
-    def _tell(self, command: str, **arguments: object) -> None:
+    def _events_in(self, data: bytes) -> bytes:
+        """Take the answers out of what QMP brought; the other whole lines are returned."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        others = []
+        for line in lines:
+            message = json.loads(line) if line.strip() else {}
+            if "id" in message:
+                self._answers[message["id"]] = message
+            else:
+                others.append(line + b"\n")
+        return b"".join(others)
+
+    def _send(self, message: dict[str, object]) -> None:
         # A machine that is gone hears nothing; its pidfd tells that.
         with contextlib.suppress(KeyError, BlockingIOError, ConnectionError):
-            message = {"execute": command} | ({"arguments": arguments} if arguments else {})
             os.write(self._channels["qmp"], json.dumps(message).encode() + b"\n")
 
     def _end(self) -> None:
         """Quit by QMP; if that isn't heard, by the pid that we started. Every log is whole when this returns."""
         try:
             if self.status is None:
-                self._tell("quit")
+                self.tell("quit")
             for insist, seconds in ((self._process.terminate, QUIT_SECONDS), (self._process.kill, TERM_SECONDS)):
                 if self.status is None and not self._gone(seconds):
                     insist()

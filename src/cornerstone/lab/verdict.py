@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ MILESTONES: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds: stall is the longest time without anything new; ceiling is for the whole boot."""
+    """Seconds: stall is the longest time without anything new; ceiling is for the whole way to one goal."""
 
     stall: float
     ceiling: float
@@ -39,12 +40,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Goal:
-    """What counts as arrived: a guest event (stage, step, state), or a pattern in a console line, if one is given."""
+    """What counts as arrived: a guest event (stage, step, state), or a pattern in a console line, if one is given.
+
+    name: the milestone that it is.
+    """
 
     stage: str = "foundation"
     step: str = "screen"
     state: str = "waiting"
     console: re.Pattern[str] | None = None
+    name: str = "arrived"
 
     def by_event(self, event: Event) -> bool:
         return self.console is None and (event.stage, event.step, event.state) == (self.stage, self.step, self.state)
@@ -56,6 +61,17 @@ class Goal:
         if self.console is not None:
             return f"the console line /{self.console.pattern}/"
         return f"the event {self.stage}/{self.step} {self.state}"
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A part of a machine's way, from power-on or a reset until all its goals are reached, in any order.
+
+    name: put before the names of its milestones, with a dash.
+    """
+
+    goals: tuple[Goal, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,13 +101,13 @@ class Verdict:
 
 @dataclass
 class Judge:
-    """Follows one boot. Times are seconds of one monotonic clock; start is power-on.
+    """Follows one machine on its way, leg by leg. Times are seconds of one monotonic clock; start is power-on.
 
     outcome is set once: None is arrived, a Failure is not. Before that, `decided` is false.
     """
 
     firmware: str
-    goal: Goal
+    legs: tuple[Leg, ...]
     limits: Limits
     start: float
     listener: Listener | None = None
@@ -111,6 +127,11 @@ class Judge:
         self._qmp_rest = b""
         self._seen: set[str] = set()
         self._progress = self.start
+        self._leg, *self._legs_to_come = self.legs
+        self._to_reach = list(self._leg.goals)
+        # When this leg began, and whether the reset that it begins with is still to come.
+        self._since = self.start
+        self._before_reset = False
 
     def feed(self, source: str, data: bytes, now: float) -> bool:
         """Take what one channel brought ("console", "screen", "events", "qmp"); true once the boot is decided."""
@@ -120,19 +141,20 @@ class Judge:
 
     def deadline(self) -> float:
         """When the patience ends, unless something new comes before."""
-        return min(self._progress + self._patience(), self.start + self.limits.ceiling)
+        return min(self._progress + self._patience(), self._since + self.limits.ceiling)
 
     def _patience(self) -> float:
         # While GRUB reads the kernel and the initrd nothing can speak, and through a BIOS that is slow.
-        loading = "grub" in self.timeline and "kernel" not in self.timeline
+        loading = self._named("grub") in self.timeline and self._named("kernel") not in self.timeline
         return self.limits.stall * (2 if loading else 1)
 
     def expired(self, now: float) -> bool:
         """Decide if the deadline has passed."""
         if not self.decided and now >= self.deadline():
             self.console.close()
-            if now >= self.start + self.limits.ceiling:
-                self._fail("too-slow", f"{self.goal} didn't come within {self.limits.ceiling:.0f} s, {self._where()}",
+            if now >= self._since + self.limits.ceiling:
+                self._fail("too-slow", f"{self._to_reach[0]} didn't come within {self.limits.ceiling:.0f} s, "
+                           f"{self._where()}",
                            "the machine still did something: give it more time, or see what it repeats")
             else:
                 self._fail("no-progress", f"nothing new for {self._patience():.0f} s, {self._where()}",
@@ -162,7 +184,7 @@ class Judge:
         if not self.decided:
             raise ValueError("the boot isn't decided yet")
         ok = self.outcome is None
-        failure = self.outcome or Failure("", f"{self.goal} came after {now - self.start:.1f} s", "", "")
+        failure = self.outcome or Failure("", f"{self._leg.goals[-1]} came after {now - self.start:.1f} s", "", "")
         if not self._shown.tail():
             self._shown = self.screen
         return Verdict(ok, failure.id, failure.sentence, failure.hint, self.firmware, media, accel,
@@ -178,13 +200,13 @@ class Judge:
             for name, pattern in MILESTONES:
                 if pattern.search(line):
                     self._milestone(name, now)
-            if "Secure boot enabled" in line or "locked down from EFI Secure Boot" in line:
+            if not self._before_reset and ("Secure boot enabled" in line or "locked down from EFI Secure Boot" in line):
                 self.secure_boot = True
         if failure is not None:
             self._decide(failure)
         # A login prompt never ends its line.
-        if any(map(self.goal.by_line, [*self.console.fresh, self.console.unfinished])):
-            self._arrive(now)
+        for line in (*self.console.fresh, self.console.unfinished):
+            self._reach(lambda goal, line=line: goal.by_line(line), now)
 
     def _feed_screen(self, data: bytes, now: float) -> None:
         self._milestone("firmware", now)
@@ -233,8 +255,8 @@ class Judge:
         if event.state == "failed":
             self._fail("guest-failed", f"{event.stage}/{event.step} failed: {event.message or 'it gave no reason'}",
                        str(event.data.get("hint", "")))
-        elif self.goal.by_event(event):
-            self._arrive(now)
+        else:
+            self._reach(lambda goal: goal.by_event(event), now)
 
     def _feed_qmp(self, data: bytes, now: float) -> None:
         *lines, self._qmp_rest = (self._qmp_rest + data).split(b"\n")
@@ -243,28 +265,58 @@ class Judge:
             name, about = message.get("event"), message.get("data", {})
             if name == "SHUTDOWN":
                 self.power = about.get("reason", "")
+            elif name == "RESET" and about.get("guest"):
+                self._reset(now)
             elif name == "STOP":
                 # Nobody asked for it: KVM gave up on an instruction, or the disk of this computer is full.
                 self._fail("machine-stopped", f"QEMU stopped the machine, {self._where()}",
                            "see qemu.log beside the console log")
 
+    def _reset(self, now: float) -> None:
+        if not self._before_reset:
+            self._fail("guest-reset", f"the machine reset itself, {self._where()}",
+                       "a reset this early is a triple fault or a script that reboots")
+            return
+        self._before_reset = False
+        self._milestone("reset", now)
+
+    def _named(self, milestone: str) -> str:
+        return f"{self._leg.name}-{milestone}" if self._leg.name else milestone
+
     def _milestone(self, name: str, now: float) -> None:
+        if not self._before_reset:
+            self._mark(self._named(name), now)
+
+    def _mark(self, name: str, now: float) -> None:
         if name not in self.timeline:
             self.timeline[name] = round(now - self.start, 3)
             self._progress = now
             if self.listener is not None:
                 self.listener(Event("boot", name, "progress", f"{name} reached", {"seconds": self.timeline[name]}))
 
-    def _arrive(self, now: float) -> None:
-        if self.decided:
+    def _reach(self, reached: Callable[[Goal], bool], now: float) -> None:
+        if self.decided or self._before_reset:
             return
-        self._milestone("arrived", now)
+        for goal in filter(reached, tuple(self._to_reach)):
+            self._mark(goal.name, now)
+            self._to_reach.remove(goal)
+        if not self._to_reach:
+            self._end_of_leg(now)
+
+    def _end_of_leg(self, now: float) -> None:
         if self.firmware == "secureboot" and self.secure_boot is not True:
             said = "says that Secure Boot is off" if self.secure_boot is False else "didn't say that Secure Boot is on"
             self._fail("secureboot-unproven", f"the machine arrived, but {said}",
                        'the event that it arrived must carry {"secure_boot": true}')
-        else:
+        elif not self._legs_to_come:
             self.decided = True
+        else:
+            # What comes next has to be proven, and may be said, anew.
+            self._before_reset, self.secure_boot = True, None
+            self._seen.clear()
+            self._since = self._progress = now
+            self._leg, *self._legs_to_come = self._legs_to_come
+            self._to_reach = list(self._leg.goals)
 
     def _fail(self, id: str, sentence: str, hint: str) -> None:
         self._decide(Failure(id, sentence, hint, ""))
@@ -274,5 +326,5 @@ class Judge:
             self.decided, self.outcome = True, failure
 
     def _where(self) -> str:
-        names = [name for name in self.timeline if name != "arrived"]
+        names = list(self.timeline)
         return f"last seen at: {names[-1]}" if names else "before the firmware said anything"
