@@ -142,6 +142,8 @@ def run_in_another_python(script: str, pid_file: Path, log: Path) -> subprocess.
 def test_interrupt_ends_the_whole_family(tmp_path, log, script):
     running = run_in_another_python(script, tmp_path / "pid", log)
     grandchild = int(until(lambda: text_of(tmp_path / "pid")))
+    # it has started the tool and waits for it: from here on an interrupt is ours to handle
+    until(lambda: text_of(Path(f"/proc/{running.pid}/wchan")) == "do_wait")
     try:
         assert alive(grandchild)
         running.send_signal(signal.SIGINT)
