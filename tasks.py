@@ -61,14 +61,19 @@ def profile_named(name: str):
 
 
 def handle(machine: ParseMachine, word: str, handle=ParseMachine.handle) -> None:
-    """Take a word that is neither flag nor task as the argument `iso`, where a task has it as positional.
+    """Take `site check` as the task site.check, and a word that is neither flag nor task as the positional argument.
 
     invoke itself has positional arguments only as required ones, and takes even --help for them.
     """
-    iso = machine.context and next((a for a in machine.context.positional_args if a.name == "iso"), None)
-    if iso and iso.raw_value is None and not (machine.waiting_for_flag_value or word.startswith("-")
-                                              or word in machine.contexts):
-        iso.value = word
+    collection, machine.collection = getattr(machine, "collection", ""), ""
+    if collection:
+        word = f"{collection}.{word}"
+    waiting = machine.context and machine.waiting_for_flag_value
+    argument = machine.context and next((a for a in machine.context.positional_args if a.raw_value is None), None)
+    if word in ns.collections and not waiting:
+        machine.collection = word
+    elif argument and not (waiting or word.startswith("-") or word in machine.contexts):
+        argument.value = word
     else:
         handle(machine, word)
 
@@ -78,8 +83,10 @@ ParseMachine.handle = handle
 
 def iso_of(iso: str, profile: str) -> Path:
     """The ISO that a task is about: a path, or what was built for a profile."""
-    from cornerstone.factory.build import iso_path
-    path = Path(iso) if iso else iso_path(WORKSPACE, profile_named(profile))
+    path = Path(iso)
+    if not iso:
+        from cornerstone.factory.build import iso_path
+        path = iso_path(WORKSPACE, profile_named(profile))
     if not path.is_file():
         raise CornerstoneError(f"{path} isn't there", "give the path of an ISO, or build it: "
                                f"./invoke build --profile {profile}")
@@ -170,6 +177,70 @@ def boot(c, iso="", profile=PROFILE, firmware="uefi", media="cd", memory=4096):
     path = iso_of(iso, profile)
     logs = WORKSPACE.output / "boots" / f"{path.stem}-{firmware}-{media}"
     ended(boot_task(path, firmware=firmware, media=media, memory_mib=memory, log_dir=logs))
+
+
+@task(positional=["iso"],
+      help={"iso": "path of an ISO, or the profile whose ISO in output/ it is", "site": "the site file to put in",
+            "output": "leave the ISO as it is and write a customised copy", "show": "print the site that is in it",
+            "reset": "take the site out again"})
+@told
+def customize(c, iso="", site="", output="", show=False, reset=False):
+    """Put a site file into an ISO in place, show it without its secrets, or take it out again."""
+    from cornerstone.factory import customize
+    if not iso or [bool(site), show, reset].count(True) != 1 or (output and show):
+        raise CornerstoneError("customize needs an ISO, and one of --site FILE, --show and --reset",
+                               "./invoke customize ISO --site FILE [--output NEW]")
+    built = WORKSPACE.output / iso / f"foundation-{iso}.iso"
+    path = built if built.is_file() else iso_of(iso, PROFILE)
+    if show:
+        print(customize.show(path), end="")
+        return
+    target = Path(output) if output else None
+    done = customize.reset(path, target) if reset else customize.customize(path, Path(site), target)
+    print("\n".join(done))
+
+
+@task(positional=["file"], help={"file": "a site file"})
+@told
+def check(c, file=""):
+    """Check a site file and say what is in it, or everything that is wrong with it."""
+    from cornerstone.factory.customize import read_file
+    from cornerstone.model.site_file import read_site
+    tell_site(file, read_site(read_file(named(file)), file))
+
+
+@task(positional=["file"], auto_shortflags=False, help={
+    "file": "the file to write", "cluster": "name of the cluster", "gateway": "with prefix length: 10.20.0.1/24",
+    "hypervisors": "their addresses, with commas", "cvms": "those of their Controller VMs", "serials": "the machines'",
+    "ssh_key": "public key file for root", "address": "of the cluster itself", "data_services": "address of its iSCSI "
+    "target", "dns": "name servers, with commas", "ntp": "time servers, with commas", "force": "replace the file"})
+@told
+def new(c, file="", cluster="", gateway="", hypervisors="", cvms="", serials="", ssh_key="", address="",
+        data_services="", dns="", ntp="", force=False):
+    """Write a site file from flags, and from answers on a terminal where flags are missing."""
+    from cornerstone.factory.site_new import new_site
+    given = {"cluster": cluster, "gateway": gateway, "hypervisors": hypervisors, "cvms": cvms, "serials": serials,
+             "ssh_key": ssh_key, "address": address, "data_services": data_services, "dns": dns, "ntp": ntp}
+    tell_site(file, new_site(named(file), given, input if sys.stdin.isatty() else None, force=force))
+
+
+def named(file: str) -> Path:
+    """The site file that a task is about."""
+    if not file:
+        raise CornerstoneError("no site file is named", "give its path; the examples are in sites/")
+    return Path(file)
+
+
+def tell_site(file: str, site) -> None:
+    """Print which nodes and clusters a site file has, and what its reader should know."""
+    print(f"{file} is valid")
+    for node in site.nodes:
+        bmc = f", BMC {node.bmc.address}" if node.bmc else ""
+        print(f"  {node}: hypervisor {node.hypervisor}, CVM {node.cvm}{bmc}")
+    for cluster in site.clusters:
+        print(f"  cluster {cluster.name}: {len(cluster.members)} of the nodes, {cluster.redundancy_factor} copies")
+    for warning in site.warnings:
+        print(f"note: {warning}; {warning.hint}")
 
 
 @task(help={"format": "table, json, junit or markdown", "strict": "warnings fail too",
@@ -270,5 +341,6 @@ def clean(c, cache=False):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-ns = Collection(build, why, reproduce, verify, diff, boot, matrix, lock, fetch, test, lint, bench, clean)
+ns = Collection(build, why, reproduce, verify, customize, diff, boot, matrix, lock, fetch, test, lint, bench, clean,
+                site=Collection(check, new))
 ns.configure({"run": {"in_stream": False}})

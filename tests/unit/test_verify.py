@@ -22,6 +22,7 @@ from cornerstone.factory.iso_image import Image
 from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
+from cornerstone.model.site_area import pack
 
 # pytest's importlib mode leaves a test's folder out of the path
 sys.path.insert(0, str(Path(__file__).parent))
@@ -219,8 +220,16 @@ def test_a_site_area_of_another_size_is_refused(workshop):
     assert wrong(workshop.master()) == {"names": ["site.area has 2048 bytes, the manifest reserves 4096"]}
 
 
-def test_a_site_area_may_have_any_content(medium):
+def test_a_site_area_that_is_damaged_is_named(medium):
     flip(medium, place(medium, SITE_AREA).start + 100)
+    assert wrong(medium) == {"site-area": ["the ISO's site area is damaged: something is behind its content"]}
+
+
+def test_a_site_area_that_is_filled_passes(medium):
+    area = place(medium, SITE_AREA)
+    with medium.open("r+b") as file:
+        file.seek(area.start)
+        file.write(pack(b"{}", area.size))
     assert wrong(medium) == {}
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from cornerstone.factory import evidence, iso, packages, pool, process
+from cornerstone.factory.customize import TAKE_OUT, is_customised
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.hold import hold
 from cornerstone.factory.layers import Layer, Store, changed_inputs
@@ -61,7 +62,8 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
         target = iso_path(mine, profile)
         if is_current(plan, target):
             mend_evidence(plan, target, listener)
-            listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do"))
+            carries = f"; it carries a site: {TAKE_OUT.format(iso=target)}" if is_customised(target) else ""
+            listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do{carries}"))
             return target
         require_profile(profile, load_catalogue(mine.root), today=datetime.date.today())
         store = Store(mine.layers, mine.temporary)

@@ -235,6 +235,13 @@ def names(subject: Subject) -> Iterator[str]:
         yield f"folder {path} on the ISO is empty, and the manifest names nothing in it"
 
 
+@check("site-area", needs=("names",), hint="invoke customize writes it anew, or empties it with --reset")
+def area(subject: Subject) -> Iterator[str]:
+    """The area for the site file is empty, or holds what its own checksum says."""
+    site_area.unpack(subject.image.content(SITE_AREA))
+    yield from ()
+
+
 @check("trees", needs=("names",))
 def trees(subject: Subject) -> Iterator[str]:
     """Joliet shows the same files at the same places as Rock Ridge."""

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from cornerstone.factory import process
 from cornerstone.factory.build import build, iso_path, recall, step
+from cornerstone.factory.customize import TAKE_OUT, is_customised
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
 from cornerstone.factory.plan import make_plan
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
+from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Listener
 from cornerstone.model.profile import Profile
 
@@ -45,6 +47,9 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
     when the ISOs are the same bytes, else lines that name the first layer that differs and what in it.
     """
     here = build(workspace, profile, listener)
+    if is_customised(here):
+        raise CornerstoneError(f"{here} carries a site, so it isn't the ISO that was built",
+                               TAKE_OUT.format(iso=here))
     with own_folder(workspace) as mine:
         folder = mine.temporary
         other, cache = Workspace(folder / "elsewhere" / "checkout"), folder / "cache"

@@ -212,7 +212,7 @@ def record(fields: Fields, require: Callable[[dict, str, Notes], None] = lambda 
                     notes.wrong(f"{path}.{name}", "is missing", f"it is needed: {each.about}")
                 continue
             result = each.kind.read(value[name], f"{path}.{name}", notes)
-            if result is not None:
+            if result is not None and (each.required or result != {}):
                 found[name] = result
         require(found, path, notes)
         return found

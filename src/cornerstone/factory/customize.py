@@ -1,0 +1,173 @@
+"""`invoke customize`: a site file into an ISO's reserved area, out of it again, or shown.
+
+The area is outside the signed content, so the ISO stays what it was: only the area is written, in place and in one
+write. A write that a power cut tears is told by the area's own checksum, and is mended by doing it again.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from cornerstone.factory import process
+from cornerstone.factory.iso_image import Extent, Image
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.manifest import LABEL, SITE_AREA, Manifest
+from cornerstone.model.site import Site
+from cornerstone.model.site_area import pack, unpack
+from cornerstone.model.site_fields import EXTRA
+from cornerstone.model.site_file import as_text, check_releases, has_secrets, read_site, redacted, to_json
+
+SECRET_BYTES = 32
+TAKE_OUT = "./invoke customize {iso} --reset takes it out"
+
+
+def customize(iso: Path, site_file: Path, output: Path | None = None) -> list[str]:
+    """Put a site file into an ISO, or into a copy of it; returns lines about it for people.
+
+    A cluster without a bootstrap secret gets one by chance. Raises CornerstoneError, and then has changed nothing.
+    """
+    site = read_site(read_file(site_file), str(site_file))
+    drawn, site = with_bootstrap_secrets(site)
+    with area_of(iso, write=output is None) as (file, place, manifest):
+        check_releases(site, manifest.profile["aos"], manifest.profile["ahv"])
+        area = pack(to_json(site).encode(), place.size)
+        _put(iso, file, place, area, output, private=has_secrets(site))
+    nodes = "1 node" if len(site.nodes) == 1 else f"{len(site.nodes)} nodes"
+    clusters = "".join(f", cluster {cluster.name}" for cluster in site.clusters)
+    lines = [f"{output or iso} carries the site of {nodes}{clusters}"]
+    lines += [f"note: {warning}; {warning.hint}" for warning in site.warnings]
+    lines += [f"note: cluster {name} has no bootstrap secret in the file, so one was drawn: all its nodes have to boot "
+              "this very ISO, or a copy of it" for name in drawn]
+    if has_secrets(site):
+        lines.append("note: the ISO holds secrets now, and only its owner may read it")
+    return lines
+
+
+def reset(iso: Path, output: Path | None = None) -> list[str]:
+    """Take the site out of an ISO, or out of a copy of it: its bytes are then as they were built."""
+    with area_of(iso, write=output is None) as (file, place, _):
+        _put(iso, file, place, pack(None, place.size), output, private=False)
+    return [f"{output or iso} carries no site"]
+
+
+def show(iso: Path) -> str:
+    """The site in an ISO as JSON without its secrets, or a line that there is none. CornerstoneError when damaged."""
+    with area_of(iso) as (file, place, _):
+        content = unpack(os.pread(file, place.size, place.start))
+    return f"{iso} carries no site\n" if content is None else redacted(read_site(content, f"the site in {iso}"))
+
+
+def is_customised(iso: Path) -> bool:
+    """Whether an ISO's area holds anything, a whole site or the rest of a torn write; no when it is no such ISO."""
+    try:
+        with area_of(iso) as (file, place, _):
+            return os.pread(file, place.size, place.start) != pack(None, place.size)
+    except CornerstoneError:
+        return False
+
+
+def with_bootstrap_secrets(site: Site) -> tuple[list[str], Site]:
+    """The clusters that have no bootstrap secret and are to be formed, and the site in which they have one."""
+    document = json.loads(json.dumps(site.document))
+    drawn = []
+    for cluster, record in zip(site.clusters, document.get("clusters", ()), strict=True):
+        if cluster.form and not cluster.bootstrap_secret:
+            record.setdefault(EXTRA, {})["bootstrap_secret"] = bootstrap_secret()
+            drawn.append(cluster.name)
+    return drawn, read_site(as_text(document).encode())
+
+
+def bootstrap_secret() -> str:
+    """A new secret by chance, as a site file holds it."""
+    return base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def read_file(path: Path) -> bytes:
+    """A file's content. Raises CornerstoneError when it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CornerstoneError(f"{path} can't be read: {error.strerror}", "give the path of a site file; the examples "
+                               "are in sites/") from None
+
+
+@contextlib.contextmanager
+def area_of(iso: Path, *, write: bool = False) -> Iterator[tuple[int, Extent, Manifest]]:
+    """An open ISO (file descriptor), the place of its area, and its manifest; held so that no other process customises.
+
+    Raises CornerstoneError when it isn't a Foundation ISO, can't be written when it is to be, or is held.
+    """
+    try:
+        if iso.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        # root can write what nobody may; a file without any right to write is meant to stay as it is
+        if write and not iso.stat().st_mode & 0o222:
+            raise PermissionError(0, "it is read-only")
+        file = os.open(iso, os.O_RDWR if write else os.O_RDONLY)
+    except OSError as error:
+        raise CornerstoneError(f"{iso} can't be {'changed' if write else 'read'}: {error.strerror}",
+                               "give it the rights, or make a customised copy with --output NEW" if write else
+                               "check the path and its rights") from None
+    try:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_EX if write else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CornerstoneError(f"{iso} is just being customised by another process", "wait for it", Code.BUSY) \
+                from None
+        image = Image(iso)
+        try:
+            place = image.rock_ridge.files.get(SITE_AREA)
+            if image.rock_ridge.label != LABEL or place is None:
+                raise CornerstoneError(f"{iso} isn't a Foundation ISO: it has no {SITE_AREA}", "give one that invoke "
+                                       "build made", Code.VERIFY)
+            manifest = image.manifest
+            if place.size != manifest.site_area or place.start + place.size > image.size:
+                raise CornerstoneError(f"{iso} is damaged: its {SITE_AREA} isn't what the manifest says",
+                                       "build or download it again", Code.VERIFY)
+        finally:
+            image.close()
+        yield file, place, manifest
+    finally:
+        os.close(file)
+
+
+def _put(iso: Path, file: int, place: Extent, area: bytes, output: Path | None, *, private: bool) -> None:
+    """Write the area into the ISO, or into a copy that appears whole in its place or not at all."""
+    if output is None:
+        _patch(file, place, area, private)
+        return
+    if output.exists():
+        raise CornerstoneError(f"{output} is there already", "remove it, or choose another name")
+    if not output.parent.is_dir():
+        raise CornerstoneError(f"{output.parent} is no folder", "make it, or choose another place")
+    beside = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        process.read(["cp", "--reflink=auto", "--", iso, beside])
+        copy = os.open(beside, os.O_RDWR)
+        try:
+            _patch(copy, place, area, private)
+        finally:
+            os.close(copy)
+        beside.rename(output)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _patch(file: int, place: Extent, area: bytes, private: bool) -> None:
+    """Write the area in one write. The time of change stays: by it a build knows the ISO that it made."""
+    before = os.fstat(file)
+    if private:
+        os.fchmod(file, before.st_mode & 0o700)
+    written = os.pwrite(file, area, place.start)
+    os.fsync(file)
+    if written != len(area):
+        raise CornerstoneError("the site area was written in part: the disk is full or failing", "do it again",
+                               Code.MACHINE)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))

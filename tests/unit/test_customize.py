@@ -1,0 +1,318 @@
+"""`invoke customize` on a small ISO made by the real mastering: only the area changes, and it changes back."""
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cornerstone.factory import build as build_module
+from cornerstone.factory import customize, reproduce, verify
+from cornerstone.factory.iso_checks import Subject, run_checks
+from cornerstone.factory.iso_image import Image
+from cornerstone.factory.settings import Workspace
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.manifest import SITE_AREA
+from cornerstone.model.site_area import pack, unpack
+from cornerstone.model.site_file import read_site
+
+# pytest's importlib mode leaves a test's folder out of the path
+sys.path.insert(0, str(Path(__file__).parent))
+from small_iso import KEY, Workshop
+
+ROOT = Path(__file__).resolve().parents[2]
+ONE = ROOT / "sites" / "lab-one-node.json"
+THREE = ROOT / "sites" / "lab-three-nodes.json"
+SECTOR = 512
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> bytes:
+    return Workshop(tmp_path_factory.mktemp("workshop")).master().read_bytes()
+
+
+@pytest.fixture
+def iso(good, tmp_path) -> Path:
+    path = tmp_path / "tiny.iso"
+    path.write_bytes(good)
+    return path
+
+
+def place(path: Path):
+    with contextlib.closing(Image(path)) as image:
+        return image.place(SITE_AREA)
+
+
+def wrong(path: Path) -> dict[str, list[str]]:
+    subject = Subject(path, KEY.public_pem())
+    try:
+        return {f.check.id: list(f.wrong) for f in run_checks(subject) if f.wrong}
+    finally:
+        subject.close()
+
+
+def refused(call, *arguments) -> CornerstoneError:
+    with pytest.raises(CornerstoneError) as caught:
+        call(*arguments)
+    assert caught.value.hint
+    return caught.value
+
+
+def site_in(path: Path):
+    area = place(path)
+    return read_site(unpack(path.read_bytes()[area.start:area.start + area.size]))
+
+
+def test_only_the_area_changes_and_reset_brings_the_built_bytes_back(iso, good):
+    area = place(iso)
+    customize.customize(iso, ONE)
+    customised = iso.read_bytes()
+    assert customised[:area.start] == good[:area.start] and customised[area.start + area.size:] == \
+        good[area.start + area.size:]
+    assert site_in(iso).nodes == read_site(ONE.read_bytes()).nodes
+    assert wrong(iso) == {}, "a customised ISO verifies"
+    assert customize.is_customised(iso)
+    customize.reset(iso)
+    assert iso.read_bytes() == good
+    assert not customize.is_customised(iso)
+
+
+def test_another_site_leaves_nothing_of_the_first(iso, good):
+    customize.customize(iso, THREE)
+    customize.customize(iso, ONE)
+    assert b"lab-3" not in iso.read_bytes()
+    assert len(site_in(iso).nodes) == 1
+    customize.reset(iso)
+    assert iso.read_bytes() == good
+
+
+def test_what_a_build_knows_its_iso_by_stays(iso):
+    os.utime(iso, ns=(1_000_000_007, 1_795_333_787_123_456_789))
+    before = iso.stat()
+    customize.customize(iso, ONE)
+    customize.reset(iso)
+    after = iso.stat()
+    assert (after.st_mtime_ns, after.st_size, after.st_ino) == (before.st_mtime_ns, before.st_size, before.st_ino)
+
+
+def test_a_build_with_nothing_to_do_says_that_its_iso_carries_a_site(iso, tmp_path, monkeypatch):
+    for name, answer in (("check_privilege", None), ("make_plan", None), ("signing_key", None), ("is_current", True),
+                         ("iso_path", iso)):
+        monkeypatch.setattr(build_module, name, lambda *_, answer=answer: answer)
+    told = []
+    build_module.build(Workspace(tmp_path), None, told.append)
+    customize.customize(iso, ONE)
+    build_module.build(Workspace(tmp_path), None, told.append)
+    assert [event.message for event in told] == [
+        f"{iso} is up to date: nothing to do",
+        f"{iso} is up to date: nothing to do; it carries a site: ./invoke customize {iso} --reset takes it out"]
+
+
+def test_a_customised_iso_is_not_compared_with_one_that_is_built(iso, tmp_path, monkeypatch):
+    customize.customize(iso, ONE)
+    monkeypatch.setattr(reproduce, "build", lambda *_: iso)
+    error = refused(reproduce.reproduce, Workspace(tmp_path), None, lambda event: None)
+    assert "carries a site" in error.message and "--reset" in error.hint
+
+
+def test_a_secret_is_drawn_where_the_site_has_none(iso):
+    said = "\n".join(customize.customize(iso, THREE))
+    first = site_in(iso).clusters[0].bootstrap_secret
+    assert "cluster lab has no bootstrap secret in the file, so one was drawn" in said
+    assert first not in said
+    customize.customize(iso, THREE)
+    assert len(first) >= 40 and site_in(iso).clusters[0].bootstrap_secret != first
+    assert iso.stat().st_mode & 0o777 == 0o600, "only its owner may read it"
+
+
+def test_a_secret_of_the_site_is_kept(iso, tmp_path):
+    secret = customize.bootstrap_secret()
+    site = json.loads(ONE.read_text())
+    site["clusters"][0]["cornerstone"]["bootstrap_secret"] = secret
+    path = tmp_path / "site.json"
+    path.write_text(json.dumps(site))
+    said = "\n".join(customize.customize(iso, path))
+    assert site_in(iso).clusters[0].bootstrap_secret == secret
+    assert "drawn" not in said and secret not in said and secret not in customize.show(iso)
+
+
+def test_a_site_without_secrets_leaves_the_rights_alone(iso, tmp_path):
+    site = json.loads(ONE.read_text())
+    site["clusters"][0]["cluster_init_now"] = False
+    path = tmp_path / "site.json"
+    path.write_text(json.dumps(site))
+    iso.chmod(0o644)
+    customize.customize(iso, path)
+    assert iso.stat().st_mode & 0o777 == 0o644
+    assert site_in(iso).clusters[0].bootstrap_secret == ""
+
+
+def test_show(iso):
+    assert customize.show(iso) == f"{iso} carries no site\n"
+    customize.customize(iso, ONE)
+    shown = json.loads(customize.show(iso))
+    assert shown["clusters"][0]["cornerstone"] == {"data_services_ip": "10.20.0.31",
+                                                   "bootstrap_secret": "(not shown)"}
+    assert shown["blocks"] == json.loads(ONE.read_text())["blocks"]
+
+
+def test_a_copy_is_customised_and_the_original_left(iso, good, tmp_path):
+    iso.chmod(0o444)
+    copy = tmp_path / "copies" / "mine.iso"
+    copy.parent.mkdir()
+    customize.customize(iso, ONE, copy)
+    assert iso.read_bytes() == good
+    assert site_in(copy).nodes[0].hostname == "lab-1"
+    assert wrong(copy) == {}
+    assert [path.name for path in copy.parent.iterdir()] == ["mine.iso"]
+    assert copy.stat().st_mode & 0o077 == 0
+    plain = tmp_path / "copies" / "plain.iso"
+    customize.reset(copy, plain)
+    assert plain.read_bytes() == good
+
+
+def test_a_copy_is_never_put_over_something(iso, tmp_path):
+    (tmp_path / "there.iso").write_text("mine")
+    assert "there.iso is there already" in refused(customize.customize, iso, ONE, tmp_path / "there.iso").message
+    assert (tmp_path / "there.iso").read_text() == "mine"
+    assert "is no folder" in refused(customize.customize, iso, ONE, tmp_path / "no" / "x.iso").message
+    assert "tiny.iso is there already" in refused(customize.customize, iso, ONE, iso).message
+
+
+def test_a_copy_that_fails_leaves_nothing(iso, tmp_path):
+    program = ("import resource, sys\n"
+               "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
+               "from pathlib import Path\n"
+               "from cornerstone.factory.customize import customize\n"
+               "customize(*map(Path, sys.argv[1:]))\n")
+    done = subprocess.run([sys.executable, "-c", program, iso, ONE, tmp_path / "new.iso"], capture_output=True,
+                          text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    assert "CornerstoneError: cp failed" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.iso"]
+
+
+@pytest.mark.parametrize("before", [None, THREE], ids=["from empty", "from another site"])
+def test_a_power_cut_is_told_and_mended(iso, good, before):
+    """A torn write leaves any mixture of old and new sectors."""
+    if before:
+        customize.customize(iso, before)
+    area, old = place(iso), iso.read_bytes()
+    customize.customize(iso, ONE)
+    new = iso.read_bytes()
+    whole = {old, new}
+    chance = random.Random(11)
+    for _ in range(40):
+        torn = bytearray(old)
+        for at in range(area.start, area.start + area.size, SECTOR):
+            if chance.random() < 0.5:
+                torn[at:at + SECTOR] = new[at:at + SECTOR]
+        iso.write_bytes(torn)
+        if bytes(torn) in whole:
+            continue
+        error = refused(customize.show, iso)
+        assert error.code is Code.VERIFY and "the ISO's site area is damaged" in error.message
+        assert customize.is_customised(iso)
+    assert list(wrong(iso)) == ["site-area"]
+    customize.customize(iso, ONE)
+    assert wrong(iso) == {}
+    iso.write_bytes(torn)
+    customize.reset(iso)
+    assert iso.read_bytes() == good
+
+
+def test_a_site_that_does_not_validate_is_refused(iso, good, tmp_path):
+    path = tmp_path / "bad.json"
+    path.write_text('{"wifi": 1}')
+    error = refused(customize.customize, iso, path)
+    assert error.message.startswith(f"{path}: 6 problems") and error.code is Code.INPUT
+    assert iso.read_bytes() == good
+
+
+def test_a_site_that_does_not_fit_is_refused(iso, good, tmp_path):
+    site = json.loads(ONE.read_text())
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g"
+    site["cornerstone"] = {"authorized_keys": [f"{key} {index:0200}" for index in range(20)]}
+    path = tmp_path / "large.json"
+    path.write_text(json.dumps(site))
+    error = refused(customize.customize, iso, path)
+    assert "bytes, the ISO has room for 4" in error.message
+    assert iso.read_bytes() == good
+
+
+def test_a_site_for_another_release_is_refused(iso, good, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({**json.loads(ONE.read_text()), "nos_package": "nos-7.0.tar.gz"}))
+    error = refused(customize.customize, iso, path)
+    assert ".nos_package: 'nos-7.0.tar.gz' doesn't name AOS 6.8, which the ISO carries" in error.message
+    assert iso.read_bytes() == good
+
+
+@pytest.mark.parametrize("call", [customize.reset, lambda iso: customize.customize(iso, ONE), customize.show],
+                         ids=["reset", "customize", "show"])
+def test_what_is_no_foundation_iso_is_refused(call, good, tmp_path):
+    other = tmp_path / "other.iso"
+    for content, said in [(b"", "can't be read as an ISO"), (b"x" * 99999, "can't be read as an ISO"),
+                          (good.replace(b"FOUNDATION ", b"FORMATION  "), "isn't a Foundation ISO"),
+                          (good[:place_of(good)], "is damaged")]:
+        other.write_bytes(content)
+        error = refused(call, other)
+        assert said in error.message and error.code is Code.VERIFY
+        assert other.read_bytes() == content
+    assert "can't be" in refused(call, tmp_path / "none.iso").message
+    assert "can't be" in refused(call, tmp_path).message
+
+
+def place_of(content: bytes) -> int:
+    """Where the area begins."""
+    return content.index(pack(None, SECTOR))
+
+
+def test_a_read_only_iso_is_refused_even_to_root(iso, good):
+    iso.chmod(0o444)
+    error = refused(customize.customize, iso, ONE)
+    assert error.message == f"{iso} can't be changed: it is read-only" and "--output NEW" in error.hint
+    assert iso.read_bytes() == good
+    assert customize.show(iso)
+
+
+def test_two_at_once_are_told_apart(iso, good):
+    with iso.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert refused(customize.customize, iso, ONE).code is Code.BUSY
+    assert iso.read_bytes() == good
+
+
+def test_a_site_file_that_is_not_there(iso, tmp_path):
+    assert "can't be read: No such file" in refused(customize.customize, iso, tmp_path / "none.json").message
+
+
+def test_little_is_imported():
+    """Half a second for the whole command leaves no room for pydantic, pycdlib and the like."""
+    program = ("import sys, cornerstone.factory.customize; "
+               "print(*{'pydantic', 'pycdlib', 'yaml', 'cryptography', 'jinja2'} & sys.modules.keys())")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    assert done.stdout == "\n"
+
+
+def test_the_task(iso, good):
+    def call(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-m", "invoke", "customize", *words], cwd=ROOT, capture_output=True,
+                              text=True, check=False)
+    done = call(str(iso), "--site", str(THREE))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{iso} carries the site of 3 nodes, cluster lab\n")
+    assert '"bootstrap_secret": "(not shown)"' in call(str(iso), "--show").stdout
+    assert call("--iso", str(iso), "--reset").stdout == f"{iso} carries no site\n"
+    assert iso.read_bytes() == good
+    for words in ([], [str(iso)], [str(iso), "--show", "--reset"], ["--site", str(ONE)],
+                  [str(iso), "--show", "--output", "x"]):
+        done = call(*words)
+        assert (done.returncode, done.stderr.partition("\n")[0]) == (
+            Code.INPUT, "error: customize needs an ISO, and one of --site FILE, --show and --reset")
+    assert verify.KEY_NAME not in {path.name for path in iso.parent.iterdir()}
