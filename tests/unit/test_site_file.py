@@ -12,7 +12,19 @@ import pytest
 
 from cornerstone.model.error import Code
 from cornerstone.model.site import Bmc, DiskChoice, Uplink
-from cornerstone.model.site_fields import BLOCK, BOND, CLUSTER, EXTRA, IPMI, NODE, SITE, schema
+from cornerstone.model.site_fields import (
+    BLOCK,
+    BOND,
+    CLUSTER,
+    CLUSTER_EXTRA,
+    EXTRA,
+    IPMI,
+    NODE,
+    NODE_EXTRA,
+    SITE,
+    SITE_EXTRA,
+    schema,
+)
 from cornerstone.model.site_file import (
     REDACTED,
     SECRETS,
@@ -324,6 +336,15 @@ def test_every_known_field_of_foundation_is_decided():
     assert set(cluster.split()) | {EXTRA} == CLUSTER.keys()
     assert set(top.split()) <= SITE.keys()
     assert BOND.keys() | IPMI.keys() <= NODE.keys() & SITE.keys()
+
+
+def test_the_page_names_every_key_of_ours_and_every_example():
+    page = (ROOT / "docs" / "site.md").read_text()
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    told = {(place, re.sub("[` ]", "", name)) for places, name in rows for place in re.split("[, ]+", places.strip())}
+    ours = {"top": SITE_EXTRA, "node": NODE_EXTRA, "cluster": CLUSTER_EXTRA}
+    assert told == {(place, name) for place, fields in ours.items() for name in fields}
+    assert set(re.findall(r"\(\.\./sites/([a-z-]+\.json)\)", page)) == {p.name for p in EXAMPLES} | {"schema.json"}
 
 
 def test_only_the_standard_library_is_imported():

@@ -36,7 +36,7 @@ def test_flags_alone_make_a_valid_file_for_its_owner(tmp_path):
     done = call("new", str(path), *flags(given))
     assert done.returncode == 0, done.stderr
     assert path.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [tmp_path / "id.pub", path] or len(list(tmp_path.iterdir())) == 2
+    assert {each.name for each in tmp_path.iterdir()} == {"id.pub", path.name}
     site = read_site(path.read_bytes())
     assert site.warnings == () and site.authorized_keys == (KEY,)
     assert [str(node) for node in site.nodes] == [
@@ -47,6 +47,14 @@ def test_flags_alone_make_a_valid_file_for_its_owner(tmp_path):
     assert cluster.cvm_ntp_servers == cluster.hypervisor_ntp_servers == ("ntp.example.net", "10.20.0.54")
     assert cluster.bootstrap_secret and cluster.bootstrap_secret not in done.stdout
     assert "lab-3 (position C, serial S3): hypervisor 10.20.0.13/24, CVM 10.20.0.23/24" in done.stdout
+
+
+def test_the_page_s_own_command_works(tmp_path):
+    line = next(line for line in (ROOT / "docs" / "site.md").read_text().splitlines()
+                if line.startswith("./invoke site new "))
+    _, _, _, name, *words = line.split()
+    assert call("new", str(tmp_path / name), *words).returncode == 0
+    assert read_site((tmp_path / name).read_bytes()).nodes[0].hostname == "lab-1"
 
 
 def test_five_nodes_are_two_blocks(tmp_path):
