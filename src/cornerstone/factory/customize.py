@@ -100,9 +100,9 @@ def read_file(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def area_of(iso: Path, *, write: bool = False) -> Iterator[tuple[int, Extent, Manifest]]:
-    """An open ISO (file descriptor), the place of its area, and its manifest; held so that no other process customises.
+    """An open ISO (file descriptor), the place of its area, and its manifest; another process that customises it waits.
 
-    Raises CornerstoneError when it isn't a Foundation ISO, can't be written when it is to be, or is held.
+    Raises CornerstoneError when it isn't a Foundation ISO, or can't be written when it is to be.
     """
     try:
         if iso.is_dir():
@@ -116,11 +116,7 @@ def area_of(iso: Path, *, write: bool = False) -> Iterator[tuple[int, Extent, Ma
                                "give it the rights, or make a customised copy with --output NEW" if write else
                                "check the path and its rights") from None
     try:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_EX if write else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CornerstoneError(f"{iso} is just being customised by another process", "wait for it", Code.BUSY) \
-                from None
+        fcntl.flock(file, fcntl.LOCK_EX if write else fcntl.LOCK_SH)
         image = Image(iso)
         try:
             place = image.rock_ridge.files.get(SITE_AREA)
