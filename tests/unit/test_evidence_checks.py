@@ -16,12 +16,13 @@ from cornerstone.factory.evidence import BOMS, KEY_NAME, LISTED, SUMS, SUMS_SIGN
 from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.signing import SoftwareKey
+from cornerstone.model import site_area
 from cornerstone.model.error import Code
 from cornerstone.model.manifest import CVM, NAME, SIGNATURE_NAME, SITE_AREA
 
 # pytest's importlib mode leaves a test's folder out of the path
 sys.path.insert(0, str(Path(__file__).parent))
-from small_iso import KEY, PLAN, Workshop
+from small_iso import KEY, PLAN, SITE_AREA_SIZE, Workshop
 
 EVIDENCE = {check_id for check_id in CHECKS if check_id in ("evidence", "evidence-manifest", "provenance", "sboms",
                                                            "report")}
@@ -145,7 +146,7 @@ def test_another_key_is_refused(iso, capsys, tmp_path):
 
 
 def test_a_customised_iso_still_verifies(iso):
-    write_at(iso, place(iso, SITE_AREA), b"FOUNDATION-SITE 1 something else\n" + b"x" * 3000)
+    write_at(iso, place(iso, SITE_AREA), site_area.pack(b"x" * 3000, SITE_AREA_SIZE))
     assert all(finding.passed for finding in findings(iso).values())
 
 
