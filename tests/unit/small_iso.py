@@ -31,6 +31,7 @@ from cornerstone.model.manifest import (
     Manifest,
     entry_of,
 )
+from cornerstone.model.node import INSTALLED_MARK
 
 EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
@@ -92,7 +93,8 @@ class Workshop:
             FIRST_BOOT: b"#!/bin/bash\n",
             ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
             "boot/grub/grub.cfg": render("iso-grub.cfg", identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
-                                         key="development", arguments="quiet").encode(),
+                                         key="development", arguments="quiet",
+                                         installed_mark=INSTALLED_MARK).encode(),
         }
         self.extra: dict[str, bytes] = {}
         self.named_extra: dict[str, bytes] = {}

@@ -39,6 +39,7 @@ from cornerstone.model.manifest import (
     Manifest,
     entry_of,
 )
+from cornerstone.model.node import INSTALLED_MARK
 from cornerstone.model.profile import Profile
 from cornerstone.model.rules import require_profile
 
@@ -246,7 +247,7 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         files[path] = at
 
     put("boot/grub/grub.cfg", render("iso-grub.cfg", identity=identity, profile=profile, key=plan.key.kind,
-                                     arguments=LIVE_ARGUMENTS).encode())
+                                     arguments=LIVE_ARGUMENTS, installed_mark=INSTALLED_MARK).encode())
     put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
     put(f".disk/{identity}", b"")
     entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())

@@ -6,14 +6,16 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.gpt import Partition
 
 # linux/fs.h
-BLKRRPART = 0x125F
 BLKFLSBUF = 0x1261
 BLKGETSIZE64 = 0x80081272
 
@@ -53,12 +55,6 @@ def write_all(descriptor: int, content: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def reread_partitions(descriptor: int) -> None:
-    """Have the kernel read the partition table that was just written; the partitions' devices are there afterwards."""
-    os.fsync(descriptor)
-    fcntl.ioctl(descriptor, BLKRRPART)
-
-
 def forget_cached(descriptor: int) -> None:
     """Write out what is pending and drop what memory keeps, so that the next read comes from the medium."""
     os.fsync(descriptor)
@@ -67,9 +63,42 @@ def forget_cached(descriptor: int) -> None:
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def partition_device(disk: str, number: int, sys: Path = Path("/sys"), dev: Path = Path("/dev")) -> Path:
-    """The device of a disk's partition: sda and 3 → /dev/sda3, nvme0n1 and 3 → /dev/nvme0n1p3."""
-    for path in (sys / "class/block" / disk).resolve().iterdir():
-        if (path / "partition").is_file() and int((path / "partition").read_text()) == number:
-            return dev / path.name
-    raise CornerstoneError(f"partition {number} of {disk} didn't appear", "image the node again", Code.STEP)
+@contextmanager
+def part(disk: Path, partition: Partition, *, read_only: bool = False) -> Iterator[Path]:
+    """A loop device over one partition of a disk.
+
+    By its place, so that it doesn't depend on what the kernel and udev have seen of a table that is being rewritten.
+    """
+    words = ["losetup", "--find", "--show", "--nooverlap", "--offset", str(partition.offset),
+             "--sizelimit", str(partition.size), *["--read-only"] * read_only, str(disk)]
+    device = run(words).decode().strip()
+    try:
+        yield Path(device)
+    finally:
+        run(["losetup", "--detach", device])
+
+
+@contextmanager
+def mounted(disk: Path, partition: Partition, kind: str, *, read_only: bool = False) -> Iterator[Path]:
+    """A partition's file system, mounted on a folder of its own; what was written is on the medium at the end."""
+    with part(disk, partition, read_only=read_only) as device, tempfile.TemporaryDirectory(prefix="imaging-") as name:
+        run(["mount", "-t", kind, "-o", "ro" if read_only else "rw,nosuid,nodev,noexec", device, name])
+        try:
+            yield Path(name)
+        finally:
+            run(["umount", name])
+
+
+def run(argv: Sequence[object], *, content: bytes = b"", extra: Mapping[str, str] | None = None) -> bytes:
+    """Run a tool with content on its standard input and return what it wrote; extra: more environment.
+
+    CornerstoneError (STEP) with its complaint when it fails.
+    """
+    words = [str(word) for word in argv]
+    done = subprocess.run(words, input=content, capture_output=True, check=False,
+                          env={**os.environ, "LC_ALL": "C", **(extra or {})})
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()[-500:]
+        raise CornerstoneError(f"{words[0]} failed with exit status {done.returncode}: {said}",
+                               "see the journal; image the node again", Code.STEP)
+    return done.stdout

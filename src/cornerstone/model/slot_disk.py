@@ -62,10 +62,6 @@ class Layout:
         """In the order of the disk, which is that of their numbers from 1."""
         return (self.bios, self.esp, self.root_a, self.root_b, self.state)
 
-    def number(self, partition: Partition) -> int:
-        """A partition's number in the table."""
-        return self.partitions.index(partition) + 1
-
 
 def layout(name: str, size: int, slot: int) -> Layout:
     """Lay out a disk of size bytes with root slots of slot bytes; name makes the partitions' ids.

@@ -1,0 +1,254 @@
+"""The plan: which disk is written, what the Controller VM gets, and every reason not to. Pure: nothing is touched.
+
+No wrong disk, ever: exactly one disk must match; never the medium; a disk that isn't empty needs a token bound to its
+serial; a disk without a serial is refused; an installed node isn't installed again unless that is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.facts import Disk, Facts, PciDevice
+from cornerstone.model.fitness import obstacle, unfit_for_boot, unfit_for_data
+from cornerstone.model.gpt import derived_id
+from cornerstone.model.manifest import HYPERVISOR, Manifest
+from cornerstone.model.node import Cluster, Controller, DataDisk, Hypervisor, NodeConfig, Uplink, erase_token
+from cornerstone.model.requirements import Requirements
+from cornerstone.model.rules.hardware import check_machine
+from cornerstone.model.rules.registry import Level, Outcome
+from cornerstone.model.site import DiskChoice, Node, Site
+from cornerstone.model.slot_disk import MIB, Layout, layout
+
+# What scsi instead of passthrough does without.
+NEED_PASSTHROUGH = ("hw.iommu", "hw.passthrough")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the machine isn't imaged: a rule's id or the plan's own, what is wrong, how to mend it."""
+
+    id: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A storage controller that the Controller VM gets whole, and the disks that hang off it."""
+
+    device: PciDevice
+    disks: tuple[Disk, ...]
+
+
+@dataclass
+class Plan:
+    """What imaging will do. Without a refusal boot_disk, layout and config are there.
+
+    data_disks: for the storage pool; passed: controllers; scsi: data disks that the CVM gets singly, with the reason.
+    """
+
+    node: Node
+    identity: str
+    needs: Requirements
+    boot_disk: Disk | None = None
+    layout: Layout | None = None
+    data_disks: tuple[Disk, ...] = ()
+    passed: tuple[Passed, ...] = ()
+    scsi: tuple[tuple[Disk, str], ...] = ()
+    config: NodeConfig | None = None
+    warnings: list[str] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def refuse(self, rule: str, message: str, hint: str) -> None:
+        self.refusals.append(Refusal(rule, message, hint))
+
+    def check(self) -> None:
+        """Raise CornerstoneError (REFUSED) with every refusal, if there is one."""
+        if self.refusals:
+            first, *more = self.refusals
+            rest = "".join(f"; also {refusal.id}: {refusal.message}" for refusal in more)
+            raise CornerstoneError(f"{first.id}: {first.message}{rest}", first.hint, Code.REFUSED)
+
+
+def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "") -> Plan:
+    """Decide everything for the machine that facts describe. reinstall: the token on the kernel command line.
+
+    CornerstoneError (REFUSED) when it is no node of the site, or the site says to leave it alone; all else that
+    speaks against imaging is in the plan's refusals.
+    """
+    node = _node(facts, site)
+    needs = Requirements.of(manifest.profile, manifest.epoch)
+    needs = replace(needs, controller_memory=node.cvm_memory or needs.controller_memory,
+                    controller_vcpus=min(node.cvm_vcpus or needs.controller_vcpus, facts.cpu.threads))
+    plan = Plan(node, manifest.identity, needs)
+    _check_hardware(plan, facts)
+    _check_fit(plan, manifest)
+    _choose_boot_disk(plan, facts)
+    _choose_data_disks(plan, facts)
+    _choose_controllers(plan, facts)
+    _check_contents(plan, site, reinstall)
+    if not plan.refusals and plan.boot_disk is not None:
+        plan.layout = layout(plan.boot_disk.serial, plan.boot_disk.size, needs.root_slot)
+        plan.config = _config(plan, site, manifest)
+    return plan
+
+
+def disk_identity(serial: str, finished: bool) -> str:
+    """The GUID of a boot disk's partition table: another one while it isn't finished. Bound to the disk's serial."""
+    return str(derived_id(serial, "node" if finished else "unfinished"))
+
+
+def _node(facts: Facts, site: Site) -> Node:
+    macs = [mac for nic in facts.nics for mac in (nic.mac, nic.permanent_mac) if mac] + [facts.bmc.mac]
+    try:
+        node = site.node_for(serial=facts.dmi.serial, block=facts.dmi.chassis_serial, position=facts.dmi.position,
+                             macs=filter(None, macs))
+    except CornerstoneError as error:
+        raise CornerstoneError(f"node.identity: {error.message}", error.hint, Code.REFUSED) from error
+    if not node.image:
+        raise CornerstoneError(f"node.image: the site says to leave {node.hostname} as it is (image_now)",
+                               "set image_now to true, or take the medium out", Code.REFUSED)
+    return node
+
+
+def _check_hardware(plan: Plan, facts: Facts) -> None:
+    for verdict in check_machine(facts, plan.needs):
+        spared = plan.node.passthrough == "scsi" and verdict.rule.id in NEED_PASSTHROUGH
+        if verdict.outcome is Outcome.OK:
+            continue
+        if verdict.severity is Level.ERROR and not spared:
+            plan.refuse(verdict.rule.id, verdict.message, verdict.rule.hint)
+        elif verdict.severity is not Level.INFO:
+            plan.warnings.append(f"{verdict.rule.id}: {verdict.message}")
+
+
+def _check_fit(plan: Plan, manifest: Manifest) -> None:
+    size = manifest.entry(HYPERVISOR).size
+    if size > plan.needs.root_slot:
+        plan.refuse("layer.fit", f"hypervisor.squashfs has {size // MIB} MiB and doesn't fit a root slot of "
+                    f"{plan.needs.root_slot // MIB} MiB", "take an ISO whose profile has a larger root_slot")
+
+
+def _choose_boot_disk(plan: Plan, facts: Facts) -> None:
+    node, choice = plan.node, plan.node.boot_disk
+    wanted = [disk for disk in facts.disks if choice is None or _fits(choice, disk)]
+    why = {disk: unfit_for_boot(disk, facts, plan.needs) for disk in wanted}
+    why |= {disk: "is excluded by exlude_boot_serial" for disk in wanted if node.never_boot == disk.serial != ""}
+    twice = {disk for paths in facts.multipath() for disk in paths}
+    why |= {disk: "is seen by more than one path" for disk in wanted if disk in twice and not why[disk]}
+    fit = [disk for disk in wanted if not why[disk]]
+    if len(fit) == 1:
+        plan.boot_disk = fit[0]
+        return
+    if choice is None and not fit and any(refusal.id == "hw.boot-disk" for refusal in plan.refusals):
+        return
+    of = "match boot_disk of the site" if choice else "could be the boot disk"
+    shown = "".join(f"\n  {disk}" + (f": {why[disk]}" if why[disk] else "") for disk in (fit or wanted or facts.disks))
+    plan.refuse("disk.boot-choice", f"{len(fit) or 'no'} disk{'s' * (len(fit) > 1)} {of}, exactly one must:{shown}",
+                "name the one in the site: boot_disk with its serial, below the node's key cornerstone")
+
+
+def _choose_data_disks(plan: Plan, facts: Facts) -> None:
+    choices = plan.node.data_disks
+    boot_serial = plan.boot_disk.serial if plan.boot_disk else ""
+    others = [disk for disk in facts.disks if disk.serial != boot_serial and disk.name != facts.boot_medium]
+    fit = [disk for disk in others if not unfit_for_data(disk, facts)]
+    for choice in choices:
+        matching = [disk for disk in others if _fits(choice, disk)]
+        if not [disk for disk in matching if disk in fit]:
+            shown = "".join(f"\n  {disk}: {unfit_for_data(disk, facts)}" for disk in matching)
+            plan.refuse("disk.data-choice", f"no disk matches data_disks of the site ({_text(choice)}){shown}",
+                        "correct data_disks in the site")
+    plan.data_disks = tuple(disk for disk in fit if not choices or any(_fits(choice, disk) for choice in choices))
+
+
+def _choose_controllers(plan: Plan, facts: Facts) -> None:
+    """Each controller with data disks whole, where nothing stands against it; else its disks singly."""
+    boot = plan.boot_disk.controller if plan.boot_disk else ""
+    passed, scsi = [], []
+    for address in dict.fromkeys(disk.controller for disk in plan.data_disks):
+        disks = tuple(disk for disk in plan.data_disks if disk.controller == address)
+        problem = obstacle(address, facts) or ("is the boot disk's controller" if address == boot else "")
+        if plan.node.passthrough == "scsi":
+            problem = "the site says scsi"
+        elif plan.node.passthrough == "pci" and address not in plan.node.pci_addresses:
+            continue
+        device = facts.pci_device(address)
+        if problem or device is None:
+            if plan.node.passthrough == "pci":
+                plan.refuse("disk.passthrough", f"controller {address} can't be passed through: it {problem}",
+                            "take it out of passthrough in the site")
+            scsi += [(disk, problem) for disk in disks]
+            continue
+        passed.append(Passed(device, facts.disks_of(address)))
+        more = [disk.name for disk in facts.disks_of(address) if disk not in plan.data_disks]
+        if more:
+            plan.warnings.append(f"with controller {address} the CVM sees {', '.join(more)} too, and leaves them alone")
+    for address in plan.node.pci_addresses:
+        if address not in {disk.controller for disk in plan.data_disks}:
+            plan.refuse("disk.passthrough", f"passthrough of the site names {address}, which has no data disk",
+                        "correct the address, or take it out")
+    plan.passed, plan.scsi = tuple(passed), tuple(scsi)
+    plan.warnings += [f"{disk.name} goes to the CVM as a raw SCSI device: its controller {problem}"
+                      for disk, problem in scsi if plan.node.passthrough != "scsi"]
+    kept = {disk for entry in passed for disk in entry.disks} | {disk for disk, _ in scsi}
+    plan.data_disks = tuple(disk for disk in plan.data_disks if disk in kept)
+
+
+def _check_contents(plan: Plan, site: Site, reinstall: str) -> None:
+    tokens = dict(plan.node.erase_tokens)
+    again = bool(site.reinstall_token) and reinstall == site.reinstall_token
+    if reinstall and not again:
+        plan.refuse("node.reinstall", "the token of foundation.reinstall isn't the site's reinstall_token",
+                    "correct the one or the other")
+    for disk in filter(None, (plan.boot_disk, *plan.data_disks)):
+        contents = disk.contents
+        if contents.empty or contents.unfinished:
+            continue
+        if disk == plan.boot_disk and contents.installed is not None:
+            if not again:
+                plan.refuse("disk.installed", f"{disk} is the boot disk of {contents.installed.hostname}, which is "
+                            "installed already", "boot it from that disk; to install it anew, give the site a "
+                            "reinstall_token and the kernel foundation.reinstall with the same text")
+            continue
+        if disk.serial in tokens and tokens[disk.serial] != erase_token(disk.serial):
+            plan.refuse("disk.token", f"the site's token for {disk} is for another disk",
+                        f"if all on this disk may go, write {{\"{disk.serial}\": \"{erase_token(disk.serial)}\"}}")
+        elif disk.serial not in tokens:
+            plan.refuse("disk.not-empty", f"{disk} isn't empty: {contents}",
+                        f"take it out, or, if all on it may go, give the node of the site "
+                        f"erase_tokens: {{\"{disk.serial}\": \"{erase_token(disk.serial)}\"}}")
+
+
+def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
+    node, disk, uplink = plan.node, plan.boot_disk, plan.node.uplink
+    if disk is None:
+        raise ValueError("a plan without a boot disk has no configuration")
+    cluster = site.cluster_of(node)
+    dns = cluster.cvm_dns_servers if cluster and cluster.cvm_dns_servers else site.nameservers
+    return NodeConfig(
+        manifest.identity, manifest.profile["name"], node.serial, node.block_id, node.position, disk.serial,
+        Hypervisor(node.hostname, str(node.hypervisor), str(site.hypervisor_gateway),
+                   tuple(map(str, site.nameservers)), cluster.hypervisor_ntp_servers if cluster else (),
+                   Uplink(uplink.macs, uplink.mode, uplink.lacp, uplink.lacp_rate, uplink.vlan, uplink.mtu,
+                          tuple("=".join(option) for option in uplink.options))),
+        Controller(node.cvm_name, str(node.cvm), str(site.cvm_gateway), tuple(map(str, dns)),
+                   cluster.cvm_ntp_servers if cluster else (), plan.needs.controller_memory,
+                   plan.needs.controller_vcpus, tuple(entry.device.address for entry in plan.passed),
+                   tuple(entry.serial for entry, _ in plan.scsi),
+                   tuple(DataDisk(each.serial, each.wwn, each.size) for each in plan.data_disks)),
+        Cluster(cluster.name, tuple(map(str, cluster.members)), cluster.redundancy_factor, cluster.form,
+                str(cluster.address or ""), str(cluster.data_services or ""), cluster.timezone) if cluster else None,
+        site.authorized_keys)
+
+
+def _fits(choice: DiskChoice, disk: Disk) -> bool:
+    return choice.fits(serial=disk.serial, wwn=disk.wwn, model=disk.model, size=disk.size)
+
+
+def _text(choice: DiskChoice) -> str:
+    bounds = [f"at least {choice.min_size} bytes" * bool(choice.min_size),
+              f"at most {choice.max_size} bytes" if choice.max_size is not None else ""]
+    words = [f"{name} {value}" for name in ("serial", "wwn", "model") if (value := getattr(choice, name))]
+    return ", ".join(filter(None, [*words, *bounds]))

@@ -1,0 +1,46 @@
+"""A plan for people: each disk before and after, what is passed through and why, every warning and refusal."""
+
+from __future__ import annotations
+
+from cornerstone.foundation.plan import Plan
+from cornerstone.model.facts import Disk
+from cornerstone.model.slot_disk import MIB
+
+WIDTH = 11
+GIB = 1 << 30
+
+
+def lines(plan: Plan) -> list[str]:
+    """The whole plan, a line for each thing."""
+    node = plan.node
+    rows = [("Node", f"{node}: host {node.hypervisor}, CVM {node.cvm} ({node.cvm_name})")]
+    if plan.boot_disk is not None:
+        rows += [("Boot disk", str(plan.boot_disk)), ("", f"before  {_before(plan.boot_disk)}"),
+                 ("", f"after   {_after(plan)}")]
+    singly = dict(plan.scsi)
+    for disk in plan.data_disks:
+        way = (f"as a raw SCSI device, because its controller {singly[disk]}" if disk in singly
+               else f"with its controller {disk.controller}")
+        rows += [("Data disk", str(disk)), ("", f"before  {_before(disk)}"), ("", f"after   storage pool, {way}")]
+    rows += [("Controller", f"{entry.device} is passed through whole, IOMMU group {entry.device.group}, "
+                            f"with {', '.join(disk.name for disk in entry.disks)}") for entry in plan.passed]
+    if not plan.refusals:
+        rows.append(("CVM", f"{plan.needs.controller_vcpus} CPUs, {plan.needs.controller_memory / GIB:.1f} GiB"))
+    rows += [("Warning", warning) for warning in plan.warnings]
+    for refusal in plan.refusals:
+        rows += [("Refused", f"{refusal.id}: {refusal.message}"), ("", f"hint: {refusal.hint}")]
+    return [f"{label:<{WIDTH}}{part}" if number == 0 else f"{'':<{WIDTH}}{part}"
+            for label, text in rows for number, part in enumerate(text.split("\n"))]
+
+
+def _before(disk: Disk) -> str:
+    contents = disk.contents
+    if contents.installed is not None:
+        return f"node {contents.installed.hostname}, installed"
+    return "an imaging that was cut off" if contents.unfinished else str(contents)
+
+
+def _after(plan: Plan) -> str:
+    if plan.layout is None:
+        return "unchanged, for the reasons below"
+    return ", ".join(f"{each.name} {each.size // MIB} MiB" for each in plan.layout.partitions)
