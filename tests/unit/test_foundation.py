@@ -17,9 +17,10 @@ from cornerstone.foundation.discover import discover
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, open_consoles
 from cornerstone.foundation.telling import open_listeners
+from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event
-from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest, entry_of
+from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest, entry_of
 
 # pytest's importlib mode leaves a test's folder out of the path
 sys.path.insert(0, str(Path(__file__).parent))
@@ -338,6 +339,7 @@ def environment(medium, consoles, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "await_link", lambda: None)
     monkeypatch.setattr(live, "keep_facts", lambda facts: None)
     monkeypatch.setattr(live.Medium, "attached", classmethod(lambda cls: medium))
+    (medium.mount_point / SITE_AREA).write_bytes(site_area.pack(None))
     monkeypatch.setattr(live.signal, "pause", pause)
     return Paused, told
 

@@ -15,12 +15,12 @@ from cornerstone.foundation import block, copying, esp, imaging
 from cornerstone.foundation.block import mounted
 from cornerstone.foundation.imaging import Imaging, completed
 from cornerstone.foundation.medium import Medium
-from cornerstone.foundation.plan import Plan, disk_identity
+from cornerstone.foundation.plan import Plan
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import SECTOR, disk_guid
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, Manifest, entry_of
 from cornerstone.model.node import CVM_FILE, NODE_FILE, SECRET_FILE, Controller, Hypervisor, NodeConfig, Uplink
-from cornerstone.model.slot_disk import BOOT_FOLDER, MIB, layout
+from cornerstone.model.slot_disk import BOOT_FOLDER, MIB, disk_identity, layout
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes a loop device")
 
@@ -142,13 +142,15 @@ CALLS = ((imaging, "write_all"), (imaging, "run"), (imaging, "put"), (imaging, "
 
 def watch(patch, before) -> None:
     """Have before() called ahead of each; what was mounted or attached comes off in any case."""
-    for module, name in CALLS:
-        def call(*arguments, real=getattr(module, name), **keywords):
-            if [str(word) for word in arguments[0]][:1] != ["umount"] and "--detach" not in arguments[0] \
-                    if isinstance(arguments[0], list) else True:
+    def watched(real):
+        def call(*arguments, **keywords):
+            words = arguments[0] if isinstance(arguments[0], list) else []
+            if "umount" not in words and "--detach" not in words:
                 before()
             return real(*arguments, **keywords)
-        patch.setattr(module, name, call)
+        return call
+    for module, name in CALLS:
+        patch.setattr(module, name, watched(getattr(module, name)))
 
 
 def count_changes(job, monkeypatch) -> int:

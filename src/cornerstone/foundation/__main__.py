@@ -1,31 +1,41 @@
-"""The live environment's one process: verify the medium, look at the machine, show the screen, wait.
+"""The live environment's one process: verify the medium, look at the machine, and make it the node that a site says.
 
-`discover` as the only argument prints the facts of any machine instead, as facts.json.
+Instead: `discover` prints the facts of any machine; `plan` prints the whole decision for facts and a site.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 from cornerstone.foundation.discover import discover
 from cornerstone.foundation.discover.network import await_link, raise_links
-from cornerstone.foundation.medium import Medium
+from cornerstone.foundation.install import Install
+from cornerstone.foundation.medium import MOUNT_POINT, Medium
+from cornerstone.foundation.plan import make_plan
+from cornerstone.foundation.plan_text import lines
 from cornerstone.foundation.rows import checks, outcome, rows, summary
 from cornerstone.foundation.screen import Screen, open_consoles
 from cornerstone.foundation.telling import keep_facts, open_listeners
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event
+from cornerstone.model.event import Event, Listener
+from cornerstone.model.facts import Facts
+from cornerstone.model.manifest import NAME, Manifest
 from cornerstone.model.requirements import Requirements
 from cornerstone.model.rules import check_machine
+from cornerstone.model.site_file import read_site
 
 STAGE = "foundation"
 
 
 def main() -> int:
-    """0 never: it waits for a site until the machine is switched off; 1 when the medium is refused."""
+    """0 when the machine restarts as a node; 1 when the medium or the machine is refused. Without a site it waits."""
     tell = open_listeners()
     screen = Screen(open_consoles())
+    step = "verify"
     try:
         # Now, because a link takes seconds to come up.
         raise_links()
@@ -43,6 +53,7 @@ def main() -> int:
         screen.row("Layers", medium.check_files(progress))
         tell(Event(STAGE, "verify", "done", data={"files": len(medium.manifest.entries),
                                                   "identity": medium.manifest.identity}))
+        step = "discover"
         await_link()
         facts = discover(medium=medium.device)
         keep_facts(facts)
@@ -53,23 +64,63 @@ def main() -> int:
         screen.row("Checks", checks(found))
         tell(Event(STAGE, "validate", *outcome(found)))
     except CornerstoneError as error:
-        screen.refuse(error)
-        tell(Event(STAGE, "verify", "failed", error.message))
-        return 1
-    screen.wait("a site file: this medium carries none.")
-    tell(Event(STAGE, "screen", "waiting", "site", summary(facts)))
-    while True:
-        signal.pause()
+        return refuse(screen, tell, step, error)
+    install = Install(medium, facts, arguments(), screen, tell)
+    try:
+        if not install.run():
+            screen.wait("a site file: this medium carries none.")
+            tell(Event(STAGE, "screen", "waiting", "site", summary(facts)))
+            while True:
+                signal.pause()
+    except CornerstoneError as error:
+        return refuse(screen, tell, install.step, error)
+    tell(Event(STAGE, "install", "done"))
+    subprocess.run(["systemctl", "reboot"], check=True)
+    return 0
 
 
-def command(arguments: list[str]) -> int:
-    """The live environment without arguments; else the one subcommand."""
-    if arguments == ["discover"]:
+def refuse(screen: Screen, tell: Listener, step: str, error: CornerstoneError) -> int:
+    """Say on the screen and by event why nothing more will happen."""
+    screen.refuse(error)
+    tell(Event(STAGE, step, "failed", error.message, {"code": int(error.code), "hint": error.hint}))
+    return 1
+
+
+def arguments(cmdline: Path = Path("/proc/cmdline")) -> dict[str, str]:
+    """The kernel's arguments of the form name=value."""
+    return dict(word.split("=", 1) for word in cmdline.read_text().split() if "=" in word)
+
+
+def print_plan(facts: str, site: str, manifest: str) -> int:
+    """Print the plan for a machine's facts and a site, with the ISO that a manifest describes; nothing is touched."""
+    try:
+        plan = make_plan(Facts.load(Path(facts)), read_site(Path(site).read_bytes(), site),
+                         Manifest.from_bytes(Path(manifest).read_bytes(), manifest))
+    except OSError as error:
+        print(f"error: {error.filename} can't be read: {error.strerror}\n  hint: check the path", file=sys.stderr)
+        return int(Code.INPUT)
+    except CornerstoneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.code)
+    print("\n".join(lines(plan)))
+    return int(Code.REFUSED) if plan.refusals else 0
+
+
+def command(words: list[str]) -> int:
+    """The live environment without arguments; else a subcommand."""
+    parser = argparse.ArgumentParser(prog="foundation", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("discover", help="print this machine's facts, as facts.json")
+    plan = commands.add_parser("plan", help="print the whole decision for a machine and a site; nothing is touched")
+    plan.add_argument("--facts", required=True, help="facts.json of the machine")
+    plan.add_argument("--site", required=True, help="site file")
+    plan.add_argument("--manifest", default=str(MOUNT_POINT / NAME), help="manifest.json of the ISO")
+    chosen = parser.parse_args(words)
+    if chosen.command == "discover":
         sys.stdout.write(discover().to_json())
         return 0
-    if arguments:
-        print(f"error: {' '.join(arguments)!r} is unknown\n  hint: say discover, or nothing", file=sys.stderr)
-        return int(Code.INPUT)
+    if chosen.command == "plan":
+        return print_plan(chosen.facts, chosen.site, chosen.manifest)
     return main()
 
 

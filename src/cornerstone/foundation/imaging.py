@@ -18,7 +18,7 @@ from pathlib import Path
 from cornerstone.foundation import copying, esp
 from cornerstone.foundation.block import forget_cached, mounted, opened, part, run, size_of, write_all
 from cornerstone.foundation.medium import Medium
-from cornerstone.foundation.plan import Plan, disk_identity
+from cornerstone.foundation.plan import Plan
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.gpt import BOOT_CODE_SIZE, LINUX_DATA, Copy, tables
@@ -38,6 +38,7 @@ from cornerstone.model.slot_disk import (
     HYPERVISOR_ARGUMENTS,
     Layout,
     bios_grub,
+    disk_identity,
     grub_config,
 )
 

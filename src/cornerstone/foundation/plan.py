@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.facts import Disk, Facts, PciDevice
 from cornerstone.model.fitness import obstacle, unfit_for_boot, unfit_for_data
-from cornerstone.model.gpt import derived_id
 from cornerstone.model.manifest import HYPERVISOR, Manifest
 from cornerstone.model.node import Cluster, Controller, DataDisk, Hypervisor, NodeConfig, Uplink, erase_token
 from cornerstone.model.requirements import Requirements
@@ -94,11 +93,6 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
     return plan
 
 
-def disk_identity(serial: str, finished: bool) -> str:
-    """The GUID of a boot disk's partition table: another one while it isn't finished. Bound to the disk's serial."""
-    return str(derived_id(serial, "node" if finished else "unfinished"))
-
-
 def _node(facts: Facts, site: Site) -> Node:
     macs = [mac for nic in facts.nics for mac in (nic.mac, nic.permanent_mac) if mac] + [facts.bmc.mac]
     try:
@@ -135,6 +129,9 @@ def _choose_boot_disk(plan: Plan, facts: Facts) -> None:
     wanted = [disk for disk in facts.disks if choice is None or _fits(choice, disk)]
     why = {disk: unfit_for_boot(disk, facts, plan.needs) for disk in wanted}
     why |= {disk: "is excluded by exlude_boot_serial" for disk in wanted if node.never_boot == disk.serial != ""}
+    # the partition table is of 512-byte sectors, and so is what a BIOS reads
+    why |= {disk: f"has blocks of {disk.logical_block} bytes, 512 are needed to boot" for disk in wanted
+            if disk.logical_block != 512 and not why[disk]}
     twice = {disk for paths in facts.multipath() for disk in paths}
     why |= {disk: "is seen by more than one path" for disk in wanted if disk in twice and not why[disk]}
     fit = [disk for disk in wanted if not why[disk]]

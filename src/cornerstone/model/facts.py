@@ -121,12 +121,16 @@ class Installed:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is on a disk. readable: false when it couldn't be read, and then nothing is known."""
+    """What is on a disk. readable: false when it couldn't be read, and then nothing is known.
+
+    unfinished: its table says that imaging began on this very disk, and didn't come to its end.
+    """
 
     readable: bool = True
     signatures: tuple[Signature, ...] = ()
     partitions: tuple[Partition, ...] = ()
     installed: Installed | None = None
+    unfinished: bool = False
 
     @property
     def empty(self) -> bool:

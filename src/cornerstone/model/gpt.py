@@ -119,7 +119,7 @@ def disk_guid(read: Callable[[int, int], bytes], size: int) -> uuid.UUID | None:
     read(offset, size) gives bytes of the disk. Sectors of 512 bytes.
     """
     for at in (SECTOR, size - SECTOR):
-        header = read(at, SECTOR)
+        header = read(at, SECTOR) if at >= SECTOR else b""
         if len(header) < SECTOR or header[:8] != MAGIC:
             continue
         fields = struct.unpack_from(HEADER, header)

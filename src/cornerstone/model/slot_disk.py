@@ -82,6 +82,11 @@ def layout(name: str, size: int, slot: int) -> Layout:
     return Layout(*partitions)
 
 
+def disk_identity(serial: str, finished: bool) -> str:
+    """The GUID of a boot disk's partition table: another one while it isn't finished. Bound to the disk's serial."""
+    return str(derived_id(serial, "node" if finished else "unfinished"))
+
+
 def grub_config(disk: Layout, arguments: str) -> str:
     """GRUB's menu for both slots. slot.cfg beside it names the one to boot: an upgrade rewrites that small file."""
     entries = "".join(

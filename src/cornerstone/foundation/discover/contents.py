@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from cornerstone.foundation.discover.disks import SECTOR
 from cornerstone.foundation.discover.sysfs import children, number, read
 from cornerstone.model.facts import Contents, Disk, Installed, Partition, Signature
+from cornerstone.model.gpt import disk_guid
 from cornerstone.model.node import NODE_FILE
+from cornerstone.model.slot_disk import disk_identity
 
 # Tables begin and most formats tell themselves within this much.
 HEAD = 1 << 20
@@ -28,7 +31,7 @@ SLOT_NAME, STATE_NAME = "root-a", "state"
 def probe(disks: Sequence[Disk], root: Path) -> tuple[Disk, ...]:
     """The disks with their contents filled in; several at a time, because hard disks take their time."""
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        contents = pool.map(lambda disk: _contents(root, disk.name), disks)
+        contents = pool.map(lambda disk: _contents(root, disk), disks)
         return tuple(replace(disk, contents=found) for disk, found in zip(disks, contents, strict=True))
 
 
@@ -56,19 +59,28 @@ def installed(state: Path) -> Installed | None:
         return None
 
 
-def _contents(root: Path, disk: str) -> Contents:
-    partitions = _partitions(root, disk)
-    found = signatures([root / "dev" / name for name in (disk, *partitions)])
+def _contents(root: Path, disk: Disk) -> Contents:
+    partitions = _partitions(root, disk.name)
+    found = signatures([root / "dev" / name for name in (disk.name, *partitions)])
     try:
-        with (root / "dev" / disk).open("rb") as device:
+        with (root / "dev" / disk.name).open("rb") as device:
             blank = not any(device.read(HEAD))
+            unfinished = _guid(device, disk.size) == disk_identity(disk.serial, finished=False)
     except OSError:
         found = None
     if found is None:
         return Contents(readable=False, partitions=tuple(partitions.values()))
     whole = {name: replace(partition, signatures=found[name]) for name, partition in partitions.items()}
-    return Contents(True, found[disk] if found[disk] or blank else (Signature("data"),), tuple(whole.values()),
-                    _node(root, whole))
+    return Contents(True, found[disk.name] if found[disk.name] or blank else (Signature("data"),),
+                    tuple(whole.values()), _node(root, whole), unfinished)
+
+
+def _guid(device: BinaryIO, size: int) -> str:
+    """The GUID of a disk's partition table, or ""."""
+    def bytes_at(offset: int, count: int) -> bytes:
+        device.seek(offset)
+        return device.read(count)
+    return str(disk_guid(bytes_at, size) or "")
 
 
 def _node(root: Path, partitions: dict[str, Partition]) -> Installed | None:
