@@ -4,6 +4,7 @@ import pytest
 
 from cornerstone.factory import iso
 from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+from cornerstone.model.facts import Facts
 
 REQUIRED = ("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils", "ovmf", "openvswitch-switch",
             "open-iscsi", "multipath-tools", "ipmitool", "nvme-cli", "gdisk", "squashfs-tools", "linux-image-amd64",
@@ -55,6 +56,16 @@ def test_byte_code_is_made_and_valid_by_content(hypervisor):
     assert {path.parent.parent.relative_to(rooms) / path.name.split(".")[0] for path in compiled} == sources
     # flags after the magic number: 1 is an unchecked hash instead of a time
     assert {path.read_bytes()[4:8] for path in compiled} == {b"\x01\0\0\0"}
+
+
+def test_the_root_discovers_the_machine_that_it_runs_on(hypervisor):
+    facts = Facts.from_json(hypervisor.run("foundation discover"))
+    assert facts.memory > 0
+
+
+@pytest.mark.parametrize("tool", ["wipefs", "debugfs", "ip", "ipmitool"])
+def test_tool_of_discovery(hypervisor, tool):
+    assert hypervisor.host.exists(tool)
 
 
 def test_passthrough(hypervisor):

@@ -151,6 +151,8 @@ if mode == "deaf":
         signal.pause()
 for line in links["qmp"].makefile():
     command = json.loads(line)
+    if command["execute"] == "set_link":
+        os.write(console, f"{{command['arguments']}}\\r\\n".encode())
     if command["execute"] == "quit":
         sys.exit(0)
     if command["execute"] == "talk":
@@ -173,9 +175,9 @@ def stand_in(tmp_path, monkeypatch):
     scratch = Path(tempfile.mkdtemp(prefix="cs-"))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
 
-    def make(mode: str) -> RunningMachine:
+    def make(mode: str, **more: object) -> RunningMachine:
         monkeypatch.setenv("STAND_IN", mode)
-        return RunningMachine(Machine(TCG, memory_mib=256, binary=str(path)), tmp_path / "logs")
+        return RunningMachine(Machine(TCG, memory_mib=256, binary=str(path), **more), tmp_path / "logs")
 
     yield make
     assert list(scratch.iterdir()) == []
@@ -203,6 +205,12 @@ def test_a_machine_quits_when_asked(stand_in):
     with stand_in("stays") as machine:
         hear(machine, b"hello")
     assert machine.status == 0 and gone(machine)
+
+
+def test_cables_are_out_from_the_start(stand_in):
+    with stand_in("stays", unplugged=("nic0", "nic1")) as machine:
+        heard = hear(machine, b"nic1")
+    assert b"{'name': 'nic0', 'up': False}" in heard
 
 
 def test_a_machine_that_hears_nothing_is_killed(stand_in, monkeypatch):

@@ -21,8 +21,8 @@ HOST_STATE = 2 * GIB
 HOST_MEMORY = 2 * GIB
 # The Controller VM doesn't run with less (rule controller.sizing).
 MIN_THREADS = 2
-# ceph-volume refuses smaller devices ("Insufficient space (<5GB)").
-MIN_DATA_DISK = 5 * 1000 ** 3
+# ceph-volume refuses smaller devices: "Insufficient space (<5GB)", by which it means GiB.
+MIN_DATA_DISK = 5 * GIB
 
 # Community Edition 2.1, as published: 4 cores, 32 GB of memory.
 PUBLISHED_CORES = 4

@@ -13,7 +13,7 @@ from cornerstone.model.facts import Disk, PciDevice
 NOT_DISKS = re.compile(r"sr\d+|fd\d+|mmcblk\d+(boot\d+|rpmb)")
 SECTOR = 512
 # The SCSI channels on which a driver shows volumes instead of disks, from the kernel's own sources:
-# MEGASAS_MAX_PD_CHANNELS in megaraid_sas.h, RAID_CHANNEL in mpt3sas_base.h.
+# MEGASAS_MAX_PD_CHANNELS in megaraid_sas.h, RAID_CHANNEL in mpt3sas_scsih.c.
 VOLUME_CHANNELS = {"megaraid_sas": (2, 3), "mpt3sas": (1,)}
 
 

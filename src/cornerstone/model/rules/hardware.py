@@ -118,7 +118,7 @@ def boot_disk(subject: Subject) -> Result:
 
 @REGISTRY.rule("hw.data-disks", Level.ERROR, SCOPE, "add a disk, or have the RAID controller show its disks singly")
 def data(subject: Subject) -> Result:
-    """Beside the boot disk there is a disk of at least 5 GB for data, with a serial, and as it is."""
+    """Beside the boot disk there is a disk of at least 5 GiB for data, with a serial, and as it is."""
     facts = subject.facts
     fit = data_disks(facts)
     boot = boot_disks(facts, subject.needs)
