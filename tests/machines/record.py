@@ -27,6 +27,8 @@ from cornerstone.model.slot_disk import layout  # noqa: E402
 ISO = ROOT / "output" / "aos-6.8" / "foundation-aos-6.8.iso"
 GIB = 1 << 30
 PORT = "org.cornerstone.facts"
+# of the file systems, so that each recording is the same
+UUID = "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11"
 # a virtio device that goes through the IOMMU, as a real one does
 MODERN = "disable-legacy=on,iommu_platform=on"
 # Without interrupt remapping, which groups don't need: with it a kernel that starts while this computer is busy
@@ -56,8 +58,9 @@ def blank(size: int) -> Callable[[Path], None]:
 def old_linux(path: Path) -> None:
     """Somebody's disk: one ext4 and one LVM partition in an MBR table."""
     blank(16 * GIB)(path)
-    subprocess.run(["sfdisk", "--quiet", path], input="label: dos\n,8GiB,83\n,,8e\n", text=True, check=True)
-    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "data", "-E", "offset=1048576", path, "8g"], check=True)
+    subprocess.run(["sfdisk", "--quiet", path], input="label: dos\nlabel-id: 0x00c0ffee\n,8GiB,83\n,,8e\n", text=True, check=True)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "data", "-U", UUID, "-E", "offset=1048576", path, "8g"],
+                   check=True)
 
 
 def installed_node(path: Path) -> None:
@@ -73,7 +76,7 @@ def installed_node(path: Path) -> None:
         file = Path(folder) / NODE_FILE
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(node))
-        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "state", "-d", folder,
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "state", "-U", UUID, "-d", folder,
                         "-E", f"offset={table.state.offset}", path, f"{table.state.size // 1024}k"], check=True)
 
 

@@ -360,6 +360,7 @@ MC = "Device ID                 : 32\nManufacturer ID           : 10876\nManufac
     (LAN.format(address="192.0.2.7"), MC, Bmc(True, "Supermicro", "192.0.2.7", "255.255.255.0", "",
                                              "02:00:00:00:00:0a")),
     (LAN.format(address="0.0.0.0"), "", Bmc(True, "", "", "255.255.255.0", "", "02:00:00:00:00:0a")),
+    ("", "Manufacturer Name         : Unknown (0x7)\n", Bmc(True)),
     ("", "", Bmc(True)),
 ])
 def test_bmc(tmp_path, monkeypatch, lan, mc, expected):

@@ -20,7 +20,8 @@ def read_bmc(root: Path) -> Bmc:
     def told(key: str) -> str:
         value = lan.get(key, "")
         return "" if value in UNSET else value
-    return Bmc(True, fields(_ipmitool("mc", "info")).get("Manufacturer Name", ""), told("IP Address"),
+    vendor = fields(_ipmitool("mc", "info")).get("Manufacturer Name", "")
+    return Bmc(True, "" if vendor.startswith("Unknown") else vendor, told("IP Address"),
                told("Subnet Mask"), told("Default Gateway IP"), told("MAC Address"))
 
 
