@@ -58,7 +58,8 @@ def blank(size: int) -> Callable[[Path], None]:
 def old_linux(path: Path) -> None:
     """Somebody's disk: one ext4 and one LVM partition in an MBR table."""
     blank(16 * GIB)(path)
-    subprocess.run(["sfdisk", "--quiet", path], input="label: dos\nlabel-id: 0x00c0ffee\n,8GiB,83\n,,8e\n", text=True, check=True)
+    subprocess.run(["sfdisk", "--quiet", path], input="label: dos\nlabel-id: 0x00c0ffee\n,8GiB,83\n,,8e\n", text=True,
+                   check=True)
     subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "data", "-U", UUID, "-E", "offset=1048576", path, "8g"],
                    check=True)
 
