@@ -1,21 +1,27 @@
-"""What every rule says of every recorded machine, for a profile of the default sizes.
+"""What every rule says of every recorded machine, and what would be done with it, for a profile of the default sizes.
 
     .venv/bin/python tests/machines/golden.py
 
-writes tests/machines/golden/ anew; look at the difference before you commit it.
+writes tests/machines/golden/ and tests/machines/plans/ anew; look at the difference before you commit it.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
+from cornerstone.foundation.plan import make_plan  # noqa: E402
+from cornerstone.foundation.plan_text import lines  # noqa: E402
+from cornerstone.model.error import CornerstoneError  # noqa: E402
 from cornerstone.model.facts import Facts  # noqa: E402
+from cornerstone.model.manifest import HYPERVISOR, Entry, Manifest  # noqa: E402
 from cornerstone.model.requirements import GIB, Requirements  # noqa: E402
 from cornerstone.model.rules import check_machine  # noqa: E402
+from cornerstone.model.site_file import read_site  # noqa: E402
 
 # profiles/base.yaml, and an ISO of 2026-11-20
 NEEDS = Requirements(controller_memory=20 * GIB, controller_vcpus=8, controller_disk=20 * GIB, root_slot=2 * GIB,
@@ -37,9 +43,42 @@ def verdicts(name: str) -> str:
                    for verdict in check_machine(machine(name), NEEDS))
 
 
+PROFILE = {"name": "aos-6.8", "aos": "6.8", "ahv": "20230302.100173", "payload": "reference",
+           "hypervisor": {"root_slot": NEEDS.root_slot},
+           "controller": {"memory": NEEDS.controller_memory, "vcpus": NEEDS.controller_vcpus,
+                          "disk": NEEDS.controller_disk}}
+MANIFEST = Manifest("0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11", PROFILE, "development", NEEDS.epoch,
+                    (Entry(HYPERVISOR, 400 << 20, ""),), 0)
+
+
+def plans(name: str) -> str:
+    """The plan with a site that leaves all open; then with one that names the smallest disk with a serial to boot."""
+    facts = machine(name)
+    named = sorted((disk.size, disk.serial) for disk in facts.disks if disk.serial)
+    choices = [("nothing chosen", {})]
+    choices += [(f"boot disk {serial}", {"boot_disk": {"serial": serial}}) for _, serial in named[:1]]
+    return "\n".join(f"# {title}\n{plan(facts, choice)}" for title, choice in choices)
+
+
+def plan(facts: Facts, choice: dict) -> str:
+    """What `foundation plan` prints for a machine and a site of one node with this choice of disks."""
+    node = {"node_position": "A", "hypervisor_hostname": "node-a", "hypervisor_ip": "10.20.0.11",
+            "cvm_ip": "10.20.0.21", "hypervisor": "kvm", "cornerstone": choice}
+    node |= {"node_serial": facts.dmi.serial} if facts.dmi.serial else \
+        {"bond_uplinks": [facts.nics[0].mac]} if facts.nics else {}
+    site = {"cvm_gateway": "10.20.0.1", "cvm_netmask": "255.255.255.0", "hypervisor_gateway": "10.20.0.1",
+            "hypervisor_netmask": "255.255.255.0", "nos_package": None, "hypervisor_iso": {},
+            "blocks": [{"block_id": "GOLDEN", "nodes": [node]}]}
+    try:
+        return "\n".join(lines(make_plan(facts, read_site(json.dumps(site).encode()), MANIFEST))) + "\n"
+    except CornerstoneError as error:
+        return f"error: {error}\n"
+
+
 if __name__ == "__main__":
-    (HERE / "golden").mkdir(exist_ok=True)
-    for old in (HERE / "golden").iterdir():
-        old.unlink()
-    for each in names():
-        (HERE / "golden" / f"{each}.txt").write_text(verdicts(each))
+    for folder, content in (("golden", verdicts), ("plans", plans)):
+        (HERE / folder).mkdir(exist_ok=True)
+        for old in (HERE / folder).iterdir():
+            old.unlink()
+        for each in names():
+            (HERE / folder / f"{each}.txt").write_text(content(each))

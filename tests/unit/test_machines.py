@@ -43,8 +43,15 @@ def test_the_verdicts_are_the_golden_ones(name):
     assert golden.verdicts(name) == (MACHINES / "golden" / f"{name}.txt").read_text()
 
 
-def test_every_golden_file_has_its_machine():
-    assert sorted(path.stem for path in (MACHINES / "golden").iterdir()) == golden.names()
+@pytest.mark.parametrize("name", golden.names())
+def test_the_plans_are_the_golden_ones(name):
+    """After a change that is meant: .venv/bin/python tests/machines/golden.py"""
+    assert golden.plans(name) == (MACHINES / "plans" / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("folder", ["golden", "plans"])
+def test_every_golden_file_has_its_machine(folder):
+    assert sorted(path.stem for path in (MACHINES / folder).iterdir()) == golden.names()
 
 
 def test_the_golden_needs_are_the_default_profile_s():

@@ -84,10 +84,13 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
     _check_hardware(plan, facts)
     _check_fit(plan, manifest)
     _choose_boot_disk(plan, facts)
+    if plan.boot_disk is None:
+        # which disks are for data can't be said before
+        return plan
     _choose_data_disks(plan, facts)
     _choose_controllers(plan, facts)
     _check_contents(plan, site, reinstall)
-    if not plan.refusals and plan.boot_disk is not None:
+    if not plan.refusals:
         plan.layout = layout(plan.boot_disk.serial, plan.boot_disk.size, needs.root_slot)
         plan.config = _config(plan, site, manifest)
     return plan
@@ -147,9 +150,8 @@ def _choose_boot_disk(plan: Plan, facts: Facts) -> None:
 
 
 def _choose_data_disks(plan: Plan, facts: Facts) -> None:
-    choices = plan.node.data_disks
-    boot_serial = plan.boot_disk.serial if plan.boot_disk else ""
-    others = [disk for disk in facts.disks if disk.serial != boot_serial and disk.name != facts.boot_medium]
+    choices, boot = plan.node.data_disks, plan.boot_disk
+    others = [disk for disk in facts.disks if boot and disk.serial != boot.serial and disk.name != facts.boot_medium]
     fit = [disk for disk in others if not unfit_for_data(disk, facts)]
     for choice in choices:
         matching = [disk for disk in others if _fits(choice, disk)]
@@ -177,6 +179,9 @@ def _choose_controllers(plan: Plan, facts: Facts) -> None:
                 plan.refuse("disk.passthrough", f"controller {address} can't be passed through: it {problem}",
                             "take it out of passthrough in the site")
             scsi += [(disk, problem) for disk in disks]
+            if plan.node.passthrough != "scsi":
+                plan.warnings.append(f"{', '.join(disk.name for disk in disks)}: the CVM gets raw SCSI devices, because "
+                                     f"controller {address} {problem}")
             continue
         passed.append(Passed(device, facts.disks_of(address)))
         more = [disk.name for disk in facts.disks_of(address) if disk not in plan.data_disks]
@@ -187,8 +192,6 @@ def _choose_controllers(plan: Plan, facts: Facts) -> None:
             plan.refuse("disk.passthrough", f"passthrough of the site names {address}, which has no data disk",
                         "correct the address, or take it out")
     plan.passed, plan.scsi = tuple(passed), tuple(scsi)
-    plan.warnings += [f"{disk.name} goes to the CVM as a raw SCSI device: its controller {problem}"
-                      for disk, problem in scsi if plan.node.passthrough != "scsi"]
     kept = {disk for entry in passed for disk in entry.disks} | {disk for disk, _ in scsi}
     plan.data_disks = tuple(disk for disk in plan.data_disks if disk in kept)
 
