@@ -327,7 +327,7 @@ def bench(c, profile=PROFILE, case="", rounds=3, output="", strict=False):
     folder = Path(output) if output else WORKSPACE.output / "bench"
     with Progress() as progress:
         results = run_bench(WORKSPACE, profile_named(profile), case, rounds, folder, progress)
-    show(Console(), results)
+    show(Console(width=None if sys.stdout.isatty() else 160), results)
     print(folder / "bench.md")
     ended(verdict(results, strict))
 

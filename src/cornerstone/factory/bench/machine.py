@@ -36,6 +36,6 @@ def describe(folder: Path, checkout: Path) -> dict[str, str]:
 
 def _said(*argv: str) -> str:
     try:
-        return " ".join(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.split(" ")).strip()
+        return re.sub(" +", " ", subprocess.run(argv, capture_output=True, text=True, check=False).stdout).strip()
     except FileNotFoundError:
         return ""

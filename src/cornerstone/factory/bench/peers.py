@@ -16,7 +16,7 @@ from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_sid
 from cornerstone.factory.bench.table import Check, Figure, Result
 from cornerstone.factory.lock import Lock
 from cornerstone.factory.root import detach_loops
-from cornerstone.factory.settings import find_mirror
+from cornerstone.factory.settings import KEYRING, find_mirror
 
 OURS = "invoke build: both roots and the ISO"
 AREAS = ("main", "non-free-firmware")
@@ -39,7 +39,7 @@ def stock(bench: Bench) -> Result:
     }
 
     def one(lock: Lock) -> str:
-        argv = [*CONTAINED, "env", f"DIB_IMAGE_CACHE={folder / lock.root / 'image-cache'}", "disk-image-create", "-n",
+        argv = ["env", f"DIB_IMAGE_CACHE={folder / lock.root / 'image-cache'}", "disk-image-create", "-n",
                 "-t", "squashfs", "-o", folder / lock.root / "stock", "-p", ",".join(lock.requests), "debian-minimal"]
         return shlex.join(map(str, argv))
 
@@ -52,7 +52,7 @@ def stock(bench: Bench) -> Result:
             for package in (folder / name / "repository").glob("*.deb"):
                 shutil.copy2(package, warm)
         try:
-            return measure(["sh", "-c", together([one(lock) for lock in bench.locks.values()])],
+            return measure([*CONTAINED, "sh", "-c", together([one(lock) for lock in bench.locks.values()])],
                            log=bench.logs / "stock.log", env=env, cwd=folder)
         finally:
             detach_loops(folder)
@@ -77,11 +77,17 @@ def mkosi(bench: Bench) -> Result:
     found = re.search(r"\d+", version)
     if not found or int(found[0]) < MKOSI_SINCE:
         return Result("mkosi", left_out=f"{version} has other options; {MKOSI_SINCE} or newer is wanted")
-    folder = bench.work / "mkosi"
+    folder, mirror, lock = bench.work / "mkosi", find_mirror(), bench.locks["hypervisor"]
     (folder / "packages").mkdir(parents=True)
-    lock = bench.locks["hypervisor"]
-    command = ["mkosi", "--directory", folder, "--distribution", "debian", "--release", lock.suite, "--mirror",
-               find_mirror().main, "--repositories", ",".join(AREAS), "--format", "tar", "--bootable", "no",
+    # its own list would ask for an archive of debug symbols too, which few mirrors have
+    sources = folder / "sandbox/etc/apt/sources.list.d/mkosi.sources"
+    sources.parent.mkdir(parents=True)
+    sources.write_text("\n".join(
+        f"Types: deb\nURIs: {address}\nSuites: {suites}\nComponents: {' '.join(AREAS)}\nSigned-By: {KEYRING}\n"
+        for address, suites in ((mirror.main, f"{lock.suite} {lock.suite}-updates"),
+                                (mirror.security, f"{lock.suite}-security"))))
+    command = ["mkosi", "--directory", folder, "--distribution", "debian", "--release", lock.suite, "--sandbox-tree",
+               folder / "sandbox", "--format", "tar", "--bootable", "no",
                "--package-cache-directory", folder / "packages", "--output-directory", folder, "--output", "hypervisor",
                *(word for package in lock.requests for word in ("--package", package))]
 

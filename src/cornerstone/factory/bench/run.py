@@ -45,7 +45,7 @@ def run_bench(workspace: Workspace, profile: Profile, cases: str, rounds: int, o
                 results.append(CASES[name](bench))
             except CornerstoneError as error:
                 results.append(table.Result(name, failed=error.message))
-                listener(Event(STAGE, name, "failed", error.message))
+                listener(Event(STAGE, name, "failed", error.message.partition("\n")[0]))
             else:
                 listener(Event(STAGE, name, "done", results[-1].left_out))
             _write(output / "bench.json", json.dumps(table.record(machine, results), indent=1) + "\n")

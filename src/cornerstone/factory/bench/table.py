@@ -93,6 +93,7 @@ def show(console: Console, results: Sequence[Result]) -> None:
         if not rows:
             continue
         table = Table(*head, box=box.SIMPLE_HEAD)
+        table.columns[0].no_wrap = True
         for row in rows:
             table.add_row(*row, style="red" if "no" in row[4:5] or row[1] == "failed" else "")
         console.print(table)
