@@ -143,9 +143,11 @@ def _choose_boot_disk(plan: Plan, facts: Facts) -> None:
         return
     if choice is None and not fit and any(refusal.id == "hw.boot-disk" for refusal in plan.refusals):
         return
-    of = "match boot_disk of the site" if choice else "could be the boot disk"
-    shown = "".join(f"\n  {disk}" + (f": {why[disk]}" if why[disk] else "") for disk in (fit or wanted or facts.disks))
-    plan.refuse("disk.boot-choice", f"{len(fit) or 'no'} disk{'s' * (len(fit) > 1)} {of}, exactly one must:{shown}",
+    found = f"{len(fit)} disks" if fit else "no disk"
+    of = ("match" + "es" * (not fit) + " boot_disk of the site") if choice else "could be the boot disk"
+    shown = "".join(f"\n  {disk}" + (f": {why[disk]}" if why.get(disk) else "")
+                    for disk in (fit or wanted or facts.disks))
+    plan.refuse("disk.boot-choice", f"{found} {of}, exactly one must:{shown}",
                 "name the one in the site: boot_disk with its serial, below the node's key cornerstone")
 
 
@@ -180,8 +182,8 @@ def _choose_controllers(plan: Plan, facts: Facts) -> None:
                             "take it out of passthrough in the site")
             scsi += [(disk, problem) for disk in disks]
             if plan.node.passthrough != "scsi":
-                plan.warnings.append(f"{', '.join(disk.name for disk in disks)}: the CVM gets raw SCSI devices, because "
-                                     f"controller {address} {problem}")
+                plan.warnings.append(f"{', '.join(disk.name for disk in disks)}: the CVM gets raw SCSI devices, "
+                                     f"because controller {address} {problem}")
             continue
         passed.append(Passed(device, facts.disks_of(address)))
         more = [disk.name for disk in facts.disks_of(address) if disk not in plan.data_disks]

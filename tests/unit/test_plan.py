@@ -1,0 +1,187 @@
+"""The plan: which disk is written and what is passed through; and every reason to write nothing."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cornerstone.foundation.plan import make_plan
+from cornerstone.foundation.plan_text import lines
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.facts import Contents, Disk, Facts, Installed, PciDevice, Signature
+from cornerstone.model.manifest import HYPERVISOR, Entry
+from cornerstone.model.node import NodeConfig, erase_token
+from cornerstone.model.site_file import read_site
+
+MACHINES = Path(__file__).resolve().parents[1] / "machines"
+SPEC = importlib.util.spec_from_file_location("golden", MACHINES / "golden.py")
+golden = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(golden)
+
+GIB = 1 << 30
+BASE = golden.machine("dell-r940")
+HBA, AHCI = "0000:18:00.0", "0000:00:17.0"
+BOOT = Disk("sdz", 480 * GIB, "BOOT-1", model="DOM", transport="sata", controller=AHCI)
+DATA = tuple(Disk(f"sd{name}", 2000 * GIB, f"HDD-{name}", "naa.5000c500" + 2 * name, transport="sas", controller=HBA)
+             for name in "ab")
+SOMEBODYS = Contents(signatures=(Signature("ext4", "photos"),))
+OURS = Contents(installed=Installed("node-a", "ANON940", "older"), signatures=(Signature("gpt"),))
+
+
+def machine(*disks: Disk, **changes) -> Facts:
+    pci = (*(device for device in BASE.pci if device.address != AHCI), PciDevice(AHCI, "0106", "8086", "a1d2", group=5))
+    return replace(BASE, disks=disks or (BOOT, *DATA), pci=pci, **changes)
+
+
+def plan_for(facts=None, cornerstone=None, reinstall="", top=None, manifest=golden.MANIFEST, **node):
+    """The plan for a machine and a site of one node; cornerstone: the node's own key, top: the site's."""
+    choice = {"boot_disk": {"serial": "BOOT-1"}} if cornerstone is None else cornerstone
+    site = {"cvm_gateway": "10.20.0.1", "cvm_netmask": "255.255.255.0", "hypervisor_gateway": "10.20.0.1",
+            "hypervisor_netmask": "255.255.255.0", "nos_package": None, "hypervisor_iso": {},
+            "blocks": [{"block_id": "B", "nodes": [{
+                "node_position": "A", "hypervisor_hostname": "node-a", "hypervisor_ip": "10.20.0.11",
+                "cvm_ip": "10.20.0.21", "hypervisor": "kvm", "node_serial": "ANON940", "cornerstone": choice, **node}]}]}
+    if top:
+        site["cornerstone"] = top
+    return make_plan(facts or machine(), read_site(json.dumps(site).encode()), manifest, reinstall)
+
+
+def test_one_boot_disk_and_a_whole_controller():
+    plan = plan_for()
+    assert plan.refusals == []
+    assert (plan.boot_disk, plan.data_disks) == (BOOT, DATA)
+    assert [(entry.device.address, entry.disks) for entry in plan.passed] == [(HBA, DATA)]
+    assert plan.scsi == ()
+    config = NodeConfig.from_json(plan.config.to_json())
+    assert config == plan.config
+    assert (config.boot_disk, config.controller.passthrough) == ("BOOT-1", (HBA,))
+    assert [(disk.serial, disk.wwn, disk.size) for disk in config.controller.disks] == [
+        (disk.serial, disk.wwn, disk.size) for disk in DATA]
+    assert (config.hypervisor.address, config.controller.address) == ("10.20.0.11/24", "10.20.0.21/24")
+    assert config.controller.name == "NTNX-B-A-CVM"
+
+
+def test_the_state_partition_takes_what_is_left():
+    plan = plan_for()
+    assert plan.layout.root_a.size == golden.NEEDS.root_slot
+    assert plan.layout.state.offset + plan.layout.state.size > BOOT.size - (2 << 20)
+
+
+def test_sizes_of_the_site_win_over_the_profile_s():
+    plan = plan_for(cvm_gb_ram=12, cvm_num_vcpus=4)
+    assert (plan.config.controller.memory, plan.config.controller.vcpus) == (12 * GIB, 4)
+
+
+REFUSED = {
+    "two disks could be it": (dict(cornerstone={}), "disk.boot-choice",
+                              "3 disks could be the boot disk, exactly one must:"),
+    "none matches": (dict(cornerstone={"boot_disk": {"serial": "OTHER"}}), "disk.boot-choice",
+                     "no disk matches boot_disk of the site"),
+    "two match": (dict(cornerstone={"boot_disk": {"min_gb": 1}}), "disk.boot-choice",
+                  "3 disks match boot_disk of the site, exactly one must:"),
+    "no serial": (dict(facts=machine(replace(BOOT, serial=""), *DATA),
+                       cornerstone={"boot_disk": {"model": "DOM"}}), "disk.boot-choice", "has no serial"),
+    "the medium": (dict(facts=machine(boot_medium="sdz")), "disk.boot-choice", "the medium"),
+    "excluded": (dict(cornerstone={"boot_disk": {"model": "DOM"}}, exlude_boot_serial="BOOT-1"), "disk.boot-choice", "is excluded by exlude_boot_serial"),
+    "too small": (dict(facts=machine(replace(BOOT, size=8 * GIB), *DATA)), "disk.boot-choice", "has 8.0 GiB, below"),
+    "4096-byte blocks": (dict(facts=machine(replace(BOOT, logical_block=4096), *DATA)), "disk.boot-choice",
+                         "has blocks of 4096 bytes"),
+    "two paths": (dict(facts=machine(BOOT, replace(BOOT, name="sdy"), *DATA)), "disk.boot-choice",
+                  "is seen by more than one path"),
+    "somebody's data on the boot disk": (dict(facts=machine(replace(BOOT, contents=SOMEBODYS), *DATA)),
+                                         "disk.not-empty", "serial BOOT-1 isn't empty: ext4"),
+    "somebody's data on a data disk": (dict(facts=machine(BOOT, replace(DATA[0], contents=SOMEBODYS), DATA[1])),
+                                       "disk.not-empty", "serial HDD-a isn't empty: ext4"),
+    "a token for another disk": (dict(facts=machine(replace(BOOT, contents=SOMEBODYS), *DATA),
+                                      cornerstone={"boot_disk": {"serial": "BOOT-1"},
+                                                   "erase_tokens": {"BOOT-1": erase_token("HDD-a")}}),
+                                 "disk.token", "is for another disk"),
+    "installed": (dict(facts=machine(replace(BOOT, contents=OURS), *DATA)), "disk.installed",
+                  "is the boot disk of node-a, which is installed already"),
+    "installed, wrong token": (dict(facts=machine(replace(BOOT, contents=OURS), *DATA), reinstall="nonsense",
+                                    top={"reinstall_token": "right-one"}), "node.reinstall", "isn't the site's"),
+    "a root that doesn't fit": (dict(manifest=replace(golden.MANIFEST, entries=(Entry(HYPERVISOR, 3 * GIB, ""),))),
+                                "layer.fit", "has 3072 MiB and doesn't fit a root slot of 2048 MiB"),
+    "too little memory": (dict(facts=machine(memory=4 * GIB)), "hw.memory", "4.0 GiB, below 22.0"),
+    "no data disk matches": (dict(cornerstone={"boot_disk": {"serial": "BOOT-1"}, "data_disks": [{"serial": "X"}]}),
+                             "disk.data-choice", "no disk matches data_disks of the site (serial X)"),
+    "passthrough of another": (dict(cornerstone={"boot_disk": {"serial": "BOOT-1"}, "passthrough": ["0000:99:00.0"]}),
+                               "disk.passthrough", "names 0000:99:00.0, which has no data disk"),
+}
+
+
+@pytest.mark.parametrize(("given", "rule", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(given, rule, words):
+    plan = plan_for(**given)
+    found = [refusal for refusal in plan.refusals if refusal.id == rule]
+    assert found, plan.refusals
+    assert words in found[0].message and found[0].hint
+    assert plan.layout is None and plan.config is None
+    assert words.partition("\n")[0] in "\n".join(lines(plan))
+    with pytest.raises(CornerstoneError) as caught:
+        plan.check()
+    assert caught.value.code is Code.REFUSED
+
+
+ALLOWED = {
+    "the disk's own token": dict(facts=machine(replace(BOOT, contents=SOMEBODYS), *DATA), cornerstone={
+        "boot_disk": {"serial": "BOOT-1"}, "erase_tokens": {"BOOT-1": erase_token("BOOT-1")}}),
+    "an imaging that was cut off": dict(facts=machine(replace(BOOT, contents=replace(SOMEBODYS, unfinished=True)),
+                                                      *DATA)),
+    "installed, and asked for again": dict(facts=machine(replace(BOOT, contents=OURS), *DATA), reinstall="right-one",
+                                           top={"reinstall_token": "right-one"}),
+    "the only one that is fit": dict(cornerstone={}, facts=machine(BOOT, *(replace(disk, size=20 * GIB)
+                                                                           for disk in DATA))),
+}
+
+
+@pytest.mark.parametrize("given", ALLOWED.values(), ids=ALLOWED.keys())
+def test_allowed(given):
+    plan = plan_for(**given)
+    plan.check()
+    assert plan.boot_disk.serial == "BOOT-1"
+
+
+def test_a_data_disk_of_an_installed_node_needs_its_own_token():
+    facts = machine(replace(BOOT, contents=OURS), replace(DATA[0], contents=SOMEBODYS), DATA[1])
+    plan = plan_for(facts, reinstall="right-one", top={"reinstall_token": "right-one"})
+    assert [refusal.id for refusal in plan.refusals] == ["disk.not-empty"]
+
+
+def test_scsi_instead_of_passthrough_is_a_choice_of_the_site():
+    bare = replace(machine(), pci=tuple(replace(d, group=None) for d in machine().pci))
+    assert "hw.iommu" in [refusal.id for refusal in plan_for(bare).refusals]
+    plan = plan_for(bare, {"boot_disk": {"serial": "BOOT-1"}, "passthrough": "scsi"})
+    plan.check()
+    assert plan.passed == () and [disk for disk, _ in plan.scsi] == list(DATA)
+    assert plan.config.controller.scsi == ("HDD-a", "HDD-b")
+    assert any(warning.startswith("hw.iommu") for warning in plan.warnings)
+
+
+def test_a_disk_beside_the_boot_disk_goes_singly_and_says_why():
+    plan = plan_for(machine(BOOT, replace(DATA[0], controller=AHCI), DATA[1]))
+    plan.check()
+    assert [(disk.name, why) for disk, why in plan.scsi] == [("sda", "is the boot disk's controller")]
+    assert [entry.device.address for entry in plan.passed] == [HBA]
+    assert any("sda: the CVM gets raw SCSI devices" in warning for warning in plan.warnings)
+
+
+def test_what_is_passed_along_unasked_is_said():
+    plan = plan_for(cornerstone={"boot_disk": {"serial": "BOOT-1"}, "data_disks": [{"serial": "HDD-a"}]})
+    plan.check()
+    assert [disk.serial for disk in plan.config.controller.disks] == ["HDD-a"]
+    assert any("the CVM sees sdb too, and leaves them alone" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize(("node", "rule"), [({"node_serial": "OTHER"}, "node.identity"),
+                                            ({"image_now": False}, "node.image")])
+def test_a_machine_that_is_no_node_to_image(node, rule):
+    with pytest.raises(CornerstoneError, match=rule) as caught:
+        plan_for(**node)
+    assert caught.value.code is Code.REFUSED
+
+
+def test_tokens_differ_by_disk():
+    assert erase_token("A") != erase_token("B") and len(erase_token("A")) == 12
