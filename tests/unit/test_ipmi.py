@@ -1,0 +1,158 @@
+"""The BMC, against OpenIPMI's emulator over its LAN on loopback: what is set, what is put back, what is never shown."""
+
+from __future__ import annotations
+
+import subprocess
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+import pytest
+
+from cornerstone.foundation.ipmi import Controller
+from cornerstone.lab.bmc import ACCOUNT, MAC, OTHER_ACCOUNT, EmulatedBmc
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.site import Bmc
+
+PASSWORD = "before-1"
+WANTED = Bmc(IPv4Interface("10.60.0.11/24"), IPv4Address("10.60.0.1"), MAC, configure=True)
+THERE = {"ip_addr_src": "static", "ip_addr": "10.60.0.11", "subnet_mask": "255.255.255.0",
+         "default_gw_ip_addr": "10.60.0.1"}
+OTHER = {"ip_addr_src": "static", "ip_addr": "10.99.0.7", "subnet_mask": "255.255.0.0",
+         "default_gw_ip_addr": "10.99.0.1"}
+
+
+@pytest.fixture
+def bmc(tmp_path):
+    with EmulatedBmc(tmp_path, PASSWORD) as emulated:
+        yield emulated
+
+
+@pytest.fixture
+def controller(bmc, tmp_path):
+    (tmp_path / "password").write_text(PASSWORD)
+    return Controller(bmc.over_lan(tmp_path / "password"), apply_seconds=0)
+
+
+def settings(bmc: EmulatedBmc) -> dict[str, str]:
+    return {name: bmc.setting(name) for name in THERE}
+
+
+def refusal(controller: Controller, wanted: Bmc) -> str:
+    with pytest.raises(CornerstoneError) as error:
+        controller.apply(wanted)
+    assert error.value.code is Code.MACHINE and error.value.hint
+    return error.value.message
+
+
+def changed(wanted: Bmc, **fields) -> Bmc:
+    return Bmc(**{**vars(wanted), **fields})
+
+
+def test_an_address_is_set_source_first_and_only_once(bmc, controller):
+    assert controller.apply(WANTED) == "10.60.0.11/24, gateway 10.60.0.1"
+    assert settings(bmc) == THERE
+    assert [line.split()[0] for line in bmc.changes()] == list(THERE)
+    assert controller.apply(WANTED).endswith("as it was")
+    assert len(bmc.changes()) == 4
+
+
+def test_a_setting_that_is_not_kept_is_noticed_and_the_old_ones_come_back(bmc, controller):
+    bmc.put(**OTHER)
+    bmc.refuse("default_gw_ip_addr 10.60.0.1")
+    message = refusal(controller, WANTED)
+    assert "told 10.60.0.11, netmask 255.255.255.0, gateway 10.60.0.1, static" in message
+    assert message.endswith("it is as it was before")
+    assert settings(bmc) == OTHER
+
+
+def test_dhcp_comes_back_with_what_it_had_leased(bmc, controller):
+    leased = {**OTHER, "ip_addr_src": "dhcp"}
+    bmc.put(**leased)
+    bmc.refuse("subnet_mask 255.255.255.0")
+    assert refusal(controller, WANTED).endswith("it is as it was before")
+    assert settings(bmc) == leased
+
+
+def test_what_can_not_be_put_back_is_said(bmc, controller):
+    bmc.put(**OTHER)
+    bmc.refuse("subnet_mask 255.255.255.0", "ip_addr 10.99.0.7")
+    assert refusal(controller, WANTED).endswith(
+        "it was 10.99.0.7, netmask 255.255.0.0, gateway 10.99.0.1, static before, "
+        "and is now 10.60.0.11, netmask 255.255.0.0, gateway 10.99.0.1, static")
+
+
+@pytest.mark.parametrize("wanted", [WANTED, changed(WANTED, configure=False)])
+def test_another_bmc_than_the_site_names_is_left_alone(bmc, controller, wanted):
+    assert refusal(controller, changed(wanted, mac="02:00:5e:00:00:ff")) == (
+        f"the BMC has MAC {MAC}, the site says ipmi_mac 02:00:5e:00:00:ff")
+    assert bmc.changes() == []
+
+
+@pytest.mark.parametrize(("address", "shown"), [("10.60.0.11/24", "10.60.0.11/24"), ("10.60.0.11/32", "10.60.0.11")])
+def test_an_address_that_is_only_compared_and_equal(bmc, controller, address, shown):
+    bmc.put(**THERE)
+    wanted = Bmc(IPv4Interface(address), None, "", configure=False)
+    assert controller.apply(wanted) == f"{shown}, as the site says"
+    assert bmc.changes() == []
+
+
+@pytest.mark.parametrize(("address", "difference"), [
+    ("10.60.0.12/32", "the BMC has 10.60.0.11, the site says 10.60.0.12"),
+    ("10.60.0.11/23", "the BMC has 10.60.0.11/255.255.255.0, the site says 10.60.0.11/23"),
+])
+def test_an_address_that_is_only_compared_and_differs(bmc, controller, address, difference):
+    bmc.put(**THERE)
+    assert difference in refusal(controller, Bmc(IPv4Interface(address), None, "", configure=False))
+    assert bmc.changes() == []
+
+
+# the first can't be quoted in any way that ipmitool knows
+@pytest.mark.parametrize("password", ["both'\"and `$\\#", "sixteen-chars-ok"])
+def test_a_password_is_set_and_opens_the_account(bmc, controller, tmp_path, password):
+    told = controller.apply(changed(WANTED, user=OTHER_ACCOUNT, password=password))
+    assert told.endswith(f"password of {OTHER_ACCOUNT} set") and password not in told.split()
+    (tmp_path / "new").write_text(password)
+    words = ["ipmitool", *bmc.over_lan(tmp_path / "new", OTHER_ACCOUNT), "mc", "info"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def test_an_account_that_is_not_there_leaves_everything_as_it_was(bmc, controller):
+    bmc.put(**OTHER)
+    message = refusal(controller, changed(WANTED, user="nobody", password="secret-pw-1"))
+    assert f"it has no account nobody, only {ACCOUNT}, {OTHER_ACCOUNT}" in message and "secret-pw-1" not in message
+    assert settings(bmc) == OTHER
+
+
+RECORDER = """#!/bin/sh
+printf '%s ' "$@" >>{folder}/arguments
+case "$*" in
+    *exec*) cat >>{folder}/input; echo "raw bytes on the error output: $(tail -1 {folder}/input)" >&2; exit 1 ;;
+esac
+exec /usr/bin/ipmitool "$@"
+"""
+
+
+def test_a_password_is_in_no_argument_and_no_message(bmc, controller, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    recorder = tmp_path / "bin/ipmitool"
+    recorder.write_text(RECORDER.format(folder=tmp_path))
+    recorder.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    wanted = changed(WANTED, user=ACCOUNT, password="longer-than-sixteen")
+    message = refusal(controller, wanted)
+    given, arguments = ((tmp_path / name).read_text() for name in ("input", "arguments"))
+    assert given.split()[:5] == ["raw", "0x06", "0x47", "0x82", "0x2"] and len(given.split()) == 5 + 20
+    assert bytes(int(byte, 16) for byte in given.split()[5:]).rstrip(b"\0").decode() == wanted.password
+    for text in (arguments, message, repr(wanted)):
+        assert wanted.password not in text and hex(ord("l")) not in text
+    assert f"doesn't take the password of {ACCOUNT}" in message and message.endswith("it is as it was before")
+
+
+def test_a_bmc_that_does_not_answer(tmp_path):
+    missing = Controller(("-I", "open", "-d", "77"))
+    assert refusal(missing, WANTED) == "the BMC doesn't tell its LAN settings: none of its channels is a LAN"
+
+
+def test_the_lines_for_qemu_name_the_emulators_address(tmp_path):
+    one, other = EmulatedBmc(tmp_path, "x"), EmulatedBmc(Path("/"), "x")
+    assert one.address != other.address and f"host={one.address},port=6231" in one.qemu_arguments[1]
