@@ -1,4 +1,4 @@
-"""Where the site is found at boot: kernel argument, volume, the ISO's area; on real servers, file systems and leases."""
+"""Where the site is found at boot: kernel argument, volume, the ISO's area; on real servers, volumes and leases."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ def test_what_is_no_address_of_a_site_file(tmp_path, url):
     assert "is no address of a site file" in error.message and "s3cret" not in str(error)
 
 
-@pytest.mark.parametrize("form", ["file:sites/my site.json", "file:sites/my%20site.json", "file:{}/sites/my%20site.json",
-                                  "file://{}/sites/my%20site.json"])
+@pytest.mark.parametrize("form", ["file:sites/my site.json", "file:sites/my%20site.json",
+                                  "file:{}/sites/my%20site.json", "file://{}/sites/my%20site.json"])
 def test_a_file_on_the_medium_or_anywhere(tmp_path, form):
     (tmp_path / "sites").mkdir()
     (tmp_path / "sites/my site.json").write_bytes(SITE)

@@ -23,12 +23,16 @@ class Console:
     redraws: bool
 
 
-def open_consoles(active: Path = Path("/sys/class/tty/console/active"), devices: Path = Path("/dev")) -> list[Console]:
+def console_devices(active: Path = Path("/sys/class/tty/console/active"), devices: Path = Path("/dev")) -> list[Path]:
     """tty1, and each serial console that the kernel was told of."""
     names = active.read_text().split() if active.exists() else []
     serial = [name for name in names if not name.startswith("tty") or name.startswith("ttyS")]
-    return [Console((devices / name).open("w", encoding="utf-8"), name == "tty1")
-            for name in ["tty1", *serial] if (devices / name).exists()]
+    return [devices / name for name in ["tty1", *serial] if (devices / name).exists()]
+
+
+def open_consoles(active: Path = Path("/sys/class/tty/console/active"), devices: Path = Path("/dev")) -> list[Console]:
+    """Those devices, to write to."""
+    return [Console(path.open("w", encoding="utf-8"), path.name == "tty1") for path in console_devices(active, devices)]
 
 
 @dataclass

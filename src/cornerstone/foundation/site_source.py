@@ -11,13 +11,13 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cornerstone.foundation.live_network import ARGUMENT, links, temporary
+from cornerstone.foundation.web import opener
 from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import SITE_AREA
@@ -85,13 +85,9 @@ def from_url(url: str, medium: Path, connect: Callable[[], AbstractContextManage
 
 def fetch(url: str, shown: str) -> bytes:
     """The content at an http or https URL; shown: the URL as it may be seen. Follows redirects among those two."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPRedirectHandler,
-                    urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor):
-        opener.add_handler(handler())
     content = bytearray()
     try:
-        with opener.open(url, timeout=SILENCE_SECONDS) as answer:
+        with opener(redirects=True).open(url, timeout=SILENCE_SECONDS) as answer:
             while more := answer.read1(1 << 16):
                 content += more
                 if len(content) > MOST:

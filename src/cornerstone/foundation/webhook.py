@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
+from cornerstone.foundation.web import opener
 from cornerstone.model.event import Event
 from cornerstone.model.report import FAILED, PROGRESS, SCHEMA_VERSION, STARTED, SUCCEEDED, Report
 from cornerstone.model.site_file import REDACTED
@@ -39,8 +40,8 @@ class Webhook:
         self._change = threading.Condition()
         # by state, in the order of sending; a later progress takes an earlier one's place
         self._waiting: dict[str, Report] = {}
-        self._sequence, self._closing, self._deadline = 0, False, float("inf")
-        self._gone, self._problem = True, ""
+        self._sequence, self._final, self._closing = 0, False, False
+        self._deadline, self._problem = float("inf"), "there was no time"
         self._thread = threading.Thread(target=self._deliver, name="webhook", daemon=True)
         self._put(STARTED, Event("foundation", "start", "started"))
         self._thread.start()
@@ -67,14 +68,15 @@ class Webhook:
 
     def _put(self, state: str, event: Event) -> None:
         with self._change:
-            if {SUCCEEDED, FAILED} & self._waiting.keys() or self._closing:
+            if self._final or self._closing:
                 return
             self._sequence += 1
+            self._final = state in (SUCCEEDED, FAILED)
             percent = event.data.get("percent")
             text = {"message": event.message, **({name: str(event.data.get(name, "")) for name in ("code", "hint")}
                                                  if state == FAILED else {})}
             self._waiting.pop(state, None)
-            if state in (SUCCEEDED, FAILED):
+            if self._final:
                 self._waiting.pop(PROGRESS, None)
             self._waiting[state] = Report(
                 SCHEMA_VERSION, self._sequence, int(event.t), state, **self._who, step=event.step,
@@ -91,16 +93,11 @@ class Webhook:
         while report := self._next():
             problem = self._post(report)
             with self._change:
-                self._problem = problem
-                if problem:
-                    # woken early by the end's coming, never by mere progress
-                    self._change.wait_for(lambda: self._closing, min(
-                        RETRY_SECONDS, max(0.0, self._deadline - time.monotonic())))
-                    if self._closing:
-                        self._change.wait_for(lambda: False, min(
-                            RETRY_SECONDS / 10, max(0.0, self._deadline - time.monotonic())))
-                elif self._waiting.get(report.state) is report:
+                self._problem = problem or self._problem
+                if not problem and self._waiting.get(report.state) is report:
                     del self._waiting[report.state]
+            if problem:
+                time.sleep(RETRY_SECONDS)
 
     def _next(self) -> Report | None:
         """The report to send next; None when there is none and none will come, or the time is over."""
@@ -117,18 +114,10 @@ class Webhook:
         try:
             left = max(0.1, min(POST_SECONDS, self._deadline - time.monotonic()))
             # no redirects: a POST doesn't survive them
-            with _opener().open(request, timeout=left):
+            with opener(redirects=False).open(request, timeout=left):
                 return ""
         except urllib.error.HTTPError as error:
             return f"it says {error.code}"
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             return self._clean(f"{type(reason).__name__}: {reason}")
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPDefaultErrorHandler,
-                    urllib.request.HTTPErrorProcessor):
-        opener.add_handler(handler())
-    return opener

@@ -75,6 +75,11 @@ SECRETS = tuple((path, name) for path, fields in _NESTED.items() for name, field
 """Where secrets are: (path of the object as blocks[].nodes[], name)."""
 
 
+def secrets_of(site: Site) -> tuple[str, ...]:
+    """The secrets themselves, so that they can be kept out of what is told."""
+    return tuple(place[name] for path, name in SECRETS for place in _places(site.document, path) if name in place)
+
+
 def has_secrets(site: Site) -> bool:
     """Whether the file holds any, so that it isn't everybody's to read."""
     return redacted(site) != to_json(site)

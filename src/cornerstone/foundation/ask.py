@@ -1,0 +1,270 @@
+"""The text screen: asks, on whichever console somebody speaks first, what a site of this one machine needs.
+
+Plain lines, one question each, so that it works on a serial line too. Every answer is checked at once with the model's
+own fields and rules; `back` returns to the question before, `again` to the first.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import select
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any
+
+from cornerstone.foundation.screen import WIDTH, console_devices
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.facts import Disk, Facts
+from cornerstone.model.site_fields import CLUSTER, CLUSTER_EXTRA, EXTRA, NODE, SERIAL, SITE, SITE_EXTRA
+from cornerstone.model.site_file import SiteError, as_text, read_site
+from cornerstone.model.site_kinds import Notes
+from cornerstone.model.site_rules import RULES
+
+Answers = dict[str, Any]
+SECRET_BYTES = 32
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line that is asked: its label, what to write, the default from earlier answers ("" for none), and how an
+    answer is read: read(text, notes) gives the value, or notes what is wrong."""
+
+    name: str
+    label: str
+    example: str
+    default: Callable[[Answers], str]
+    read: Callable[[str, Notes], Any]
+
+
+class Console:
+    """Terminals of which one, the first that somebody writes on, carries the conversation."""
+
+    def __init__(self, devices: Sequence[Path]) -> None:
+        self._open: list[int] = []
+        for device in devices:
+            # a serial port that the kernel was told of need not be there; and none is waited for
+            with contextlib.suppress(OSError):
+                self._open.append(os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+                os.set_blocking(self._open[-1], True)
+        self._heard = {each: b"" for each in self._open}
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._open:
+            os.close(each)
+
+    def invite(self, text: str) -> None:
+        """Show a text on all, wait for a line on any, and speak only there from then on."""
+        self.say(text)
+        self._line()
+        others = [each for each in self._open if each != self._chosen]
+        for each in others:
+            with contextlib.suppress(OSError):
+                os.write(each, b"\nThe questions are being answered on another console.\n")
+        self._heard = {self._chosen: self._heard[self._chosen]}
+
+    def ask(self, text: str) -> str:
+        """Show a text and wait for a line."""
+        self.say(text, end="")
+        return self._line()
+
+    def say(self, text: str, end: str = "\n") -> None:
+        for each in list(self._heard):
+            with contextlib.suppress(OSError):
+                os.write(each, (text + end).encode())
+
+    def _line(self) -> str:
+        while self._heard:
+            for each, heard in self._heard.items():
+                if b"\n" in heard:
+                    line, _, self._heard[each] = heard.partition(b"\n")
+                    self._chosen = each
+                    return line.decode(errors="replace").strip()
+            for each in select.select(list(self._heard), [], [])[0]:
+                try:
+                    more = os.read(each, 4096).replace(b"\r", b"\n")
+                except OSError:
+                    more = b""
+                if more:
+                    self._heard[each] += more
+                else:
+                    del self._heard[each]
+        raise CornerstoneError("no console is left to ask for a site", "bring a site file: docs/site.md says how",
+                               Code.MACHINE)
+
+
+def ask_site(facts: Facts, devices: Sequence[Path] | None = None) -> bytes:
+    """A site file of this one machine, from a person's answers; waits for ever for the first. It passes read_site.
+
+    devices: the terminals, tty1 and the kernel's serial consoles by default.
+    """
+    questions = _questions(facts)
+    with Console(console_devices() if devices is None else devices) as console:
+        console.invite("\nNo site file was found. To set this machine up alone, as a cluster of one node,\n"
+                       "press Enter on this console.")
+        console.say("\nEnter takes what is in brackets; `back` returns to the question before,\n"
+                    "`again` starts over.\n" + _disk_list(facts))
+        while True:
+            answers = _conversation(console, questions, facts)
+            content = as_text(document(answers, facts, complete=True)).encode()
+            try:
+                read_site(content)
+                return content
+            except SiteError as error:
+                # what no single answer showed
+                console.say(f"\n{error}\n")
+
+
+def document(answers: Answers, facts: Facts, *, complete: bool = False) -> dict[str, Any]:
+    """Foundation's JSON from the answers so far; complete: with what nobody is asked for."""
+    def given(**names: str) -> dict[str, Any]:
+        return {field: answers[name] for field, name in names.items() if answers.get(name) not in (None, "")}
+
+    dmi_serial = SERIAL.read(facts.dmi.serial, "", Notes())
+    macs = [nic.mac for nic in facts.nics if nic.pci]
+    node = {"node_position": "A", "hypervisor": "kvm", **({"node_serial": dmi_serial} if dmi_serial else {}),
+            **given(hypervisor_hostname="hostname", hypervisor_ip="hypervisor", cvm_ip="cvm")}
+    extra = {**({} if dmi_serial else {"nic_macs": macs}),
+             **({"boot_disk": {"serial": answers["disk"]}} if answers.get("disk") else {})}
+    gateway: IPv4Interface | None = answers.get("gateway")
+    network = {"gateway": str(gateway.ip), "netmask": str(gateway.netmask)} if gateway else {}
+    cluster = {"redundancy_factor": 1, "single_node_cluster": True,
+               **given(cluster_name="cluster", cvm_dns_servers="dns", cvm_ntp_servers="ntp",
+                       hypervisor_ntp_servers="ntp"),
+               **({"cluster_members": [answers["cvm"]]} if "cvm" in answers else {}),
+               EXTRA: {**given(data_services_ip="data_services"),
+                       **({"bootstrap_secret": base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}
+                          if complete else {})}}
+    return {
+        **{f"{role}_{name}": value for role in ("cvm", "hypervisor") for name, value in network.items()},
+        **given(current_cvm_vlan_tag="vlan", hypervisor_nameserver="dns"),
+        "blocks": [{"nodes": [{**node, **({EXTRA: extra} if extra else {})}]}],
+        "clusters": [cluster],
+        **({EXTRA: {"authorized_keys": [answers["key"]]}} if answers.get("key") else {}),
+    }
+
+
+def _conversation(console: Console, questions: Sequence[Question], facts: Facts) -> Answers:
+    """All answers, confirmed."""
+    answers: Answers = {}
+    texts: dict[str, str] = {}
+    at = 0
+    while True:
+        question = questions[at] if at < len(questions) else None
+        if question:
+            default = texts.get(question.name) or question.default(answers)
+            text = console.ask(f"{question.label} ({question.example})" + (f" [{default}]" if default else "") + ": ")
+        else:
+            console.say("\n" + "\n".join(f"{each.label:<34}{texts[each.name]}" for each in questions))
+            text, default = console.ask("\nType yes to go on with this, back or again to change it: "), ""
+        if text in ("back", "again"):
+            at = max(at - 1, 0) if text == "back" else 0
+            continue
+        if question is None:
+            if text == "yes":
+                return answers
+            continue
+        notes = Notes()
+        value = question.read(text or default, notes)
+        # answers that come after this one are asked for again, with what was said as the default
+        before = {each.name: answers[each.name] for each in questions[:at]}
+        answers = {**before, question.name: value}
+        if not notes.problems:
+            for rule in RULES:
+                rule(document(answers, facts), notes)
+        if notes.problems:
+            for problem in notes.problems:
+                console.say(textwrap.fill(f"{problem.reason}: {problem.hint}", WIDTH, initial_indent="  ",
+                                          subsequent_indent="  "))
+            answers = before
+            continue
+        texts[question.name] = text or default
+        at += 1
+
+
+def _questions(facts: Facts) -> list[Question]:
+    def field(kind, *, optional: bool = False) -> Callable[[str, Notes], Any]:
+        return lambda text, notes: "" if optional and text == NONE else kind.read(text, "", notes)
+
+    def vlan(text: str, notes: Notes) -> int | None:
+        # only digits are a number to int() here: it takes 1_0 and the digits of other scripts too
+        return SITE["current_cvm_vlan_tag"].kind.read(int(text) if text.isascii() and text.isdigit() else text, "", notes)
+
+    def nothing(answers: Answers) -> str:
+        return ""
+
+    def no_more(answers: Answers) -> str:
+        return NONE
+
+    disks = _disks(facts)
+    choice = [Question("disk", "Boot disk", "its number in the list above, or its serial",
+                       lambda answers: "1" if len(disks) == 1 else "", lambda text, notes: _disk(text, disks, notes))]
+    return [
+        Question("hostname", "Host name", "of the hypervisor", lambda answers: "node-1",
+                 field(NODE["hypervisor_hostname"].kind)),
+        Question("gateway", "Gateway", "with prefix length, 10.20.0.1/24", nothing, _gateway),
+        Question("vlan", "VLAN", "0 for untagged", lambda answers: "0", vlan),
+        Question("hypervisor", "Address of the hypervisor", "such as 10.20.0.11", nothing,
+                 field(NODE["hypervisor_ip"].kind)),
+        Question("cvm", "Address of its Controller VM", "in the same network", _next_address,
+                 field(NODE["cvm_ip"].kind)),
+        *(choice if disks else []),
+        Question("cluster", "Name of the cluster", "letters, digits, dots and dashes",
+                 lambda answers: answers["hostname"].partition(".")[0], field(CLUSTER["cluster_name"].kind)),
+        Question("data_services", "Address of its iSCSI target", NONE, no_more,
+                 field(CLUSTER_EXTRA["data_services_ip"].kind, optional=True)),
+        Question("dns", "Name servers", "addresses with commas", no_more,
+                 field(CLUSTER["cvm_dns_servers"].kind, optional=True)),
+        Question("ntp", "Time servers", "with commas", no_more, field(CLUSTER["cvm_ntp_servers"].kind, optional=True)),
+        Question("key", "Public ssh key of root", "a line of a .pub file", no_more, _key),
+    ]
+
+
+def _key(text: str, notes: Notes) -> str:
+    keys = None if text == NONE else SITE_EXTRA["authorized_keys"].kind.read([text], "", notes)
+    return keys[0] if keys else ""
+
+
+def _gateway(text: str, notes: Notes) -> IPv4Interface | None:
+    address, _, prefix = text.partition("/")
+    SITE["cvm_gateway"].kind.read(address, "", notes)
+    try:
+        found = IPv4Interface(text)
+        if not prefix:
+            raise ValueError
+    except ValueError:
+        return notes.wrong("", f"'{text}' has no prefix length", "such as 10.20.0.1/24")
+    SITE["cvm_netmask"].kind.read(str(found.netmask), "", notes)
+    return found
+
+
+def _next_address(answers: Answers) -> str:
+    with contextlib.suppress(ValueError):
+        return str(IPv4Interface(answers["hypervisor"]).ip + 1)
+    return ""
+
+
+def _disks(facts: Facts) -> list[Disk]:
+    """Those that may be chosen: what has no serial can't be named, and the medium isn't offered."""
+    return [disk for disk in facts.disks if disk.serial and disk.name != facts.boot_medium]
+
+
+def _disk(text: str, disks: Sequence[Disk], notes: Notes) -> str | None:
+    serials = [disk.serial for disk in disks]
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= len(disks) and text not in serials:
+        return serials[int(text) - 1]
+    return text if text in serials else notes.wrong("", f"'{text}' is none of them", f"1 to {len(disks)}, or a serial")
+
+
+def _disk_list(facts: Facts) -> str:
+    rows = [f"  {number}  {disk}: {disk.contents}\n" for number, disk in enumerate(_disks(facts), 1)]
+    return "\nDisks:\n" + "".join(rows) if rows else "\nNo disk has a serial number, so none can be named here.\n"
