@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making network namesp
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS, THEIRS = "02:00:5e:00:01:01", "02:00:5e:00:02:01"
-NIC = Nic("up0", OURS, pci="0000:01:00.0")
+NIC = Nic("up0", OURS)
 LATE, PROBER, LOUD = "02:00:5e:00:02:10", "02:00:5e:00:02:20", "02:00:5e:00:02:30"
 TAG = 140
 
@@ -219,8 +219,8 @@ def test_the_clusters_addresses_are_the_first_members_to_check():
 
 # uplinks
 
-OTHER_NIC = Nic("up1", "02:00:5e:00:01:02", pci="0000:01:00.1")
-BMCS_NIC = Nic("usb0", "02:00:5e:00:01:03")
+OTHER_NIC = Nic("up1", "02:00:5e:00:01:02")
+BMCS_NIC = Nic("usb0", "02:00:5e:00:01:03", usb=True)
 
 
 def test_uplinks_are_the_named_cards_with_a_link_else_all(pair):

@@ -21,9 +21,10 @@ DISKS = (Disk("sda", 480 << 30, "BOOT-1", model="SATADOM"), Disk("sdb", 960 << 3
          Disk("sdc", 960 << 30, "DATA-1", model="SSD", contents=Contents(signatures=(Signature("ext4"),))),
          Disk("sdd", 8 << 30, "STICK", model="USB"))
 FACTS = Facts(Dmi(serial="SN-77"), Firmware("uefi"), Cpu("x", 1, 2, 2), 32 << 30, Clock(0), disks=DISKS,
-              boot_medium="sdd", nics=(Nic("eno1", "02:00:5e:00:01:01", pci="0000:01:00.0"),))
+              boot_medium="sdd", nics=(Nic("eno1", "02:00:5e:00:01:01"), Nic("usb0", "02:00:5e:00:01:02", usb=True)))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7uqUmTbFQXyAQn0XcKeZzOmTjbC7zBRUIAkVsZJXkR me@example"
 USUAL = ["", "", "10.20.0.1/24", "", "10.20.0.11", "", "1", "", "", "", "", "", "yes"]
+PROMPT = r"press Enter on this console\.|[])]: |change it: "
 
 
 class Terminals:
@@ -46,12 +47,12 @@ class Terminals:
         self._thread.start()
 
     def hear(self, person: int, until: str) -> str:
-        """Read on until a text, and return all up to its end."""
-        while until not in self.heard[person]:
+        """Read on until a pattern, and return all up to its end."""
+        while not (found := re.search(until, self.heard[person])):
             assert select.select([person], [], [], 60)[0], f"only {self.heard[person]!r}"
             self.heard[person] += os.read(person, 4096).decode()
-        before, _, self.heard[person] = self.heard[person].partition(until)
-        return before + until
+        before, self.heard[person] = self.heard[person][:found.end()], self.heard[person][found.end():]
+        return before
 
     def say(self, person: int, line: str) -> None:
         os.write(person, line.encode() + b"\r")
@@ -60,9 +61,9 @@ class Terminals:
         """Say each line once its prompt is there; returns all that was shown."""
         shown = ""
         for line in lines:
-            shown += self.hear(self.people[person], "console." if not shown else ": ")
+            shown += self.hear(self.people[person], PROMPT)
             self.say(self.people[person], line)
-            # the terminal's echo is no prompt
+            # the terminal's echo, which is no prompt
             shown += self.hear(self.people[person], "\n")
         return shown
 
@@ -171,8 +172,8 @@ def test_an_answer_that_a_later_change_makes_wrong_is_asked_for_again(terminals)
 def test_the_console_that_speaks_first_has_the_word(terminals):
     terminal = terminals(3)
     for person in terminal.people:
-        terminal.hear(person, "press Enter on this console.")
-        terminal.heard[person] = "console."
+        assert "press Enter" in (shown := terminal.hear(person, PROMPT))
+        terminal.heard[person] = shown
     terminal.answer(*USUAL, person=1)
     for person in (terminal.people[0], terminal.people[2]):
         terminal.hear(person, "answered on another console.")

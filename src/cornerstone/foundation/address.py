@@ -6,8 +6,8 @@ uplink, in the site's VLAN. Whoever answers for an address, uses it or probes it
 
 from __future__ import annotations
 
-import ctypes
 import contextlib
+import ctypes
 import select
 import socket
 import struct
@@ -105,8 +105,8 @@ def link_up(node: Node, nics: Iterable[Nic], seconds: float = LINK_SECONDS) -> l
     """
     nics = list(nics)
     named = node.uplink.macs
-    # what hangs on USB is the BMC's, or a guest's
-    uplinks = [nic for nic in nics if (_macs(nic) & set(named) if named else nic.pci)]
+    # a card on USB is the BMC's way to talk to its host
+    uplinks = [nic for nic in nics if (_macs(nic) & set(named) if named else not nic.usb)]
     shown = ", ".join(f"{nic.name} {nic.mac}" for nic in nics) or "none"
     if absent := [mac for mac in named if not any(mac in _macs(nic) for nic in uplinks)]:
         raise CornerstoneError(f"uplink {', '.join(absent)} of {node.hostname} isn't in this machine",

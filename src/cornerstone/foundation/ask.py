@@ -130,7 +130,7 @@ def document(answers: Answers, facts: Facts, *, complete: bool = False) -> dict[
         return {field: answers[name] for field, name in names.items() if answers.get(name) not in (None, "")}
 
     dmi_serial = SERIAL.read(facts.dmi.serial, "", Notes())
-    macs = [nic.mac for nic in facts.nics if nic.pci]
+    macs = [nic.mac for nic in facts.nics if not nic.usb]
     node = {"node_position": "A", "hypervisor": "kvm", **({"node_serial": dmi_serial} if dmi_serial else {}),
             **given(hypervisor_hostname="hostname", hypervisor_ip="hypervisor", cvm_ip="cvm")}
     extra = {**({} if dmi_serial else {"nic_macs": macs}),
@@ -197,7 +197,8 @@ def _questions(facts: Facts) -> list[Question]:
 
     def vlan(text: str, notes: Notes) -> int | None:
         # only digits are a number to int() here: it takes 1_0 and the digits of other scripts too
-        return SITE["current_cvm_vlan_tag"].kind.read(int(text) if text.isascii() and text.isdigit() else text, "", notes)
+        value = int(text) if text.isascii() and text.isdigit() else text
+        return SITE["current_cvm_vlan_tag"].kind.read(value, "", notes)
 
     def nothing(answers: Answers) -> str:
         return ""

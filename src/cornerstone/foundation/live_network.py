@@ -26,8 +26,7 @@ RESOLVER = Path("/etc/resolv.conf")
 DHCP_TRIES, DHCP_WAIT = 5, 3
 # What udhcpc runs for each thing that happens: of a lease it tells all it got, one NAME=value a line.
 _LEASE = """#!/bin/sh
-if [ "$1" = bound ]; then echo "nic=$interface"; echo "ip=$ip"; echo "mask=$mask"; echo "router=$router"; echo "dns=$dns"
-fi
+[ "$1" != bound ] || printf '%s\\n' "nic=$interface" "ip=$ip" "mask=$mask" "router=$router" "dns=$dns"
 """
 _TAGGED = "foundation"
 
