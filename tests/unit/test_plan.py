@@ -42,7 +42,8 @@ def plan_for(facts=None, cornerstone=None, reinstall="", top=None, manifest=gold
             "hypervisor_netmask": "255.255.255.0", "nos_package": None, "hypervisor_iso": {},
             "blocks": [{"block_id": "B", "nodes": [{
                 "node_position": "A", "hypervisor_hostname": "node-a", "hypervisor_ip": "10.20.0.11",
-                "cvm_ip": "10.20.0.21", "hypervisor": "kvm", "node_serial": "ANON940", "cornerstone": choice, **node}]}]}
+                "cvm_ip": "10.20.0.21", "hypervisor": "kvm", "node_serial": "ANON940", "cornerstone": choice,
+                **node}]}]}
     if top:
         site["cornerstone"] = top
     return make_plan(facts or machine(), read_site(json.dumps(site).encode()), manifest, reinstall)
