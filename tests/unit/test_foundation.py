@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.foundation import __main__ as live
+from cornerstone.foundation import site_source
 from cornerstone.foundation.discover import discover
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, open_consoles
@@ -325,12 +327,12 @@ def test_a_port_that_can_not_be_opened(tmp_path):
 
 @pytest.fixture
 def environment(medium, consoles, tmp_path, monkeypatch):
-    """main() with the machine, consoles and medium of a test; pause ends it."""
-    class Paused(Exception):
+    """main() with the machine, consoles and medium of a test; the first question to a person ends it."""
+    class Asked(Exception):
         pass
 
-    def pause():
-        raise Paused
+    def ask(facts):
+        raise Asked
     told = []
     monkeypatch.setattr(live, "open_listeners", lambda: told.append)
     monkeypatch.setattr(live, "open_consoles", lambda: list(consoles))
@@ -340,13 +342,14 @@ def environment(medium, consoles, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "keep_facts", lambda facts: None)
     monkeypatch.setattr(live.Medium, "attached", classmethod(lambda cls: medium))
     (medium.mount_point / SITE_AREA).write_bytes(site_area.pack(None))
-    monkeypatch.setattr(live.signal, "pause", pause)
-    return Paused, told
+    monkeypatch.setattr(live, "Install", functools.partial(live.Install, ask=ask))
+    monkeypatch.setattr(site_source, "block_devices", lambda: [])
+    return Asked, told
 
 
 def test_live_environment_comes_to_wait(environment, consoles):
-    paused, told = environment
-    with pytest.raises(paused):
+    asked, told = environment
+    with pytest.raises(asked):
         live.main()
     steps = [(event.step, event.state) for event in told if event.state != "progress"]
     assert steps == [("verify", "started"), ("verify", "done"), ("discover", "done"), ("validate", "warning"),

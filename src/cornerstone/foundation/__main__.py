@@ -6,7 +6,6 @@ Instead: `discover` prints the facts of any machine; `plan` prints the whole dec
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +18,10 @@ from cornerstone.foundation.plan import make_plan
 from cornerstone.foundation.plan_text import lines
 from cornerstone.foundation.rows import checks, outcome, rows, summary
 from cornerstone.foundation.screen import Screen, open_consoles
+from cornerstone.foundation.site_source import kernel_arguments
 from cornerstone.foundation.telling import keep_facts, open_listeners
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event, Listener
+from cornerstone.model.event import Event
 from cornerstone.model.facts import Facts
 from cornerstone.model.manifest import NAME, Manifest
 from cornerstone.model.requirements import Requirements
@@ -32,7 +32,7 @@ STAGE = "foundation"
 
 
 def main() -> int:
-    """0 when the machine restarts as a node; 1 when the medium or the machine is refused. Without a site it waits."""
+    """0 when the machine restarts as a node; 1 when the medium or the machine is refused."""
     tell = open_listeners()
     screen = Screen(open_consoles())
     step = "verify"
@@ -64,31 +64,17 @@ def main() -> int:
         screen.row("Checks", checks(found))
         tell(Event(STAGE, "validate", *outcome(found)))
     except CornerstoneError as error:
-        return refuse(screen, tell, step, error)
-    install = Install(medium, facts, arguments(), screen, tell)
+        screen.refuse(error)
+        tell(Event(STAGE, step, "failed", error.message, {"code": error.code.name.lower(), "hint": error.hint}))
+        return 1
     try:
-        if not install.run():
-            screen.wait("a site file: this medium carries none.")
-            tell(Event(STAGE, "screen", "waiting", "site", summary(facts)))
-            while True:
-                signal.pause()
+        Install(medium, facts, kernel_arguments(Path("/proc/cmdline").read_text()), screen, tell).run()
     except CornerstoneError as error:
-        return refuse(screen, tell, install.step, error)
+        screen.refuse(error)
+        return 1
     tell(Event(STAGE, "install", "done"))
     subprocess.run(["systemctl", "reboot"], check=True)
     return 0
-
-
-def refuse(screen: Screen, tell: Listener, step: str, error: CornerstoneError) -> int:
-    """Say on the screen and by event why nothing more will happen."""
-    screen.refuse(error)
-    tell(Event(STAGE, step, "failed", error.message, {"code": int(error.code), "hint": error.hint}))
-    return 1
-
-
-def arguments(cmdline: Path = Path("/proc/cmdline")) -> dict[str, str]:
-    """The kernel's arguments of the form name=value."""
-    return dict(word.split("=", 1) for word in cmdline.read_text().split() if "=" in word)
 
 
 def print_plan(facts: str, site: str, manifest: str) -> int:

@@ -71,10 +71,11 @@ def check(site: Site, node: Node, nics: Collection[Nic]) -> list[str]:
                        own=[mac for nic in nics for mac in _macs(nic)])
     if conflicts := [each for each in heard if each.address != gateway]:
         rows = "".join(f"\n  {roles[each.address]} {each}" for each in conflicts)
-        raise CornerstoneError(f"{len(conflicts)} of {node.hostname}'s addresses can't be used:{rows}"
-                               if len(conflicts) > 1 else
-                               f"{node.hostname}'s {roles[conflicts[0].address]} address {conflicts[0]}",
-                               "switch off or readdress the machine with that MAC, or choose other addresses")
+        one = f"{roles[conflicts[0].address]} address {conflicts[0]}"
+        raise CornerstoneError(f"address.duplicate: {node.hostname}'s " +
+                               (f"{len(conflicts)} addresses can't be used:{rows}" if len(conflicts) > 1 else one),
+                               "switch off or readdress the machine with that MAC, or choose other addresses",
+                               Code.REFUSED)
     if not any(each.address == gateway for each in heard):
         names = ", ".join(nic.name for nic in uplinks)
         warnings.append(f"the gateway {gateway} didn't answer on {names}"
@@ -109,15 +110,15 @@ def link_up(node: Node, nics: Iterable[Nic], seconds: float = LINK_SECONDS) -> l
     uplinks = [nic for nic in nics if (_macs(nic) & set(named) if named else not nic.usb)]
     shown = ", ".join(f"{nic.name} {nic.mac}" for nic in nics) or "none"
     if absent := [mac for mac in named if not any(mac in _macs(nic) for nic in uplinks)]:
-        raise CornerstoneError(f"uplink {', '.join(absent)} of {node.hostname} isn't in this machine",
-                               f"its network cards are: {shown}", Code.MACHINE)
+        raise CornerstoneError(f"address.uplink: {', '.join(absent)} of {node.hostname} isn't in this machine",
+                               f"its network cards are: {shown}", Code.REFUSED)
     if uplinks:
         ip(*(f"link set dev {nic.name} up" for nic in uplinks))
     found = _await_links([nic.name for nic in uplinks], seconds)
     if not found:
-        raise CornerstoneError(f"no uplink of {node.hostname} has a link: "
+        raise CornerstoneError(f"address.link: no uplink of {node.hostname} has a link: "
                                f"{', '.join(f'{nic.name} {nic.mac}' for nic in uplinks) or 'it has no network card'}",
-                               "connect it to a switch whose port is on", Code.MACHINE)
+                               "connect it to a switch whose port is on", Code.REFUSED)
     return [nic for nic in uplinks if nic.name in found]
 
 

@@ -2,70 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from cornerstone.foundation import address, live_network
+from cornerstone.foundation.ask import ask_site
 from cornerstone.foundation.block import opened
 from cornerstone.foundation.imaging import Imaging, complete, completed
+from cornerstone.foundation.ipmi import Controller
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.plan import Plan, make_plan
 from cornerstone.foundation.plan_text import lines
+from cornerstone.foundation.rows import summary
 from cornerstone.foundation.screen import Screen
+from cornerstone.foundation.site_source import Found, find_site
+from cornerstone.foundation.webhook import Webhook
+from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.facts import Facts
-from cornerstone.model.manifest import SITE_AREA
 from cornerstone.model.site import Site
-from cornerstone.model.site_area import unpack
-from cornerstone.model.site_file import check_releases, read_site
+from cornerstone.model.site_file import check_releases, read_site, secrets_of
 from cornerstone.model.slot_disk import layout
 
 STAGE = "foundation"
 REINSTALL = "foundation.reinstall"
+Ask = Callable[[Facts], bytes]
 
 
 @dataclass
 class Install:
-    """One machine's way to a node. arguments: the kernel's; step: what is being done, for who tells of a failure."""
+    """One machine's way to a node. arguments: the kernel's; ask: gets a site from a person when there is none."""
 
     medium: Medium
     facts: Facts
     arguments: Mapping[str, str]
     screen: Screen
-    tell: Listener
-    step: str = "site"
+    listener: Listener
+    ask: Ask = ask_site
+    _webhook: Webhook | None = field(default=None, init=False)
+    _step: str = field(default="site", init=False)
 
-    def run(self) -> bool:
-        """Make the machine a node; false when there is no site to say which. CornerstoneError says why it isn't one."""
-        content = unpack((self.medium.mount_point / SITE_AREA).read_bytes())
-        if content is None:
-            return False
-        with self._step("site"):
-            site = read_site(content, "the medium's site")
-            check_releases(site, self.medium.manifest.profile["aos"], self.medium.manifest.profile["ahv"])
-        with self._step("plan"):
+    def run(self) -> None:
+        """Make the machine a node. CornerstoneError, after all who listen were told, when it isn't one."""
+        try:
+            self._run()
+        except CornerstoneError as error:
+            self._tell(Event(STAGE, self._step, "failed", error.message,
+                             {"code": error.code.name.lower(), "hint": error.hint}))
+            raise
+        finally:
+            if self._webhook is not None:
+                self._webhook.close(self.listener)
+
+    def _run(self) -> None:
+        site = self._find_site()
+        with self._stage("plan"):
             plan = make_plan(self.facts, site, self.medium.manifest, self.arguments.get(REINSTALL, ""))
             self._show(plan)
             if self._cut_at_the_end(plan):
-                return True
+                return
             plan.check()
-        with self._step("image"):
+        with self._stage("address"):
+            self._claim_addresses(site, plan)
+        with self._stage("image"):
             self._image(plan, site)
-        return True
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
-        self.step = name
-        self.tell(Event(STAGE, name, "started"))
+    def _stage(self, name: str) -> Iterator[None]:
+        self._step = name
+        self._tell(Event(STAGE, name, "started"))
         yield
-        self.tell(Event(STAGE, name, "done"))
+        self._tell(Event(STAGE, name, "done"))
+
+    def _tell(self, event: Event) -> None:
+        self.listener(event)
+        if self._webhook is not None:
+            self._webhook(event)
+
+    def _find_site(self) -> Site:
+        found = find_site(self.medium.mount_point, self.arguments)
+        if found is None:
+            self.screen.wait("a site file: this medium carries none.")
+            self._tell(Event(STAGE, "screen", "waiting", "site", summary(self.facts)))
+            found = Found(self.ask(self.facts), "the text screen")
+        with self._stage("site"):
+            self.screen.row("Site", found.origin)
+            site = read_site(found.content, found.origin)
+            profile = self.medium.manifest.profile
+            check_releases(site, profile["aos"], profile["ahv"])
+        return site
 
     def _show(self, plan: Plan) -> None:
-        for number, line in enumerate(lines(plan)):
-            self.screen.row(f"Plan {number + 1}", line)
+        for number, line in enumerate(lines(plan), 1):
+            self.screen.row(f"Plan {number}", line)
         for warning in plan.warnings:
-            self.tell(Event(STAGE, "plan", "warning", warning))
+            self._tell(Event(STAGE, "plan", "warning", warning))
 
     def _cut_at_the_end(self, plan: Plan) -> bool:
         """Whether imaging was whole and only what makes the disk start was cut off; then that is done now."""
@@ -80,12 +113,29 @@ class Install:
         self.screen.row("Imaging", "was whole but for its last step, which is done now")
         return True
 
+    def _claim_addresses(self, site: Site, plan: Plan) -> None:
+        node = plan.node
+        self.screen.row("Addresses", "asking whether they are free")
+        warnings = address.check(site, node, self.facts.nics)
+        for warning in warnings:
+            self._tell(Event(STAGE, "address", "warning", warning))
+        self.screen.row("Addresses", "; ".join(["free", *warnings]))
+        if node.bmc is not None:
+            self.screen.row("BMC", Controller().apply(node.bmc))
+        if site.webhook:
+            # they are this node's now, so it may speak from one of them
+            uplink = address.link_up(node, self.facts.nics)[0]
+            live_network.configure(uplink.name, node.hypervisor, site.hypervisor_gateway, site.nameservers,
+                                   vlan=node.uplink.vlan)
+            self._webhook = Webhook(site.webhook, {
+                "serial": node.serial, "hostname": node.hostname, "profile": self.medium.manifest.profile["name"],
+                "identity": self.medium.manifest.identity}, secrets_of(site))
+
     def _image(self, plan: Plan, site: Site) -> None:
         cluster = site.cluster_of(plan.node)
 
         def tell(event: Event) -> None:
             self.screen.row("Imaging", f"{event.data['phase']} {event.data['percent']} %")
-            self.tell(event)
+            self._tell(event)
         Imaging.of(plan, self.medium, cluster.bootstrap_secret if cluster else "", tell).run()
         self.screen.row("Imaging", f"done: {plan.node.hostname} starts from {plan.boot_disk}")
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from cornerstone.foundation.identify import identify
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.facts import Disk, Facts, PciDevice
 from cornerstone.model.fitness import obstacle, unfit_for_boot, unfit_for_data
@@ -97,10 +98,8 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
 
 
 def _node(facts: Facts, site: Site) -> Node:
-    macs = [mac for nic in facts.nics for mac in (nic.mac, nic.permanent_mac) if mac] + [facts.bmc.mac]
     try:
-        node = site.node_for(serial=facts.dmi.serial, block=facts.dmi.chassis_serial, position=facts.dmi.position,
-                             macs=filter(None, macs))
+        node = identify(site, facts)
     except CornerstoneError as error:
         raise CornerstoneError(f"node.identity: {error.message}", error.hint, Code.REFUSED) from error
     if not node.image:
