@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -243,6 +244,17 @@ def tell_site(file: str, site) -> None:
         print(f"note: {warning}; {warning.hint}")
 
 
+@task(help={"facts": "facts.json of a machine, as `foundation discover` records it", "site": "a site file",
+            "profile": "whose ISO in output/"})
+@told
+def plan(c, facts, site, profile=PROFILE):
+    """Print what Foundation would do with a machine: the disks before and after, and every refusal."""
+    from cornerstone.factory.iso_image import Image
+    from cornerstone.foundation.__main__ import print_plan
+    with contextlib.closing(Image(iso_of("", profile))) as image:
+        ended(print_plan(Path(facts), Path(site), image.manifest))
+
+
 @task(help={"format": "table, json, junit or markdown", "strict": "warnings fail too",
             "aos": "an AOS release, with --ahv: ask about one pair", "ahv": "an AHV build"})
 @told
@@ -341,6 +353,6 @@ def clean(c, cache=False):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-ns = Collection(build, why, reproduce, verify, customize, diff, boot, matrix, lock, fetch, test, lint, bench, clean,
-                site=Collection(check, new))
+ns = Collection(build, why, reproduce, verify, customize, diff, plan, boot, matrix, lock, fetch, test, lint, bench,
+                clean, site=Collection(check, new))
 ns.configure({"run": {"in_stream": False}})

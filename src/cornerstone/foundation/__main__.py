@@ -77,17 +77,16 @@ def main() -> int:
     return 0
 
 
-def print_plan(facts: str, site: str, manifest: str) -> int:
-    """Print the plan for a machine's facts and a site, with the ISO that a manifest describes; nothing is touched."""
+def print_plan(facts: Path, site: Path, manifest: Manifest) -> int:
+    """Print the plan for a machine's facts and a site, with the ISO of a manifest; returns the exit code.
+
+    Nothing is touched. CornerstoneError when a file can't be read, or the machine is no node of the site.
+    """
     try:
-        plan = make_plan(Facts.load(Path(facts)), read_site(Path(site).read_bytes(), site),
-                         Manifest.from_bytes(Path(manifest).read_bytes(), manifest))
+        content = site.read_bytes()
     except OSError as error:
-        print(f"error: {error.filename} can't be read: {error.strerror}\n  hint: check the path", file=sys.stderr)
-        return int(Code.INPUT)
-    except CornerstoneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.code)
+        raise CornerstoneError(f"{site} can't be read: {error.strerror}", "name a site file") from error
+    plan = make_plan(Facts.load(facts), read_site(content, str(site)), manifest)
     print("\n".join(lines(plan)))
     return int(Code.REFUSED) if plan.refusals else 0
 
@@ -98,15 +97,23 @@ def command(words: list[str]) -> int:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("discover", help="print this machine's facts, as facts.json")
     plan = commands.add_parser("plan", help="print the whole decision for a machine and a site; nothing is touched")
-    plan.add_argument("--facts", required=True, help="facts.json of the machine")
-    plan.add_argument("--site", required=True, help="site file")
-    plan.add_argument("--manifest", default=str(MOUNT_POINT / NAME), help="manifest.json of the ISO")
+    plan.add_argument("--facts", required=True, type=Path, help="facts.json of the machine")
+    plan.add_argument("--site", required=True, type=Path, help="site file")
+    plan.add_argument("--manifest", default=MOUNT_POINT / NAME, type=Path, help="manifest.json of the ISO")
     chosen = parser.parse_args(words)
     if chosen.command == "discover":
         sys.stdout.write(discover().to_json())
         return 0
     if chosen.command == "plan":
-        return print_plan(chosen.facts, chosen.site, chosen.manifest)
+        try:
+            content = chosen.manifest.read_bytes()
+            return print_plan(chosen.facts, chosen.site, Manifest.from_bytes(content, str(chosen.manifest)))
+        except OSError as error:
+            print(f"error: {error.filename} can't be read: {error.strerror}", file=sys.stderr)
+            return int(Code.INPUT)
+        except CornerstoneError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return int(error.code)
     return main()
 
 
