@@ -28,6 +28,8 @@ from cornerstone.model.slot_disk import layout
 
 STAGE = "foundation"
 REINSTALL = "foundation.reinstall"
+# a serial console isn't redrawn, every row is a line more
+SHOWN_PERCENT = 10
 Ask = Callable[[Facts], bytes]
 
 
@@ -135,7 +137,8 @@ class Install:
         cluster = site.cluster_of(plan.node)
 
         def tell(event: Event) -> None:
-            self.screen.row("Imaging", f"{event.data['phase']} {event.data['percent']} %")
+            if event.data["percent"] % SHOWN_PERCENT == 0:
+                self.screen.row("Imaging", f"{event.data['phase']} {event.data['percent']} %")
             self._tell(event)
         Imaging.of(plan, self.medium, cluster.bootstrap_secret if cluster else "", tell).run()
         self.screen.row("Imaging", f"done: {plan.node.hostname} starts from {plan.boot_disk}")
