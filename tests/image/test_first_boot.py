@@ -38,12 +38,6 @@ def test_steps_are_in_order(script):
     assert all(f"\n{step}() {{\n" in script for step in STEPS)
 
 
-def test_sizes_are_the_profile_s(script, product):
-    sizes = product.manifest.profile["controller"]
-    assert f"\nreadonly cvm_memory_mib={sizes['memory'] >> 20}\n" in script
-    assert f"\nreadonly cvm_vcpus={sizes['vcpus']}\n" in script
-
-
 def test_nothing_secret_and_nothing_unrendered(script):
     assert "PRIVATE KEY" not in script
     assert "password" not in script.lower()
@@ -53,5 +47,5 @@ def test_nothing_secret_and_nothing_unrendered(script):
 
 
 def test_its_programs_are_in_the_root(hypervisor):
-    for program in ("jq", "ovs-vsctl", "virsh", "hostnamectl", "networkctl", "ip", "install"):
+    for program in ("jq", "ovs-vsctl", "virsh", "hostnamectl", "networkctl", "ip", "install", "dd", "python3"):
         assert hypervisor.host.exists(program), program

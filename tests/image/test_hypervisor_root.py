@@ -37,7 +37,8 @@ def test_the_live_environment_is_a_target_and_is_not_on_by_default(hypervisor):
 
 def test_only_the_rooms_that_run_here(hypervisor):
     rooms = hypervisor.path / "usr/lib/cornerstone/cornerstone"
-    assert {path.name for path in rooms.iterdir()} - {"__pycache__"} == {"__init__.py", "model", "foundation"}
+    assert {path.name for path in rooms.iterdir()} - {"__pycache__"} == {
+        "__init__.py", "model", "foundation", "hypervisor"}
     assert [path.name for path in (hypervisor.path / "usr/lib/cornerstone").iterdir()] == ["cornerstone"]
 
 
@@ -46,6 +47,12 @@ def test_foundation_starts_with_the_root_s_own_python(hypervisor):
     said = hypervisor.run("env PYTHONPATH=/usr/lib/cornerstone PYTHONDONTWRITEBYTECODE=1 python3 -c "
                           "'import cornerstone.foundation.__main__ as main; print(main.__file__)'")
     assert said == "/usr/lib/cornerstone/cornerstone/foundation/__main__.py"
+
+
+def test_the_domain_is_made_with_the_root_s_own_python(hypervisor):
+    said = hypervisor.run("env PYTHONPATH=/usr/lib/cornerstone PYTHONDONTWRITEBYTECODE=1 python3 -c "
+                          "'import cornerstone.hypervisor.domain as domain; print(domain.__file__)'")
+    assert said == "/usr/lib/cornerstone/cornerstone/hypervisor/domain.py"
 
 
 def test_byte_code_is_made_and_valid_by_content(hypervisor):

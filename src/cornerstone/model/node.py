@@ -61,7 +61,10 @@ class DataDisk:
 
 @dataclass(frozen=True)
 class Controller:
-    """The Controller VM. passthrough: PCI functions that it gets whole; scsi: serials of disks that it gets singly."""
+    """The Controller VM. passthrough: PCI functions that it gets whole; scsi: serials of disks that it gets singly.
+
+    vcpus: 0 leaves it to the hypervisor, by the rule in model/sizing.py.
+    """
 
     name: str
     address: str

@@ -1,0 +1,189 @@
+"""The Controller VM's libvirt domain: node.json and the host's facts in, XML out.
+
+`python3 -m cornerstone.hypervisor.domain node.json` prints it. Format: https://libvirt.org/formatdomain.html. All ids
+are derived, so that defining it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+import uuid
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from itertools import islice, product
+from pathlib import Path
+from string import ascii_lowercase
+
+from cornerstone.hypervisor.host import BlockDevice, Host, NumaNode, read_host
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.gpt import derived_id
+from cornerstone.model.node import NodeConfig
+from cornerstone.model.record import to_record
+from cornerstone.model.sizing import controller_vcpus
+
+DISK = "/var/lib/cornerstone/cvm.qcow2"
+CONSOLE_LOG = "/var/log/NTNX.serial.out.0"
+INTERNAL_BRIDGE = "virbr-internal"
+# as systemd.system-credentials(7) has it
+NODE_CREDENTIAL = "io.systemd.credential.binary:cornerstone.node"
+BOOTSTRAP_CREDENTIAL = "opt/io.systemd.credentials/cornerstone.bootstrap-secret"
+# QEMU's own memory beside the guest's
+OVERHEAD_KIB = 2 << 20
+
+
+def domain_xml(config: NodeConfig, host: Host) -> str:
+    """The domain as libvirt's XML."""
+    controller = config.controller
+    domain = ET.Element("domain", type="kvm")
+    _add(domain, "name", controller.name)
+    _add(domain, "uuid", str(_derived(config, "domain")))
+    memory = controller.memory >> 10
+    _add(domain, "memory", str(memory), unit="KiB")
+    _add_cpus(domain, config, host)
+    if controller.passthrough:
+        # VFIO pins all of the guest's memory
+        _add(_add(domain, "memtune"), "hard_limit", str(memory + OVERHEAD_KIB), unit="KiB")
+        _add(_add(domain, "memoryBacking"), "locked")
+    _add_credentials(domain, config, host)
+    system = _add(domain, "os")
+    _add(system, "type", "hvm", arch="x86_64", machine="q35")
+    _add(system, "smbios", mode="sysinfo")
+    features = _add(domain, "features")
+    _add(features, "acpi")
+    _add(features, "apic")
+    _add(domain, "cpu", mode="host-passthrough")
+    _add(domain, "clock", offset="utc")
+    _add(domain, "on_crash", "restart")
+    _add_devices(_add(domain, "devices"), config, host)
+    ET.indent(domain)
+    return ET.tostring(domain, encoding="unicode") + "\n"
+
+
+def _add(parent: ET.Element, tag: str, text: str | None = None, **attributes: str) -> ET.Element:
+    element = ET.SubElement(parent, tag, attributes)
+    element.text = text
+    return element
+
+
+def _derived(config: NodeConfig, what: str) -> uuid.UUID:
+    # the address as well: a serial may be empty, two blocks may have one name
+    return derived_id(config.serial, config.controller.name, config.controller.address, what)
+
+
+def _add_cpus(domain: ET.Element, config: NodeConfig, host: Host) -> None:
+    """vCPUs, on the NUMA node of the storage controllers where the host has several and that one has room for them."""
+    node = host.nearest or (host.numa[0] if host.numa else NumaNode(0, "", 1, 1))
+    vcpus = config.controller.vcpus or controller_vcpus(node.cores, sum(each.threads for each in host.numa) or 1)
+    near = host.nearest is not None and len(host.numa) > 1 and node.threads >= vcpus
+    _add(domain, "vcpu", str(vcpus), placement="static", **({"cpuset": node.cpus} if near else {}))
+    if near:
+        # preferred: memory of the other node is slower, no memory is no CVM
+        _add(_add(domain, "numatune"), "memory", mode="preferred", nodeset=str(node.id))
+
+
+def _add_credentials(domain: ET.Element, config: NodeConfig, host: Host) -> None:
+    """node.json through SMBIOS; the secret as a file, for command lines and `virsh dumpxml` are everybody's to read."""
+    text = json.dumps(to_record(config), separators=(",", ":")).encode()
+    strings = _add(_add(domain, "sysinfo", type="smbios"), "oemStrings")
+    _add(strings, "entry", f"{NODE_CREDENTIAL}={base64.b64encode(text).decode()}")
+    if host.secret:
+        _add(_add(domain, "sysinfo", type="fwcfg"), "entry", name=BOOTSTRAP_CREDENTIAL, file=host.secret)
+
+
+def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:
+    disk = _add(devices, "disk", type="file", device="disk")
+    _add(disk, "driver", name="qemu", type="qcow2", cache="none", io="native", discard="unmap")
+    _add(disk, "source", file=DISK)
+    _add(disk, "target", dev="vda", bus="virtio")
+    # the one that it boots, whatever else there is
+    _add(disk, "boot", order="1")
+    _add_single_disks(devices, config, host)
+    _add_network(devices, config, "eth0", "br0")
+    _add_network(devices, config, "eth1", INTERNAL_BRIDGE)
+    for address in config.controller.passthrough:
+        _add_controller(devices, address)
+    serial = _add(devices, "serial", type="pty")
+    _add(serial, "log", file=CONSOLE_LOG, append="on")
+    _add(serial, "target", port="0")
+    _add(_add(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
+    # by it libvirt learns that the guest's kernel has crashed
+    _add(devices, "panic", model="isa")
+    # memory that is locked can't be given back
+    _add(devices, "memballoon", model="none")
+
+
+def _add_single_disks(devices: ET.Element, config: NodeConfig, host: Host) -> None:
+    """Disks whose controller can't be passed through: SCSI ones raw, with their commands; others as block devices."""
+    # vda is its own disk
+    targets = {"sd": _names("sd"), "vd": islice(_names("vd"), 1, None)}
+    if any(host.disks[serial].scsi for serial in config.controller.scsi):
+        _add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
+    for serial in config.controller.scsi:
+        device = host.disks[serial]
+        _add_single_disk(devices, serial, device, next(targets["sd" if device.scsi else "vd"]))
+
+
+def _names(prefix: str) -> Iterator[str]:
+    """sda … sdz, sdaa … sdzz."""
+    return (prefix + "".join(letters) for length in (1, 2) for letters in product(ascii_lowercase, repeat=length))
+
+
+def _add_single_disk(devices: ET.Element, serial: str, device: BlockDevice, target: str) -> None:
+    disk = _add(devices, "disk", type="block", device="lun" if device.scsi else "disk")
+    _add(disk, "driver", name="qemu", type="raw", cache="none", io="native")
+    # optional: a dead data disk is no reason to have no CVM
+    _add(disk, "source", dev=device.path, startupPolicy="optional")
+    _add(disk, "target", dev=target, bus="scsi" if device.scsi else "virtio")
+    if not device.scsi:
+        # a LUN tells its own
+        _add(disk, "serial", serial)
+
+
+def _add_network(devices: ET.Element, config: NodeConfig, name: str, bridge: str) -> None:
+    uplink = config.hypervisor.uplink
+    interface = _add(devices, "interface", type="bridge")
+    # 52: of the locally administered ones
+    digest = hashlib.sha256(_derived(config, name).bytes).digest()
+    _add(interface, "mac", address=":".join(f"{byte:02x}" for byte in b"\x52" + digest[:5]))
+    _add(interface, "source", bridge=bridge)
+    if bridge == "br0":
+        if uplink.vlan:
+            _add(_add(interface, "vlan"), "tag", id=str(uplink.vlan))
+        _add(_add(interface, "virtualport", type="openvswitch"), "parameters",
+             interfaceid=str(_derived(config, f"port {name}")))
+    _add(interface, "target", dev=f"cvm-{name}")
+    _add(interface, "model", type="virtio")
+    if bridge == "br0":
+        _add(interface, "mtu", size=str(uplink.mtu))
+
+
+def _add_controller(devices: ET.Element, address: str) -> None:
+    where, _, function = address.rpartition(".")
+    domain, bus, slot = where.split(":")
+    hostdev = _add(devices, "hostdev", mode="subsystem", type="pci", managed="yes")
+    _add(hostdev, "driver", name="vfio")
+    _add(_add(hostdev, "source"), "address", domain=f"0x{domain}", bus=f"0x{bus}", slot=f"0x{slot}",
+         function=f"0x{function}")
+    # its option ROM would only slow the CVM's start
+    _add(hostdev, "rom", bar="off")
+
+
+def main(path: str) -> int:
+    """Print the domain for a node.json; 0, or the error's code with the error in one line."""
+    try:
+        config = NodeConfig.from_json(Path(path).read_bytes(), path)
+        sys.stdout.write(domain_xml(config, read_host(config, Path(path).parent)))
+    except OSError as error:
+        print(f"{path} can't be read: {error.strerror}", file=sys.stderr)
+        return 2
+    except CornerstoneError as error:
+        print(f"{error.message}; {error.hint}", file=sys.stderr)
+        return int(error.code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
