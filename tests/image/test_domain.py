@@ -23,7 +23,6 @@ virtlogd --daemon
 libvirtd --daemon
 for domain in /tmp/*.xml; do
     virsh --quiet define --validate "$domain"
-    virsh --quiet define "$domain"
 done
 for name in $(virsh list --all --name); do
     virsh --quiet autostart "$name"
@@ -33,7 +32,7 @@ stat --format "%a %n" /etc/libvirt/qemu/*.xml
 """
 
 
-def test_libvirt_takes_the_domains_and_takes_them_again(hypervisor, tmp_path):
+def test_libvirt_takes_the_domains(hypervisor, tmp_path):
     done = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER],
                           capture_output=True, text=True, timeout=300, check=False,
                           env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "ROOT": str(hypervisor.path), "INSIDE": INSIDE,
