@@ -111,7 +111,7 @@ def live_build(bench: Bench) -> Result:
     mirror, lock = find_mirror(), bench.locks["hypervisor"]
 
     def configure() -> None:
-        (folder / "config" / "package-lists").mkdir(parents=True)
+        (folder / "config" / "package-lists").mkdir(parents=True, exist_ok=True)
         mirrors = [word for part in ("bootstrap", "chroot", "binary")
                    for word in (f"--mirror-{part}", mirror.main, f"--parent-mirror-{part}", mirror.main)]
         security = [word for part in ("chroot", "binary")
@@ -127,6 +127,7 @@ def live_build(bench: Bench) -> Result:
         # a second build: what it keeps of the first are the packages that it fetched
         process.run([*CONTAINED, "lb", "clean"], log=log, cwd=folder)
         shutil.rmtree(folder / "cache" / "bootstrap", ignore_errors=True)
+        configure()
         return measure([*CONTAINED, "lb", "build"], log=log, cwd=folder)
 
     try:
