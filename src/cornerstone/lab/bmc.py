@@ -85,7 +85,8 @@ class EmulatedBmc:
     @property
     def qemu_arguments(self) -> tuple[str, ...]:
         """For Machine.extra: the BMC behind a KCS interface, which a guest has as /dev/ipmi0."""
-        return ("-chardev", f"socket,id=bmc-line,host={self.address},port={VM_PORT}",
+        # reconnect, since QEMU then connects after all devices are made: QEMU 7.2 crashes when the line is there first
+        return ("-chardev", f"socket,id=bmc-line,host={self.address},port={VM_PORT},reconnect=1",
                 "-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc-line", "-device", "isa-ipmi-kcs,bmc=bmc0")
 
     def over_lan(self, password_file: Path, account: str = ACCOUNT) -> tuple[str, ...]:
