@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cornerstone.factory import iso, process
-from cornerstone.factory.bench.bench import Bench
+from cornerstone.factory.bench.bench import SHORT_RUNS, Bench
 from cornerstone.factory.bench.measure import Usage, measure, side_by_side, typical
 from cornerstone.factory.bench.table import Check, Figure, Result
 from cornerstone.factory.fat import MIB
@@ -29,7 +29,7 @@ OURS, CP, XORRISO = "our mastering", "cp of the same files", "xorriso with the s
 
 def real(bench: Bench) -> Result:
     """With the real layers."""
-    return _compare("mastering", bench, unpack(bench), "")
+    return _compare("mastering", bench, unpack(bench), SHORT_RUNS * bench.rounds, "")
 
 
 def large(bench: Bench) -> Result:
@@ -40,11 +40,11 @@ def large(bench: Bench) -> Result:
     dense = shutil.disk_usage(bench.work).free > 3 * LARGE
     with layer.open("wb") as out:
         if dense:
-            piece = os.urandom(64 * MIB)
+            piece = os.urandom(8 * MIB)
             for _ in range(LARGE // len(piece)):
                 out.write(piece)
         out.truncate(LARGE)
-    return _compare("mastering-large", bench, {**files, "layers/large": layer},
+    return _compare("mastering-large", bench, {**files, "layers/large": layer}, bench.rounds,
                     "with 6 GiB of data" if dense else "with 6 GiB of holes: the disk is short")
 
 
@@ -61,7 +61,7 @@ def unpack(bench: Bench) -> dict[str, Path]:
     return files
 
 
-def _compare(case: str, bench: Bench, files: Mapping[str, Path], note: str) -> Result:
+def _compare(case: str, bench: Bench, files: Mapping[str, Path], rounds: int, note: str) -> Result:
     folder, log = bench.work / "mastering", bench.logs / "mastering.log"
     manifest = json.loads(files[NAME].read_text())
     target, copies, seconds = folder / "ours.iso", folder / "copies", folder / "seconds"
@@ -104,7 +104,7 @@ def _compare(case: str, bench: Bench, files: Mapping[str, Path], note: str) -> R
 
     try:
         runs = side_by_side({name: alike(name, way) for name, way in ((OURS, ours), (CP, cp), (XORRISO, xorriso))},
-                            bench.rounds)
+                            rounds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     synced = {name: f"{note}; " * bool(note) + f"sync after it {statistics.median(times):.2f} s"
