@@ -25,7 +25,7 @@ import pycdlib.pycdlib
 import pycdlib.udf
 import pycdlib.utils
 
-from cornerstone.factory.iso_image import Image
+from cornerstone.factory.iso_image import SYSTEM_AREA, Image
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import EFI_SYSTEM, LINUX_DATA, SECTOR, Partition, derived_id, write_gpt
 from cornerstone.model.manifest import LABEL, Manifest, difference, digest
@@ -62,7 +62,7 @@ def master(target: Path, files: Mapping[str, Path], *, boot_hybrid: bytes, ident
         for path, source in sorted(files.items()):
             names.add(path, source, opened)
         iso.add_eltorito(names.iso_path(BIOS_IMAGE), names.reserve(BOOT_CATALOG), rr_bootcatname="boot.cat",
-                         joliet_bootcatfile=f"/{BOOT_CATALOG}", boot_load_size=4, boot_info_table=True)
+                         joliet_bootcatfile=f"/{BOOT_CATALOG}", boot_load_size=4)
         # 0 sectors: firmware takes the FAT file system's own size; the field is too small for it anyway
         iso.add_eltorito(names.iso_path(EFI_IMAGE), efi=True, boot_load_size=0)
         with target.open("w+b", buffering=0) as out:
@@ -198,9 +198,10 @@ def _make_hybrid(iso: BinaryIO, boot_hybrid: bytes, bios: int, bios_size: int, e
     iso.seek(bios * BLOCK)
     image = bytearray(iso.read(bios_size))
     struct.pack_into("<Q", image, 2548, bios * 4 + 5)
-    # the boot info table's checksum covers all after it, the pointer too
+    # the boot info table: where the volume descriptor and the image are, its size, and a sum over all after the table
     words = image.ljust((len(image) + 3) // 4 * 4, b"\0")
-    struct.pack_into("<I", image, 20, sum(struct.unpack_from(f"<{len(words) // 4 - 16}I", words, 64)) & 0xFFFFFFFF)
+    struct.pack_into("<IIII40x", image, 8, SYSTEM_AREA // BLOCK, bios, bios_size,
+                     sum(struct.unpack_from(f"<{len(words) // 4 - 16}I", words, 64)) & 0xFFFFFFFF)
     iso.seek(bios * BLOCK)
     iso.write(image)
 
