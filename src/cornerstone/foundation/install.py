@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cornerstone.foundation import address, live_network
+from cornerstone.foundation import address, boot_entry, live_network
 from cornerstone.foundation.ask import ask_site
 from cornerstone.foundation.block import opened
 from cornerstone.foundation.imaging import Imaging, complete, completed
@@ -30,6 +31,8 @@ STAGE = "foundation"
 REINSTALL = "foundation.reinstall"
 # a serial console isn't redrawn, every row is a line more
 SHOWN_PERCENT = 10
+# seconds before an installed node starts from its disk
+COUNT_DOWN = 10
 Ask = Callable[[Facts], bytes]
 
 
@@ -63,7 +66,7 @@ class Install:
         with self._stage("plan"):
             plan = make_plan(self.facts, site, self.medium.manifest, self.arguments.get(REINSTALL, ""))
             self._show(plan)
-            if self._cut_at_the_end(plan):
+            if self._cut_at_the_end(plan) or self._installed(plan):
                 return
             plan.check()
         with self._stage("address"):
@@ -115,6 +118,19 @@ class Install:
         self.screen.row("Imaging", "was whole but for its last step, which is done now")
         return True
 
+    def _installed(self, plan: Plan) -> bool:
+        """Whether the machine is a node, and its firmware starts that disk next; on a BIOS GRUB has seen to it."""
+        if plan.boot_disk is None or not any(refusal.id == "disk.installed" for refusal in plan.refusals):
+            return False
+        disk = Path("/dev", plan.boot_disk.name)
+        if not boot_entry.start_next(disk):
+            return False
+        self._tell(Event(STAGE, "plan", "warning", f"this machine is installed: {disk} starts in {COUNT_DOWN} s"))
+        for left in range(COUNT_DOWN, 0, -1):
+            self.screen.row("Installed", f"{plan.boot_disk} starts in {left} s; nothing is written")
+            time.sleep(1)
+        return True
+
     def _claim_addresses(self, site: Site, plan: Plan) -> None:
         node = plan.node
         self.screen.row("Addresses", "asking whether they are free")
@@ -140,5 +156,10 @@ class Install:
             if event.data["percent"] % SHOWN_PERCENT == 0:
                 self.screen.row("Imaging", f"{event.data['phase']} {event.data['percent']} %")
             self._tell(event)
-        Imaging.of(plan, self.medium, cluster.bootstrap_secret if cluster else "", tell).run()
+        imaging = Imaging.of(plan, self.medium, cluster.bootstrap_secret if cluster else "", tell)
+        imaging.run()
+        try:
+            boot_entry.register(imaging.disk)
+        except CornerstoneError as error:
+            self._tell(Event(STAGE, "image", "warning", f"the firmware's boot menu is as it was: {error.message}"))
         self.screen.row("Imaging", f"done: {plan.node.hostname} starts from {plan.boot_disk}")

@@ -27,6 +27,8 @@ from cornerstone.model.gpt import (
 
 MIB = 1 << 20
 ESP_SIZE = 256 * MIB
+# of the partition, in the table
+ESP_NUMBER = 2
 STATE_MINIMUM = 512 * MIB
 
 # Serial last: it becomes /dev/console, where the initramfs and the watcher of a machine room meet.
