@@ -91,6 +91,14 @@ def test_a_failed_event_of_the_guest():
     assert verdict.sentence == "foundation/verify failed: manifest signature"
 
 
+@pytest.mark.parametrize(("data", "code"), [
+    ({"code": int(Code.VERIFY)}, Code.VERIFY), ({"code": 999}, Code.BOOT), ({}, Code.BOOT)])
+def test_what_the_guest_refused_by_is_the_exit_code(data, code):
+    subject = judge()
+    subject.feed("events", line("failed", step="plan", data=data), 1.0)
+    assert subject.verdict("cd", "tcg", 1.0, Path("logs")).code == code
+
+
 @pytest.mark.parametrize("garbage", [b"hello\n", b"[1]\n", b'{"v": 1}\n', b"\xff\n",
                                      b'{"v":1,"t":0,"stage":"a","step":"b","state":"done","data":[]}\n',
                                      b"x" * (2 << 20)])

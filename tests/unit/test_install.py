@@ -86,12 +86,30 @@ def test_a_timeline_has_stages_and_rates(tmp_path, monkeypatch):
                                 "    20.0 s  foundation/install done", "     4.0 s  for root, 8 MiB at 2 MiB/s"]
 
 
-def test_disks_are_blank_again_in_each_run(tmp_path, site):
-    run = Run(tmp_path, load_shape("one-node"), site, site.nodes[0], None)
-    run.make_disks()
-    run.image("boot").write_bytes(b"something")
-    run.make_disks()
+def prepare(folder: Path, name: str = "one-node") -> Run:
+    return Run.prepare(folder, load_shape(name), SITE.read_bytes(),
+                       lambda site, iso: iso.write_bytes(site.read_bytes()))
+
+
+def test_a_run_begins_with_blank_disks_and_a_key_of_its_own(tmp_path):
+    first = prepare(tmp_path / "run")
+    first.image("boot").write_bytes(b"something")
+    key = first.access.key.read_bytes()
+    run = prepare(tmp_path / "run")
     info = json.loads(subprocess.run(["qemu-img", "info", "--output=json", run.image("boot")], capture_output=True,
                                      text=True, check=True).stdout)
     assert (info["format"], info["virtual-size"]) == ("qcow2", 32 << 30)
     assert sorted(path.stem for path in run.image("boot").parent.iterdir()) == ["boot", "data-1", "data-2"]
+    assert run.node.hostname == "lab-1"
+    assert run.access.key.read_bytes() != key
+    assert read_site(run.iso.read_bytes()).authorized_keys
+    assert stat.S_IMODE(run.site_file.stat().st_mode) == 0o600
+    run.remove_secrets()
+    assert sorted(path.name for path in run.folder.iterdir()) == ["disks", "site.json"]
+
+
+def test_a_folder_that_is_somebody_elses_stays_as_it_is(tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    with pytest.raises(CornerstoneError, match="isn't empty, and not what an earlier run left"):
+        prepare(tmp_path)
+    assert (tmp_path / "letter").read_text() == "dear"

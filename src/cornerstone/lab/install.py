@@ -6,12 +6,12 @@ import contextlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cornerstone.lab.accel import choose
-from cornerstone.lab.access import Access
+from cornerstone.lab.access import Access, with_key
 from cornerstone.lab.boot import follow, write_verdict
 from cornerstone.lab.machine import Machine
 from cornerstone.lab.network import forwarded_port, user_network
@@ -20,9 +20,10 @@ from cornerstone.lab.shape import Shape
 from cornerstone.lab.timeline import Timeline
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.lab.watch import Watch
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event, JsonLines, Listener
 from cornerstone.model.site import Node, Site
+from cornerstone.model.site_file import read_site
 
 LOGIN = re.compile(r"\blogin: ?$")
 TO_INSTALLED = Leg((Goal("foundation", "install", "done", name="installed"),))
@@ -34,22 +35,47 @@ WHOLE = (TO_INSTALLED, Leg(TO_READY, "node"))
 
 @dataclass(frozen=True)
 class Run:
-    """One machine and its folder: disks/ with an image each, access/ with the way in, logs beside them.
+    """One machine and its folder: disks/ with an image each, access/ with the way in, the customised ISO, and the logs.
 
-    iso: customised with the site; None boots without a medium. node: which one of the site the machine is to become.
+    node: the one of the site that the machine is, or the first one when it is none: its addresses make the network.
     """
 
     folder: Path
     shape: Shape
     site: Site
     node: Node
-    iso: Path | None
     firmware: str = "uefi"
     media: str = "cd"
+
+    @classmethod
+    def prepare(cls, folder: Path, shape: Shape, site_file: bytes, customise: Callable[[Path, Path], object],
+                firmware: str = "uefi", media: str = "cd") -> Run:
+        """Make the folder anew: blank disks, a key, and an ISO whose site lets that key in.
+
+        customise(site file, ISO to be made) writes the ISO. CornerstoneError when the site is wrong.
+        """
+        site = read_site(site_file)
+        run = cls(folder, shape, site, _node(site, shape), firmware, media)
+        _empty(folder)
+        run.site_file.touch(0o600)
+        run.site_file.write_bytes(with_key(site_file, run.access.draw()))
+        customise(run.site_file, run.iso)
+        run.make_disks()
+        return run
+
+    @property
+    def site_file(self) -> Path:
+        """The site with this run's key. It marks the folder as one of ours."""
+        return self.folder / "site.json"
 
     @property
     def access(self) -> Access:
         return Access(self.folder / "access")
+
+    @property
+    def iso(self) -> Path:
+        """The customised ISO. It may hold the cluster's bootstrap secret: it is its owner's alone."""
+        return self.folder / "foundation.iso"
 
     def image(self, disk: str) -> Path:
         """A disk's image, by its name in the shape."""
@@ -57,75 +83,103 @@ class Run:
 
     def make_disks(self) -> None:
         """Blank ones, whatever was there before."""
-        folder = self.folder / "disks"
+        folder = self.image("").parent
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir()
         for disk in self.shape.disks:
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.image(disk.name), str(disk.size)],
                            check=True)
 
-    def machine(self) -> Machine:
-        """What QEMU is asked for."""
+    def machine(self, *, medium: bool = True) -> Machine:
+        """What QEMU is asked for; without the medium it has to start from its disks."""
         images = {disk.name: self.image(disk.name) for disk in self.shape.disks}
-        return Machine(choose(), self.firmware, self.shape.memory_mib, self.shape.cpus, self.iso, self.media,
-                       iommu=self.shape.iommu, reboots=True,
+        return Machine(choose(), self.firmware, self.shape.memory_mib, self.shape.cpus, self.iso if medium else None,
+                       self.media, iommu=self.shape.iommu, reboots=True,
                        extra=self.shape.words(images, user_network(self.site, self.node)))
+
+    def remove_secrets(self) -> None:
+        """The key and the ISO with its site go; disks and logs stay."""
+        self.access.remove()
+        self.iso.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went, while the machine still runs. watch: what it says from here on."""
+    """How a run went, while the machine still runs.
+
+    written: disk → bytes that were written to it until it was installed; watch: what the machine says from here on.
+    """
 
     run: Run
     verdict: Verdict
     timeline: Timeline
+    written: dict[str, int]
     running: RunningMachine = field(repr=False)
     watch: Watch = field(repr=False)
 
+    def check(self) -> None:
+        """CornerstoneError (BOOT) when the machine didn't go its way to the end."""
+        verdict = self.verdict
+        if not verdict.ok:
+            raise CornerstoneError(f"{verdict.sentence} [{verdict.reason}], after {verdict.seconds:.0f} s; "
+                                   f"see {verdict.console_log}", verdict.hint, verdict.code)
+
 
 @contextlib.contextmanager
-def started(run: Run, legs: tuple[Leg, ...], listener: Listener | None = None) -> Iterator[Outcome]:
+def started(run: Run, legs: tuple[Leg, ...] = WHOLE, listener: Listener = lambda event: None, *,
+            medium: bool = True) -> Iterator[Outcome]:
     """Start a run's machine and follow it to the end of its way; it runs on until the block is left.
 
     A way that wasn't gone to its end is an Outcome with a failed verdict. The folder gets timeline.json, verdict.json,
     events.jsonl and the machine's logs. CornerstoneError as from boot.
     """
-    machine = run.machine()
-    run.folder.mkdir(parents=True, exist_ok=True)
+    machine = run.machine(medium=medium)
     (run.folder / "events.jsonl").unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         record = JsonLines(run.folder / "events.jsonl")
         stack.callback(record.close)
         running = stack.enter_context(RunningMachine(machine, run.folder))
         timeline = Timeline()
-        listeners = [record, timeline, *([listener] if listener else [])]
+        written: dict[str, int] = {}
 
         def tell(event: Event) -> None:
-            for each in listeners:
+            for each in (record, timeline, listener):
                 each(event)
+            if (event.stage, event.step) == ("boot", "installed"):
+                written.update(_written(running))
 
         tell(Event("boot", "machine", "started", f"{run.firmware}, {run.media}, {run.shape.description}; "
                    f"{machine.accel}", {"firmware": run.firmware, "media": run.media, "accel": machine.accel.name}))
-        if run.access.folder.is_dir():
-            run.access.configure(forwarded_port(running))
+        run.access.configure(forwarded_port(running))
         judge = Judge(run.firmware, legs, Limits.of(machine.accel.name), timeline.start, tell)
         ended = follow(running, judge)
         verdict = judge.verdict(run.media, machine.accel.name, ended, run.folder)
         write_verdict(run.folder / "verdict.json", verdict)
         timeline.write(run.folder / "timeline.json", firmware=run.firmware, media=run.media, ok=verdict.ok,
-                       accel=machine.accel.name, shape=run.shape.description)
+                       accel=machine.accel.name, shape=run.shape.description, written=written)
         tell(Event("boot", "verdict", "done" if verdict.ok else "failed", verdict.sentence,
                    {"ok": verdict.ok, "reason": verdict.reason, "seconds": verdict.seconds}))
         watch = stack.enter_context(Watch(running, tell))
         stack.callback(run.access.disconnect)
-        yield Outcome(run, verdict, timeline, running, watch)
+        yield Outcome(run, verdict, timeline, written, running, watch)
 
 
-def checked(outcome: Outcome) -> Outcome:
-    """The same outcome; CornerstoneError (BOOT) when its way wasn't gone to its end."""
-    verdict = outcome.verdict
-    if not verdict.ok:
-        last = "\n  | ".join(("", *verdict.last_lines[-15:])) if verdict.last_lines else ""
-        raise CornerstoneError(f"{verdict.sentence} [{verdict.reason}], after {verdict.seconds:.0f} s; "
-                               f"see {verdict.console_log}{last}", verdict.hint, Code.BOOT)
-    return outcome
+def _empty(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()) and not (folder / "site.json").is_file():
+        raise CornerstoneError(f"{folder} isn't empty, and not what an earlier run left", "name another folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _written(running: RunningMachine) -> dict[str, int]:
+    return {drive["device"]: drive["stats"]["wr_bytes"] for drive in running.ask("query-blockstats")
+            if drive.get("device")}
+
+
+def _node(site: Site, shape: Shape) -> Node:
+    identity = shape.identity
+    try:
+        return site.node_for(serial=identity.serial, block=identity.chassis, position=identity.position,
+                             macs=[nic.mac for nic in shape.nics])
+    except CornerstoneError:
+        return site.nodes[0]

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from cornerstone.lab.interrupts import Interrupts
 from cornerstone.lab.machine import SERCON_PORT, SOCKETS, Machine, Paths
@@ -110,7 +111,7 @@ class RunningMachine:
         """Give QEMU a command by QMP, whatever comes of it."""
         self._send({"execute": command, "arguments": arguments})
 
-    def ask(self, command: str, **arguments: object) -> object:
+    def ask(self, command: str, **arguments: object) -> Any:
         """Give QEMU a command by QMP and return its answer. CornerstoneError when it refuses, or is gone."""
         number = len(self._answers) + 1
         self._send({"execute": command, "id": number, "arguments": arguments})

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cornerstone.lab.verdict import Verdict
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event
 
 LAST_LINES = 15
@@ -65,7 +65,7 @@ class Terminal:
         if verdict.hint:
             self._print(f"  hint: {verdict.hint}")
         self._print(f"console  {verdict.console_log}")
-        return int(Code.BOOT)
+        return int(verdict.code)
 
     def error(self, error: CornerstoneError) -> None:
         if self._status is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cornerstone.lab.console import Failure, Matcher
+from cornerstone.model.error import Code
 from cornerstone.model.event import Event, Listener
 
 EVENT_LINE_LIMIT = 1 << 20
@@ -92,6 +93,12 @@ class Verdict:
     events: tuple[Event, ...] = ()
     secure_boot: bool | None = None
     last_lines: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> Code:
+        """The exit code of whoever started the machine: what the machine said itself, if it refused, else BOOT."""
+        said = self.events[-1].data.get("code") if self.reason == "guest-failed" else None
+        return Code(said) if said in tuple(Code) else Code.BOOT
 
     def to_dict(self) -> dict[str, object]:
         """The same as plain data, for JSON; without the events, which have a file of their own."""
