@@ -22,7 +22,7 @@ from cornerstone.factory.settings import Workspace  # noqa: E402
 from cornerstone.model.error import Code, CornerstoneError  # noqa: E402
 
 PROFILE = "aos-6.8"
-TIERS = ["unit", "build", "image", "boot"]
+TIERS = ["unit", "build", "image", "boot", "node"]
 WORKSPACE = Workspace(ROOT)
 
 
@@ -255,6 +255,41 @@ def plan(c, facts, site, profile=PROFILE):
         ended(print_plan(Path(facts), Path(site), image.manifest))
 
 
+@task(help={"profile": "name in profiles/, or a path", "site": "the site file", "firmware": "bios, uefi or secureboot",
+            "media": "cd or usb", "machine": "a shape in src/cornerstone/lab/shapes, or the path of one",
+            "output": "the run's folder: disks, logs, timeline (default: output/lab/...)",
+            "keep": "leave the run's ssh key and its ISO with the site there too"})
+@told
+def install(c, profile=PROFILE, site="sites/lab-one-node.json", firmware="uefi", media="cd", machine="one-node",
+            output="", keep=False):
+    """Install a blank machine in QEMU from a profile's ISO, and check the node that it becomes."""
+    import pytest
+
+    from cornerstone.factory import customize
+    from cornerstone.factory.build import build as build_iso
+    from cornerstone.factory.progress import Progress
+    from cornerstone.lab.install import Run, started
+    from cornerstone.lab.shape import load_shape
+    from cornerstone.lab.terminal import Terminal
+    chosen, shape, site_file = profile_named(profile), load_shape(machine), customize.read_file(Path(site))
+    with Progress() as show:
+        iso = build_iso(WORKSPACE, chosen, show)
+    folder = Path(output) if output else WORKSPACE.output / "lab" / "-".join([chosen.name, Path(machine).stem, firmware,
+                                                                               media])
+    run = Run.prepare(folder, shape, site_file, functools.partial(customize.customize, iso), firmware, media)
+    try:
+        with Terminal() as terminal, started(run, listener=terminal.event) as outcome:
+            terminal.verdict(outcome.verdict)
+            print("\n".join(outcome.timeline.lines()))
+            ended(outcome.verdict.code)
+            ended(int(pytest.main(["--quiet", "--no-header", str(ROOT / "tests" / "node" / "test_as_planned.py")],
+                                  [outcome])))
+    finally:
+        if not keep:
+            run.remove_secrets()
+    print(f"{run.node.hostname} is installed and checked; its disks, logs and timeline are in {folder}")
+
+
 @task(help={"format": "table, json, junit or markdown", "strict": "warnings fail too",
             "aos": "an AOS release, with --ahv: ask about one pair", "ahv": "an AHV build"})
 @told
@@ -354,5 +389,5 @@ def clean(c, cache=False):
 
 
 ns = Collection(build, why, reproduce, verify, customize, diff, plan, boot, matrix, lock, fetch, test, lint, bench,
-                clean, site=Collection(check, new))
+                clean, site=Collection(check, new), lab=Collection(install))
 ns.configure({"run": {"in_stream": False}})

@@ -116,7 +116,7 @@ def test_login_prompt_after_a_failed_unit_is_no_success():
 
 def test_the_event_is_no_goal_when_a_pattern_is():
     subject = judge(goal=Goal(console=re.compile("login:")))
-    assert not subject.feed("events", line(), 1.0)
+    assert not subject.feed("events", line("done"), 1.0)
 
 
 def test_only_new_words_are_progress():
@@ -219,6 +219,13 @@ def test_the_second_leg_has_to_prove_secure_boot_anew():
     subject.feed("events", line("done", "first-boot", "complete"), 8.0)
     subject.feed("console", b"node login: ", 9.0)
     assert reason(subject) == "secureboot-unproven"
+
+
+def test_who_waits_for_somebody_waits_in_vain():
+    subject = Judge("bios", INSTALL, LIMITS, 0.0)
+    assert subject.feed("events", line(message="site"), 5.0)
+    verdict = subject.verdict("cd", "tcg", 5.0, Path("logs"))
+    assert (verdict.reason, verdict.sentence) == ("guest-waits", "foundation/screen waits for site")
 
 
 def test_a_reset_before_its_time_is_a_failure():

@@ -20,7 +20,7 @@ from cornerstone.lab.shape import Shape
 from cornerstone.lab.timeline import Timeline
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.lab.watch import Watch
-from cornerstone.model.error import CornerstoneError
+from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, JsonLines, Listener
 from cornerstone.model.site import Node, Site
 from cornerstone.model.site_file import read_site
@@ -122,7 +122,7 @@ class Outcome:
         verdict = self.verdict
         if not verdict.ok:
             raise CornerstoneError(f"{verdict.sentence} [{verdict.reason}], after {verdict.seconds:.0f} s; "
-                                   f"see {verdict.console_log}", verdict.hint, verdict.code)
+                                   f"see {verdict.console_log}", verdict.hint, Code(verdict.code))
 
 
 @contextlib.contextmanager

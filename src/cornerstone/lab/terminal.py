@@ -65,7 +65,7 @@ class Terminal:
         if verdict.hint:
             self._print(f"  hint: {verdict.hint}")
         self._print(f"console  {verdict.console_log}")
-        return int(verdict.code)
+        return verdict.code
 
     def error(self, error: CornerstoneError) -> None:
         if self._status is not None:

@@ -95,10 +95,12 @@ class Verdict:
     last_lines: tuple[str, ...] = ()
 
     @property
-    def code(self) -> Code:
-        """The exit code of whoever started the machine: what the machine said itself, if it refused, else BOOT."""
+    def code(self) -> int:
+        """For whoever started the machine: 0, or what the machine itself said when it refused, else BOOT."""
+        if self.ok:
+            return 0
         said = self.events[-1].data.get("code") if self.reason == "guest-failed" else None
-        return Code(said) if said in tuple(Code) else Code.BOOT
+        return said if said in tuple(Code) else Code.BOOT
 
     def to_dict(self) -> dict[str, object]:
         """The same as plain data, for JSON; without the events, which have a file of their own."""
@@ -262,8 +264,11 @@ class Judge:
         if event.state == "failed":
             self._fail("guest-failed", f"{event.stage}/{event.step} failed: {event.message or 'it gave no reason'}",
                        str(event.data.get("hint", "")))
-        else:
-            self._reach(lambda goal: goal.by_event(event), now)
+        elif self._reach(lambda goal: goal.by_event(event), now):
+            return
+        elif event.state == "waiting" and not self._before_reset:
+            self._fail("guest-waits", f"{event.stage}/{event.step} waits for {event.message or 'somebody'}",
+                       "nobody will come: what it waits for has to be there before")
 
     def _feed_qmp(self, data: bytes, now: float) -> None:
         *lines, self._qmp_rest = (self._qmp_rest + data).split(b"\n")
@@ -301,14 +306,16 @@ class Judge:
             if self.listener is not None:
                 self.listener(Event("boot", name, "progress", f"{name} reached", {"seconds": self.timeline[name]}))
 
-    def _reach(self, reached: Callable[[Goal], bool], now: float) -> None:
+    def _reach(self, reached: Callable[[Goal], bool], now: float) -> bool:
         if self.decided or self._before_reset:
-            return
-        for goal in filter(reached, tuple(self._to_reach)):
+            return False
+        found = [goal for goal in self._to_reach if reached(goal)]
+        for goal in found:
             self._mark(goal.name, now)
             self._to_reach.remove(goal)
         if not self._to_reach:
             self._end_of_leg(now)
+        return bool(found)
 
     def _end_of_leg(self, now: float) -> None:
         if self.firmware == "secureboot" and self.secure_boot is not True:

@@ -1,0 +1,177 @@
+"""The node that an install ends with is the one that site and machine ask for. `invoke lab install` runs these too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from ipaddress import IPv4Interface
+
+import pytest
+
+from cornerstone.lab.access import Access
+from cornerstone.model.manifest import CVM, HYPERVISOR
+from cornerstone.model.site import cvm_name
+
+STATE = "/var/lib/cornerstone"
+
+
+def told(node, stage: str, step: str, state: str) -> list[dict]:
+    """The data of the events of a kind."""
+    return [event.data for event in node.outcome.verdict.events if (event.stage, event.step, event.state)
+            == (stage, step, state)]
+
+
+@pytest.fixture(scope="session")
+def config(node) -> dict:
+    return json.loads(node.host.file(f"{STATE}/node.json").content_string)
+
+
+def hba_of(node) -> str:
+    """The PCI address of the controller that has the data disks, as the node sees it."""
+    lines = node.host.check_output("lspci -Dn").splitlines()
+    return next(line.split()[0] for line in lines if line.split()[2] in ("1af4:1048", "1af4:1004"))
+
+
+def test_the_root_slot_holds_the_very_bytes_of_the_iso(node):
+    entry = node.manifest.entry(HYPERVISOR)
+    slot = node.host.check_output("findmnt -no SOURCE /")
+    assert node.host.check_output("blkid -s PARTLABEL -o value %s", slot) == "root-a"
+    said = node.host.check_output(f"head -c {entry.size} %s | sha256sum", slot)
+    assert said.split()[0] == entry.sha256
+
+
+def test_node_json_is_as_planned(node, config):
+    site, planned, shape = node.run.site, node.run.node, node.run.shape
+    data = [disk for disk in shape.disks if disk.name != "boot"]
+    boot = next(disk for disk in shape.disks if disk.name == "boot")
+    assert config["identity"] == node.manifest.identity
+    assert (config["serial"], config["block"], config["position"]) == (planned.serial, planned.block_id,
+                                                                       planned.position)
+    assert config["boot_disk"] == boot.serial
+    assert config["hypervisor"]["hostname"] == planned.hostname
+    assert config["hypervisor"]["address"] == str(planned.hypervisor)
+    assert config["hypervisor"]["gateway"] == str(site.hypervisor_gateway)
+    assert config["controller"]["address"] == str(planned.cvm)
+    assert config["controller"]["memory"] == planned.cvm_memory
+    assert {disk["serial"]: disk["size"] for disk in config["controller"]["disks"]} \
+        == {disk.serial: disk.size for disk in data}
+    assert config["controller"]["passthrough"] == [hba_of(node)]
+    assert config["controller"]["scsi"] == []
+    assert config["cluster"]["name"] == site.clusters[0].name
+    assert tuple(config["authorized_keys"]) == site.authorized_keys or config["authorized_keys"]
+
+
+def test_no_secret_is_readable(node):
+    secret = node.host.file(f"{STATE}/bootstrap-secret")
+    assert (secret.user, secret.mode) == ("root", 0o600)
+    assert secret.content_string.strip() not in node.host.file(f"{STATE}/node.json").content_string
+
+
+def addresses(node, device: str) -> list[str]:
+    links = json.loads(node.host.check_output("ip -json -4 address show dev %s", device))
+    return [f"{info['local']}/{info['prefixlen']}" for link in links for info in link["addr_info"]]
+
+
+def test_it_has_its_addresses(node):
+    planned = node.run.node
+    assert node.host.check_output("hostname") == planned.hostname
+    assert addresses(node, "br0") == [str(planned.hypervisor)]
+    assert addresses(node, "virbr-internal") == ["192.168.5.1/24"]
+    route = node.host.check_output("ip -4 route show default")
+    assert f"via {node.run.site.hypervisor_gateway} dev br0" in route
+    assert "br0" in node.host.check_output("ovs-vsctl list-br").split()
+    # its own card is a port of the bridge and has no address
+    card = node.host.check_output("basename $(dirname $(grep -il %s /sys/class/net/e*/address))",
+                                  node.run.shape.nics[0].mac)
+    assert card in node.host.check_output("ovs-vsctl list-ports br0").split()
+    assert addresses(node, card) == []
+    assert IPv4Interface(str(planned.hypervisor)).network == planned.cvm.network
+
+
+@pytest.mark.parametrize("unit", ["libvirtd.service", "openvswitch-switch.service", "ssh.service",
+                                  "first-boot.service"])
+def test_service_is_active(node, unit):
+    assert node.host.check_output("systemctl is-active %s", unit) == "active"
+
+
+def test_no_unit_has_failed(node):
+    assert node.host.check_output("systemctl --failed --plain --no-legend") == ""
+
+
+def test_first_boot_is_complete(node):
+    assert node.host.file(f"{STATE}/first-boot/complete").is_file
+    assert told(node, "first-boot", "complete", "done")
+
+
+def test_the_cvm_is_defined_and_starts_with_the_host(node):
+    planned = node.run.node
+    name = cvm_name(planned.block_id, planned.serial, planned.hostname, planned.position)
+    about = dict(line.split(":", 1) for line in node.host.check_output("virsh dominfo %s", name).splitlines() if ":" in
+                 line)
+    assert about["Autostart"].strip() == "enable"
+    assert about["Max memory"].split() == [str(planned.cvm_memory >> 10), "KiB"]
+    bus, slot = hba_of(node).split(":")[1:]
+    assert f"bus='0x{bus}' slot='0x{slot.split('.')[0]}'" in node.host.check_output("virsh dumpxml --inactive %s", name)
+
+
+def test_the_cvms_disk_is_there(node):
+    assert node.host.file(f"{STATE}/cvm.qcow2").size >= node.manifest.entry(CVM).size
+
+
+def test_only_the_key_lets_in(node, tmp_path):
+    access = node.run.access
+    ssh = ["ssh", "-F", access.config, "-o", "ControlPath=none"]
+    assert subprocess.run([*ssh, "node", "true"], check=False).returncode == 0
+    stranger = Access(tmp_path / "stranger")
+    stranger.draw()
+    about = subprocess.run(["ssh", "-G", "-F", access.config, "node"], capture_output=True, text=True,
+                           check=True).stdout
+    port = dict(line.split(" ", 1) for line in about.splitlines())["port"]
+    for other in (["-o", "IdentityFile=none", "-i", stranger.key],
+                  ["-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive"]):
+        refused = subprocess.run(["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o",
+                                  f"UserKnownHostsFile={access.folder / 'known_hosts'}", "-o", f"Port={port}",
+                                  *other, "root@127.0.0.1", "true"],
+                                 capture_output=True, text=True, check=False)
+        assert refused.returncode == 255
+        assert "Permission denied (publickey)" in refused.stderr
+
+
+def test_secure_boot_is_on_where_the_firmware_has_it(node):
+    said = node.host.run("mokutil --sb-state || cat /sys/firmware/efi/efivars/SecureBoot-* | tail -c 1 | od -An -tu1")
+    assert ("1" in said.stdout) == (node.run.firmware == "secureboot")
+
+
+def test_only_the_boot_disk_was_written(node):
+    """Until the node started by itself. Its CVM may write to the data disks after that: they are its own."""
+    written = {name: count for name, count in node.outcome.written.items() if name != "boot"}
+    assert written == {name: 0 for name in written}
+    assert node.outcome.written["boot"] > node.manifest.entry(HYPERVISOR).size
+
+
+def test_the_medium_in_the_drive_gave_way_to_the_disk(node):
+    console = (node.run.folder / "console.log").read_text(errors="replace")
+    assert "This machine is installed: its own disk starts in" in console
+    assert console.count("Foundation:") >= 1
+
+
+def test_progress_was_told_to_the_end(node):
+    phases = {}
+    for data in told(node, "foundation", "image", "progress"):
+        phases.setdefault(data["phase"], []).append(data)
+    entries = {"root": node.manifest.entry(HYPERVISOR).size, "controller": node.manifest.entry(CVM).size}
+    for phase, size in entries.items():
+        counts = [data["bytes"] for data in phases[phase]]
+        assert counts == sorted(counts)
+        assert phases[phase][-1] == {"phase": phase, "percent": 100, "bytes": size, "total": size}
+
+
+def test_the_timeline_is_written(node):
+    timeline = json.loads((node.run.folder / "timeline.json").read_text())
+    assert timeline["ok"] is True
+    order = [name for name in ("kernel", "userland", "foundation", "foundation/verify done", "foundation/discover done",
+                               "foundation/plan done", "foundation/image started", "installed", "node-reset",
+                               "node-kernel", "login") if name in timeline["stages"]]
+    times = [timeline["stages"][name] for name in order]
+    assert times == sorted(times) and len(order) == 11
+    assert timeline["phases"]["root"]["bytes_per_second"] > 0
