@@ -75,6 +75,16 @@ def test_a_console_failure_decides_at_once_and_stays():
     assert verdict.sentence == "the machine refused: layer cvm.qcow2 does not match the manifest"
 
 
+def test_a_refusal_is_told_in_the_words_of_its_event():
+    subject = judge()
+    subject.feed("console", b"REFUSED: disk.not-empty: sda QEMU HARDDISK, 8.0\r\n", 3.0)
+    subject.feed("events", line("failed", step="plan", message="disk.not-empty: the whole", data={"hint": "h"}), 3.1)
+    subject.feed("events", line("failed", step="plan", message="another"), 3.2)
+    verdict = subject.verdict("cd", "tcg", 3.2, Path("logs"))
+    assert (verdict.reason, verdict.hint) == ("guest-failed", "h")
+    assert verdict.sentence == "foundation/plan failed: disk.not-empty: the whole"
+
+
 def test_a_failure_on_the_bioss_screen_names_its_own_log():
     subject = judge("bios")
     assert subject.feed("screen", (CONSOLES / "nothing-boots.bios-screen.log").read_bytes(), 1.0)
@@ -219,6 +229,14 @@ def test_the_second_leg_has_to_prove_secure_boot_anew():
     subject.feed("events", line("done", "first-boot", "complete"), 8.0)
     subject.feed("console", b"node login: ", 9.0)
     assert reason(subject) == "secureboot-unproven"
+
+
+@pytest.mark.parametrize(("data", "arrived"), [
+    ({"phase": "root", "percent": 39}, False), ({"phase": "root", "percent": 41}, True),
+    ({"phase": "check", "percent": 90}, False), ({}, False)])
+def test_a_goal_within_imaging(data, arrived):
+    subject = judge(goal=Goal("foundation", "image", "progress", phase="root", percent=40))
+    assert subject.feed("events", line("progress", step="image", data=data), 1.0) == arrived
 
 
 def test_who_waits_for_somebody_waits_in_vain():

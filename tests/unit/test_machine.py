@@ -144,6 +144,9 @@ if mode == "dies":
     links["qmp"].sendall(b'{{"event": "SHUTDOWN", "data": {{"reason": "guest-reset"}}}}\\r\\n')
     os.write(console, b"last words\\r\\n")
     sys.exit(3)
+if mode == "reads":
+    with open(paths["console"] + ".in", "rb", buffering=0) as keys:
+        os.write(console, b"heard: " + keys.read(4))
 if mode == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.write(console, b"deaf\\r\\n")
@@ -254,6 +257,13 @@ def test_a_machine_that_is_gone_answers_nothing(stand_in):
         with pytest.raises(CornerstoneError, match="QEMU didn't answer to echo"):
             machine.ask("echo")
         assert any(b"last words" in chunk.data for chunk in machine.wait(0))
+
+
+def test_what_is_typed_arrives(stand_in):
+    with stand_in("reads") as machine:
+        hear(machine, b"hello")
+        machine.type("yes\r")
+        assert b"heard: yes" in hear(machine, b"heard: yes")
 
 
 def test_a_killed_machine_is_gone(stand_in):

@@ -127,18 +127,20 @@ class Outcome:
 
 @contextlib.contextmanager
 def started(run: Run, legs: tuple[Leg, ...] = WHOLE, listener: Listener = lambda event: None, *,
-            medium: bool = True) -> Iterator[Outcome]:
+            medium: bool = True, logs: str = "") -> Iterator[Outcome]:
     """Start a run's machine and follow it to the end of its way; it runs on until the block is left.
 
-    A way that wasn't gone to its end is an Outcome with a failed verdict. The folder gets timeline.json, verdict.json,
-    events.jsonl and the machine's logs. CornerstoneError as from boot.
+    A way that wasn't gone to its end is an Outcome with a failed verdict. timeline.json, verdict.json, events.jsonl and
+    the machine's logs go to the run's folder, or a folder in it that logs names. CornerstoneError as from boot.
     """
     machine = run.machine(medium=medium)
-    (run.folder / "events.jsonl").unlink(missing_ok=True)
+    folder = run.folder / logs
+    folder.mkdir(exist_ok=True)
+    (folder / "events.jsonl").unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
-        record = JsonLines(run.folder / "events.jsonl")
+        record = JsonLines(folder / "events.jsonl")
         stack.callback(record.close)
-        running = stack.enter_context(RunningMachine(machine, run.folder))
+        running = stack.enter_context(RunningMachine(machine, folder))
         timeline = Timeline()
         written: dict[str, int] = {}
 
@@ -153,9 +155,9 @@ def started(run: Run, legs: tuple[Leg, ...] = WHOLE, listener: Listener = lambda
         run.access.configure(forwarded_port(running))
         judge = Judge(run.firmware, legs, Limits.of(machine.accel.name), timeline.start, tell)
         ended = follow(running, judge)
-        verdict = judge.verdict(run.media, machine.accel.name, ended, run.folder)
-        write_verdict(run.folder / "verdict.json", verdict)
-        timeline.write(run.folder / "timeline.json", firmware=run.firmware, media=run.media, ok=verdict.ok,
+        verdict = judge.verdict(run.media, machine.accel.name, ended, folder)
+        write_verdict(folder / "verdict.json", verdict)
+        timeline.write(folder / "timeline.json", firmware=run.firmware, media=run.media, ok=verdict.ok,
                        accel=machine.accel.name, shape=run.shape.description, written=written)
         tell(Event("boot", "verdict", "done" if verdict.ok else "failed", verdict.sentence,
                    {"ok": verdict.ok, "reason": verdict.reason, "seconds": verdict.seconds}))

@@ -56,6 +56,7 @@ class RunningMachine:
         self.interrupts: Interrupts
         self._process: subprocess.Popen[bytes]
         self._channels: dict[str, int] = {}
+        self._console_in: Path
         self._pidfd = -1
         # Of QMP: a line that isn't whole yet, the answers by their ids, and what came while one was waited for.
         self._line = b""
@@ -74,6 +75,7 @@ class RunningMachine:
             self.logs.mkdir(parents=True, exist_ok=True)
             run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cornerstone-lab-")))
             paths = Paths(run, self.logs.absolute())
+            self._console_in = Path(f"{paths.pipe('console')}.in")
             _prepare(self.machine, paths)
             self._selector = stack.enter_context(selectors.DefaultSelector())
             listeners = {name: stack.enter_context(_listener(paths.socket(name))) for name in SOCKETS}
@@ -151,6 +153,11 @@ class RunningMachine:
         """What QEMU wrote to its error output, without its warnings."""
         text = (self.logs / "qemu.log").read_text(encoding="utf-8", errors="replace")
         return "\n".join(line for line in text.splitlines() if line.strip() and "warning:" not in line)
+
+    def type(self, text: str) -> None:
+        """Type on the serial console; a line ends with a carriage return, as from a keyboard."""
+        with self._console_in.open("wb", buffering=0) as keys:
+            keys.write(text.encode())
 
     def kill(self) -> None:
         """Cut the power, as it were; returns when the machine is gone. wait() then brings its last words and "exit"."""

@@ -43,17 +43,21 @@ class Limits:
 class Goal:
     """What counts as arrived: a guest event (stage, step, state), or a pattern in a console line, if one is given.
 
-    name: the milestone that it is.
+    phase: of imaging, if given, and at least how many percent of it; name: the milestone that this is.
     """
 
     stage: str = "foundation"
     step: str = "screen"
     state: str = "waiting"
     console: re.Pattern[str] | None = None
+    phase: str = ""
+    percent: int = 0
     name: str = "arrived"
 
     def by_event(self, event: Event) -> bool:
-        return self.console is None and (event.stage, event.step, event.state) == (self.stage, self.step, self.state)
+        return (self.console is None and (event.stage, event.step, event.state) == (self.stage, self.step, self.state)
+                and (not self.phase or (self.phase == event.data.get("phase")
+                                        and event.data.get("percent", 0) >= self.percent)))
 
     def by_line(self, line: str) -> bool:
         return self.console is not None and self.console.search(line) is not None
@@ -61,7 +65,7 @@ class Goal:
     def __str__(self) -> str:
         if self.console is not None:
             return f"the console line /{self.console.pattern}/"
-        return f"the event {self.stage}/{self.step} {self.state}"
+        return f"the event {self.stage}/{self.step} {self.state} {self.phase}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -338,6 +342,9 @@ class Judge:
     def _decide(self, failure: Failure) -> None:
         if not self.decided:
             self.decided, self.outcome = True, failure
+        elif self.outcome is not None and self.outcome.id == "refused" and failure.id == "guest-failed":
+            # The same refusal: the console's line is cut to the screen's width, the event is whole.
+            self.outcome = failure
 
     def _where(self) -> str:
         names = list(self.timeline)

@@ -1,0 +1,40 @@
+"""Disks put into a machine that runs, and taken out again: on a virtio-scsi controller, as in a cage of a server."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from cornerstone.lab.running import RunningMachine
+from cornerstone.model.error import Code, CornerstoneError
+
+# How long a guest under emulation may take to see a disk come or go.
+SECONDS = 120.0
+_ATTACHED = re.compile(rb"\[sd[a-z]+\] Attached SCSI (?:removable )?disk")
+
+
+def plug(running: RunningMachine, controller: str, name: str, image: Path, *, serial: str = "", place: int = 0) -> None:
+    """Put a disk (a qcow2 image) into a place of a controller; returns when the guest's kernel has it."""
+    running.ask("blockdev-add", driver="qcow2", **{"node-name": name}, discard="unmap",
+                file={"driver": "file", "filename": str(image.absolute())})
+    running.ask("device_add", driver="scsi-hd", bus=f"{controller}.0", id=name, drive=name,
+                **{"scsi-id": place}, **({"serial": serial} if serial else {}))
+    _await(running, "console", _ATTACHED, f"the disk {name} to be attached")
+
+
+def unplug(running: RunningMachine, name: str) -> None:
+    """Take a disk out again; returns when it is gone."""
+    running.ask("device_del", id=name)
+    _await(running, "qmp", re.compile(rb'"DEVICE_DELETED".*"device": "%b"' % name.encode()), f"the disk {name} to go")
+    running.ask("blockdev-del", **{"node-name": name})
+
+
+def _await(running: RunningMachine, source: str, pattern: re.Pattern[bytes], what: str) -> None:
+    """Take what the machine says until the pattern is in it; all of that is in the logs, and nobody else hears it."""
+    said, end = b"", time.monotonic() + SECONDS
+    while not pattern.search(said):
+        chunks = running.wait(end - time.monotonic())
+        said += b"".join(chunk.data for chunk in chunks if chunk.source == source)
+        if running.status is not None or time.monotonic() >= end:
+            raise CornerstoneError(f"waited in vain for {what}", f"see {running.logs / 'console.log'}", Code.BOOT)
