@@ -282,8 +282,9 @@ def install(c, profile=PROFILE, site="sites/lab-one-node.json", firmware="uefi",
             terminal.verdict(outcome.verdict)
             print("\n".join(outcome.timeline.lines()))
             ended(outcome.verdict.code)
-            ended(int(pytest.main(["--quiet", "--no-header", str(ROOT / "tests" / "node" / "test_as_planned.py")],
-                                  [outcome])))
+            with outcome.watched():
+                ended(int(pytest.main(["--quiet", "--no-header", str(ROOT / "tests" / "node" / "test_as_planned.py")],
+                                      [outcome])))
     finally:
         if not keep:
             run.remove_secrets()

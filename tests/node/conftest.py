@@ -53,18 +53,25 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture(scope="session")
+def folder() -> Path:
+    """Where the runs of the tests have their folders: logs, timelines, disks."""
+    return ROOT / "output" / "lab"
+
+
+@pytest.fixture(scope="session")
 def node(request):
     """An installed node. `invoke lab install` gives its own; else one is installed here."""
     if isinstance(request.param, Outcome):
         yield Installed(request.param)
         return
     firmware, media = request.param
-    iso = request.getfixturevalue("iso")
-    run = Run.prepare(ROOT / "output" / "lab" / f"test-{firmware}-{media}", load_shape("one-node"), SITE.read_bytes(),
+    iso, folder = request.getfixturevalue("iso"), request.getfixturevalue("folder")
+    run = Run.prepare(folder / f"test-{firmware}-{media}", load_shape("one-node"), SITE.read_bytes(),
                       lambda site, to: customize(iso, site, to), firmware, media)
     try:
         with started(run) as outcome:
             outcome.check()
-            yield Installed(outcome)
+            with outcome.watched():
+                yield Installed(outcome)
     finally:
         run.remove_secrets()

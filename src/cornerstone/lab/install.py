@@ -107,7 +107,7 @@ class Run:
 class Outcome:
     """How a run went, while the machine still runs.
 
-    written: disk → bytes that were written to it until it was installed; watch: what the machine says from here on.
+    written: disk → bytes that were written to it until it was installed.
     """
 
     run: Run
@@ -115,7 +115,16 @@ class Outcome:
     timeline: Timeline
     written: dict[str, int]
     running: RunningMachine = field(repr=False)
-    watch: Watch = field(repr=False)
+    listener: Listener = field(repr=False)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Watch]:
+        """For work on the node by ssh: somebody hears the machine meanwhile."""
+        try:
+            with Watch(self.running, self.listener) as watch:
+                yield watch
+        finally:
+            self.run.access.disconnect()
 
     def check(self) -> None:
         """CornerstoneError (BOOT) when the machine didn't go its way to the end."""
@@ -152,7 +161,8 @@ def started(run: Run, legs: tuple[Leg, ...] = WHOLE, listener: Listener = lambda
 
         tell(Event("boot", "machine", "started", f"{run.firmware}, {run.media}, {run.shape.description}; "
                    f"{machine.accel}", {"firmware": run.firmware, "media": run.media, "accel": machine.accel.name}))
-        run.access.configure(forwarded_port(running))
+        if run.shape.nics:
+            run.access.configure(forwarded_port(running))
         judge = Judge(run.firmware, legs, Limits.of(machine.accel.name), timeline.start, tell)
         ended = follow(running, judge)
         verdict = judge.verdict(run.media, machine.accel.name, ended, folder)
@@ -161,9 +171,7 @@ def started(run: Run, legs: tuple[Leg, ...] = WHOLE, listener: Listener = lambda
                        accel=machine.accel.name, shape=run.shape.description, written=written)
         tell(Event("boot", "verdict", "done" if verdict.ok else "failed", verdict.sentence,
                    {"ok": verdict.ok, "reason": verdict.reason, "seconds": verdict.seconds}))
-        watch = stack.enter_context(Watch(running, tell))
-        stack.callback(run.access.disconnect)
-        yield Outcome(run, verdict, timeline, written, running, watch)
+        yield Outcome(run, verdict, timeline, written, running, tell)
 
 
 def _empty(folder: Path) -> None:
