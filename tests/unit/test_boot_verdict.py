@@ -208,7 +208,7 @@ def test_a_way_of_two_legs(login_first):
     subject.feed("console", b"Welcome to GRUB!\r\n" + SECURE + b"live login: \r\n", 5.0)
     assert not subject.feed("events", line("done", step="install"), 800.0)
     subject.feed("console", b"live login: \r\n" + SECURE, 801.0)
-    subject.feed("qmp", RESET, 802.0)
+    subject.feed("qmp", RESET + RESET, 802.0)
     subject.feed("console", b"Welcome to GRUB!\r\n" + SECURE, 810.0)
     login, ready = ("console", b"node login: "), ("events", line("done", "first-boot", "complete"))
     first, second = (login, ready) if login_first else (ready, login)
