@@ -102,7 +102,7 @@ def test_a_failed_event_of_the_guest():
 
 
 @pytest.mark.parametrize(("data", "code"), [
-    ({"code": int(Code.VERIFY)}, Code.VERIFY), ({"code": 999}, Code.BOOT), ({}, Code.BOOT)])
+    ({"code": "verify"}, Code.VERIFY), ({"code": "odd"}, Code.BOOT), ({}, Code.BOOT)])
 def test_what_the_guest_refused_by_is_the_exit_code(data, code):
     subject = judge()
     subject.feed("events", line("failed", step="plan", data=data), 1.0)

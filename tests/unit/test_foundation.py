@@ -333,10 +333,10 @@ def environment(medium, consoles, tmp_path, monkeypatch):
 
     def ask(facts):
         raise Asked
-    told = []
+    told, machine = [], tree(tmp_path / "machine", SERVER)
     monkeypatch.setattr(live, "open_listeners", lambda: told.append)
     monkeypatch.setattr(live, "open_consoles", lambda: list(consoles))
-    monkeypatch.setattr(live, "discover", lambda medium: discover(tree(tmp_path / "machine", SERVER), medium))
+    monkeypatch.setattr(live, "discover", lambda medium: discover(machine, medium))
     monkeypatch.setattr(live, "raise_links", lambda: None)
     monkeypatch.setattr(live, "await_link", lambda: None)
     monkeypatch.setattr(live, "keep_facts", lambda facts: None)
@@ -370,3 +370,30 @@ def test_live_environment_refuses_a_changed_medium(environment, consoles, medium
     for console in consoles:
         assert "REFUSED: layer cvm.qcow2 does not match the manifest" in console.out.getvalue()
         assert "Example Inc." not in console.out.getvalue(), "it goes no further"
+
+
+def test_a_refused_machine_is_looked_at_again(environment, consoles, medium, monkeypatch):
+    asked, told = environment
+    area = medium.mount_point / SITE_AREA
+    area.write_bytes(site_area.pack(b"{}"))
+    ours, theirs = os.openpty()
+    monkeypatch.setattr(live, "console_devices", lambda: [Path(os.ttyname(theirs))])
+    os.write(ours, b"\r")
+
+    def looked_at_again(seconds: float = 0) -> None:
+        # the second look begins: what was wrong has been mended
+        if any(event.state == "failed" for event in told):
+            area.write_bytes(site_area.pack(None))
+    monkeypatch.setattr(live, "await_link", looked_at_again)
+    try:
+        with pytest.raises(asked):
+            live.main()
+        assert b"press Enter: the machine is looked at again" in os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    steps = [(event.step, event.state) for event in told if event.state != "progress"]
+    assert steps[4:] == [("site", "started"), ("site", "failed"), ("discover", "done"), ("validate", "warning"),
+                         ("screen", "waiting")]
+    for console in consoles:
+        assert "REFUSED: " in console.out.getvalue()

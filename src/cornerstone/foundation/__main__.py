@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cornerstone.foundation.ask import Console
 from cornerstone.foundation.discover import discover
 from cornerstone.foundation.discover.network import await_link, raise_links
 from cornerstone.foundation.install import Install
@@ -17,11 +18,11 @@ from cornerstone.foundation.medium import MOUNT_POINT, Medium
 from cornerstone.foundation.plan import make_plan
 from cornerstone.foundation.plan_text import lines
 from cornerstone.foundation.rows import checks, outcome, rows, summary
-from cornerstone.foundation.screen import Screen, open_consoles
+from cornerstone.foundation.screen import Screen, console_devices, open_consoles
 from cornerstone.foundation.site_source import kernel_arguments
 from cornerstone.foundation.telling import keep_facts, open_listeners
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event
+from cornerstone.model.event import Event, Listener
 from cornerstone.model.facts import Facts
 from cornerstone.model.manifest import NAME, Manifest
 from cornerstone.model.requirements import Requirements
@@ -32,49 +33,67 @@ STAGE = "foundation"
 
 
 def main() -> int:
-    """0 when the machine restarts as a node; 1 when the medium or the machine is refused."""
+    """0 when the machine restarts as a node; 1 when the medium is refused.
+
+    A machine that is refused is looked at anew each time that somebody presses Enter: disks and cables can be changed
+    while it runs, and a stick with another site put in.
+    """
     tell = open_listeners()
     screen = Screen(open_consoles())
-    step = "verify"
     try:
         # Now, because a link takes seconds to come up.
         raise_links()
-        medium = Medium.attached()
-        screen.title(medium.manifest)
-        tell(Event(STAGE, "verify", "started"))
-        medium.check_signature()
-        screen.row("Medium", f"{medium.device}, identity {medium.manifest.identity}")
-        screen.row("Manifest", f"signature good, {medium.manifest.signed}")
-
-        def progress(name: str, percent: int) -> None:
-            screen.row("Layers", f"checking {name}, {percent} %")
-            tell(Event(STAGE, "verify", "progress", name, {"percent": percent}))
-
-        screen.row("Layers", medium.check_files(progress))
-        tell(Event(STAGE, "verify", "done", data={"files": len(medium.manifest.entries),
-                                                  "identity": medium.manifest.identity}))
-        step = "discover"
-        await_link()
-        facts = discover(medium=medium.device)
-        keep_facts(facts)
-        for label, text in rows(facts):
-            screen.row(label, text)
-        tell(Event(STAGE, "discover", "done", data=summary(facts)))
-        found = check_machine(facts, Requirements.of(medium.manifest.profile, medium.manifest.epoch))
-        screen.row("Checks", checks(found))
-        tell(Event(STAGE, "validate", *outcome(found)))
+        medium = verified(screen, tell)
     except CornerstoneError as error:
-        screen.refuse(error)
-        tell(Event(STAGE, step, "failed", error.message, {"code": error.code.name.lower(), "hint": error.hint}))
-        return 1
-    try:
-        Install(medium, facts, kernel_arguments(Path("/proc/cmdline").read_text()), screen, tell).run()
-    except CornerstoneError as error:
+        tell(Event(STAGE, "verify", "failed", error.message, {"code": error.code.name.lower(), "hint": error.hint}))
         screen.refuse(error)
         return 1
+    while True:
+        try:
+            facts = discovered(medium, screen, tell)
+            Install(medium, facts, kernel_arguments(Path("/proc/cmdline").read_text()), screen, tell).run()
+            break
+        except CornerstoneError as error:
+            screen.refuse(error)
+        with Console(console_devices()) as console:
+            console.wait("When that is mended, press Enter: the machine is looked at again.")
+        screen.forget_after("Layers")
     tell(Event(STAGE, "install", "done"))
     subprocess.run(["systemctl", "reboot"], check=True)
     return 0
+
+
+def verified(screen: Screen, tell: Listener) -> Medium:
+    """The medium that was booted from, every file on it checked. CornerstoneError (VERIFY) names what differs."""
+    medium = Medium.attached()
+    screen.title(medium.manifest)
+    tell(Event(STAGE, "verify", "started"))
+    medium.check_signature()
+    screen.row("Medium", f"{medium.device}, identity {medium.manifest.identity}")
+    screen.row("Manifest", f"signature good, {medium.manifest.signed}")
+
+    def progress(name: str, percent: int) -> None:
+        screen.row("Layers", f"checking {name}, {percent} %")
+        tell(Event(STAGE, "verify", "progress", name, {"percent": percent}))
+
+    screen.row("Layers", medium.check_files(progress))
+    tell(Event(STAGE, "verify", "done", data={"files": len(medium.manifest.entries),
+                                              "identity": medium.manifest.identity}))
+    return medium
+
+
+def discovered(medium: Medium, screen: Screen, tell: Listener) -> Facts:
+    """The machine's facts, shown with what the rules say of them."""
+    await_link()
+    facts = discover(medium=medium.device)
+    keep_facts(facts)
+    for label, text in rows(facts):
+        screen.row(label, text)
+    tell(Event(STAGE, "discover", "done", data=summary(facts)))
+    found = check_machine(facts, Requirements.of(medium.manifest.profile, medium.manifest.epoch))
+    screen.row("Checks", checks(found))
+    tell(Event(STAGE, "validate", *outcome(found)))
+    return facts
 
 
 def print_plan(facts: Path, site: Path, manifest: Manifest) -> int:

@@ -62,10 +62,14 @@ class Console:
         for each in self._open:
             os.close(each)
 
-    def invite(self, text: str) -> None:
-        """Show a text on all, wait for a line on any, and speak only there from then on."""
+    def wait(self, text: str) -> None:
+        """Show a text on all, and wait for a line on any."""
         self.say(text)
         self._line()
+
+    def invite(self, text: str) -> None:
+        """Wait likewise, and speak only where the line came from, from then on."""
+        self.wait(text)
         others = [each for each in self._open if each != self._chosen]
         for each in others:
             with contextlib.suppress(OSError):
@@ -98,7 +102,7 @@ class Console:
                     self._heard[each] += more
                 else:
                     del self._heard[each]
-        raise CornerstoneError("no console is left to ask for a site", "bring a site file: docs/site.md says how",
+        raise CornerstoneError("no console is left to ask on", "bring a site file: docs/site.md says how",
                                Code.MACHINE)
 
 

@@ -59,6 +59,12 @@ class Screen:
         self._rows[label] = text
         self._show(_row_lines(label, text))
 
+    def forget_after(self, label: str) -> None:
+        """Drop the rows after one, and what is below all: the machine is looked at again."""
+        kept = list(self._rows)[:list(self._rows).index(label) + 1]
+        self._rows = {name: self._rows[name] for name in kept}
+        self._foot = []
+
     def wait(self, what: str) -> None:
         """Say what has to come before anything else happens."""
         self._foot = textwrap.wrap(f"Waiting for {what}", WIDTH)

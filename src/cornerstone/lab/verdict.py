@@ -104,7 +104,7 @@ class Verdict:
         if self.ok:
             return 0
         said = self.events[-1].data.get("code") if self.reason == "guest-failed" else None
-        return said if said in tuple(Code) else Code.BOOT
+        return Code.__members__.get(str(said).upper(), Code.BOOT)
 
     def to_dict(self) -> dict[str, object]:
         """The same as plain data, for JSON; without the events, which have a file of their own."""
