@@ -7,7 +7,7 @@ import pytest
 
 from cornerstone.lab.accel import Accel
 from cornerstone.lab.machine import Machine
-from cornerstone.lab.shape import Shape, load_shape, shape_names
+from cornerstone.lab.shape import SHAPES, Shape, load_shape, shape_names
 from cornerstone.model.error import CornerstoneError
 
 GOOD = """\
@@ -93,3 +93,8 @@ def test_qemu_builds_every_shape(name, tmp_path):
                            "-qmp", "stdio"], capture_output=True, text=True, timeout=60, check=False,
                           input='{"execute": "qmp_capabilities"}{"execute": "quit"}')
     assert done.returncode == 0, done.stderr
+
+
+def test_the_shape_in_the_documentation_is_one_of_ours():
+    shown = (Path(__file__).parents[2] / "docs" / "lab.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    assert shown and shown in (SHAPES / "one-node.yaml").read_text()
