@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cornerstone.lab.install import LOGIN, TO_INSTALLED, TO_READY, Outcome, Run, started
+from cornerstone.lab.install import LOGIN, TO_INSTALLED, TO_READY, WHOLE, Outcome, Run, started
 from cornerstone.lab.verdict import Goal, Leg, Verdict
 
 
@@ -54,7 +54,7 @@ def installed_in_spite(run: Run, cuts: Sequence[Cut]) -> Iterator[tuple[Outcome,
         cut(run, each)
         if not each.first_boot:
             alone.append((each, without_medium(run, each)))
-    whole = (Leg(TO_READY),) if cuts and cuts[-1].first_boot else (TO_INSTALLED, Leg(TO_READY, "node"))
+    whole = (Leg(TO_READY),) if cuts and cuts[-1].first_boot else WHOLE
     with started(run, whole, medium=not (cuts and cuts[-1].first_boot)) as outcome:
         outcome.check()
         yield outcome, alone

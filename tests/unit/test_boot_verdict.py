@@ -197,7 +197,7 @@ def test_a_machine_that_qemu_stopped():
 
 INSTALL = (Leg((Goal(step="install", state="done", name="installed"),)),
            Leg((Goal(console=re.compile("login:"), name="login"), Goal("first-boot", "complete", "done", name="ready")),
-               "node"))
+               "node", never="foundation"))
 RESET = b'{"event": "RESET", "data": {"guest": true, "reason": "guest-reset"}}\r\n'
 SECURE = b"[    0.0] secureboot: Secure boot enabled\r\n"
 
@@ -250,6 +250,14 @@ def test_a_reset_before_its_time_is_a_failure():
     subject = Judge("bios", INSTALL, LIMITS, 0.0)
     assert subject.feed("qmp", RESET, 5.0)
     assert reason(subject) == "guest-reset"
+
+
+def test_the_medium_that_starts_again_is_seen_at_once():
+    subject = Judge("bios", INSTALL, LIMITS, 0.0)
+    subject.feed("events", line("done", step="install") + line("progress", step="late"), 5.0)
+    subject.feed("qmp", RESET, 7.0)
+    assert subject.feed("events", line("started", step="verify"), 8.0)
+    assert reason(subject) == "wrong-way"
 
 
 def test_a_leg_has_a_ceiling_of_its_own():

@@ -30,7 +30,8 @@ TO_INSTALLED = Leg((Goal("foundation", "install", "done", name="installed"),))
 # The node tells when its first boot is complete, and shows its login: whichever comes first.
 TO_READY = (Goal(console=LOGIN, name="login"), Goal("first-boot", "complete", "done", name="ready"))
 # The medium stays in the drive: GRUB on it has to find the installed disk and start that.
-WHOLE = (TO_INSTALLED, Leg(TO_READY, "node"))
+NODE = Leg(TO_READY, "node", never="foundation")
+WHOLE = (TO_INSTALLED, NODE)
 
 
 @dataclass(frozen=True)

@@ -141,15 +141,23 @@ class Shape(_Part):
         words = [word for disk in controller.disks for word in drive(disk.name, images[disk.name])]
         virtio = self._virtio(controller.kind)
         if controller.kind == "sata":
-            devices = [f"ide-hd,bus=ide.{port},{_tells(disk, 'model')}"
+            devices = [f"ide-hd,bus=ide.{port},{self._tells(disk, 'model')}"
                        for port, disk in zip(SATA_PORTS, controller.disks, strict=False)]
         elif controller.kind in ("virtio-blk", "nvme"):
-            return [*words, *ports.add(f"{_PCI[controller.kind]},id={name},{_tells(controller.disks[0])}", virtio)]
+            return [*words, *ports.add(f"{_PCI[controller.kind]},id={name},{self._tells(controller.disks[0])}", virtio)]
         else:
             words += ports.add(f"{_PCI[controller.kind]},id={name}", virtio)
-            devices = [f"scsi-hd,bus={name}.0,scsi-id={number},{_tells(disk, 'product')}"
+            devices = [f"scsi-hd,bus={name}.0,scsi-id={number},{self._tells(disk, 'product')}"
                        for number, disk in enumerate(controller.disks)]
         return [*words, *(word for device in devices for word in ("-device", device))]
+
+    def _tells(self, disk: DiskShape, model_key: str = "") -> str:
+        """What a disk says of itself, and its place in the boot order, for -device."""
+        # Firmware has all disks in its order, after the medium (0); those that aren't in it OVMF doesn't show to GRUB.
+        parts = [f"drive={disk.name}", f"bootindex={self.disks.index(disk) + 1}",
+                 f"serial={disk.serial}" * bool(disk.serial), f"wwn={disk.wwn}" * bool(disk.wwn),
+                 f"{model_key}={disk.model}" * bool(disk.model)]
+        return ",".join(filter(None, parts))
 
     def _virtio(self, kind: str) -> str:
         # Behind an IOMMU a virtio device has to go through it as a real one does, or it can't be passed through.
@@ -175,13 +183,6 @@ class _RootPorts:
 def drive(name: str, image: Path) -> list[str]:
     """The back end of a disk, a qcow2 image."""
     return ["-drive", f"if=none,id={name},format=qcow2,cache=writeback,discard=unmap,file={quoted(image)}"]
-
-
-def _tells(disk: DiskShape, model_key: str = "") -> str:
-    """What a disk says of itself, for -device."""
-    parts = [f"drive={disk.name}", f"serial={disk.serial}" * bool(disk.serial), f"wwn={disk.wwn}" * bool(disk.wwn),
-             f"{model_key}={disk.model}" * bool(disk.model)]
-    return ",".join(filter(None, parts))
 
 
 def load_shape(name_or_path: str) -> Shape:

@@ -72,11 +72,12 @@ class Goal:
 class Leg:
     """A part of a machine's way, from power-on or a reset until all its goals are reached, in any order.
 
-    name: put before the names of its milestones, with a dash.
+    name: put before the names of its milestones, with a dash; never: a stage that it has to do without.
     """
 
     goals: tuple[Goal, ...]
     name: str = ""
+    never: str = ""
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,9 @@ class Judge:
         if event.state == "failed":
             self._fail("guest-failed", f"{event.stage}/{event.step} failed: {event.message or 'it gave no reason'}",
                        str(event.data.get("hint", "")))
+        elif event.stage == self._leg.never and not self._before_reset:
+            self._fail("wrong-way", f"the machine started {event.stage} again", "it should have started from its disk: "
+                       "see what the boot loader on the medium says")
         elif self._reach(lambda goal: goal.by_event(event), now):
             return
         elif event.state == "waiting" and not self._before_reset:
