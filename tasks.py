@@ -22,7 +22,7 @@ from cornerstone.factory.settings import Workspace  # noqa: E402
 from cornerstone.model.error import Code, CornerstoneError  # noqa: E402
 
 PROFILE = "aos-6.8"
-TIERS = ["unit", "build", "image", "boot", "node"]
+TIERS = ["unit", "build", "image", "boot"]
 WORKSPACE = Workspace(ROOT)
 
 
