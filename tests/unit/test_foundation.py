@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,10 +17,8 @@ from cornerstone.foundation import site_source
 from cornerstone.foundation.discover import discover
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, open_consoles
-from cornerstone.foundation.telling import open_listeners
 from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest, entry_of
 
 # pytest's importlib mode leaves a test's folder out of the path
@@ -266,63 +263,6 @@ def test_what_the_initramfs_checked_is_not_read_again(medium, told, skipped):
             medium.check_files(lambda *_: None)
 
 
-# telling
-
-EVENT = Event("foundation", "verify", "progress", "x" * 1000, {"percent": 40})
-
-
-def test_events_go_to_the_file(tmp_path):
-    tell = open_listeners(tmp_path / "run" / "events.jsonl", tmp_path / "no port")
-    for _ in range(3):
-        tell(EVENT)
-    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
-    assert [Event.from_json(line).message for line in lines] == [EVENT.message] * 3
-
-
-@pytest.fixture
-def port(tmp_path):
-    """A port with a listener at the other end, who decides when to read."""
-    path = tmp_path / "port"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    yield path, reader
-    os.close(reader)
-
-
-def test_events_go_to_the_port(tmp_path, port):
-    path, reader = port
-    tell = open_listeners(tmp_path / "events.jsonl", path)
-    tell(EVENT)
-    assert os.read(reader, 10_000) == (tmp_path / "events.jsonl").read_bytes()
-
-
-def test_a_port_that_nobody_reads_does_not_hold_us_up(tmp_path, port):
-    path, reader = port
-    tell = open_listeners(tmp_path / "events.jsonl", path)
-    for _ in range(500):
-        tell(EVENT)
-    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 500
-    heard = os.read(reader, 1 << 20)
-    assert 0 < heard.count(b"\n") < 500
-    assert all(Event.from_json(line) for line in heard.decode().splitlines()), "whole lines only"
-
-
-def test_a_port_that_goes_away(tmp_path):
-    path = tmp_path / "port"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    tell = open_listeners(tmp_path / "events.jsonl", path)
-    os.close(reader)
-    tell(EVENT)
-    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 1
-
-
-def test_a_port_that_can_not_be_opened(tmp_path):
-    os.mkfifo(tmp_path / "port")
-    open_listeners(tmp_path / "events.jsonl", tmp_path / "port")(EVENT)
-    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 1
-
-
 # the whole
 
 @pytest.fixture
@@ -334,7 +274,7 @@ def environment(medium, consoles, tmp_path, monkeypatch):
     def ask(facts):
         raise Asked
     told, machine = [], tree(tmp_path / "machine", SERVER)
-    monkeypatch.setattr(live, "open_listeners", lambda: told.append)
+    monkeypatch.setattr(live, "open_listeners", lambda _: told.append)
     monkeypatch.setattr(live, "open_consoles", lambda: list(consoles))
     monkeypatch.setattr(live, "discover", lambda medium: discover(machine, medium))
     monkeypatch.setattr(live, "raise_links", lambda: None)

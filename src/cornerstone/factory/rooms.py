@@ -13,7 +13,7 @@ from pathlib import Path
 PACKAGE = "cornerstone"
 
 # The rooms that run in each root.
-ROOMS = {"hypervisor": ("foundation", "hypervisor"), "cvm": ()}
+ROOMS = {"hypervisor": ("foundation", "hypervisor"), "cvm": ("controller",)}
 
 
 def modules(source: Path, rooms: Iterable[str]) -> list[Path]:

@@ -20,9 +20,9 @@ from cornerstone.foundation.plan_text import lines
 from cornerstone.foundation.rows import checks, outcome, rows, summary
 from cornerstone.foundation.screen import Screen, console_devices, open_consoles
 from cornerstone.foundation.site_source import kernel_arguments
-from cornerstone.foundation.telling import keep_facts, open_listeners
+from cornerstone.foundation.telling import EVENTS, keep_facts
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event, Listener
+from cornerstone.model.event import Event, Listener, open_listeners
 from cornerstone.model.facts import Facts
 from cornerstone.model.manifest import NAME, Manifest
 from cornerstone.model.requirements import Requirements
@@ -38,7 +38,7 @@ def main() -> int:
     A machine that is refused is looked at anew each time that somebody presses Enter: disks and cables can be changed
     while it runs, and a stick with another site put in.
     """
-    tell = open_listeners()
+    tell = open_listeners(EVENTS)
     screen = Screen(open_consoles())
     try:
         # Now, because a link takes seconds to come up.

@@ -1,0 +1,1 @@
+"""In the Controller VM: who it is. Standard library only."""

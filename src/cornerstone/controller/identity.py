@@ -1,0 +1,68 @@
+"""Who this Controller VM is: host name, networks and ssh keys, from node.json at each boot.
+
+node.json comes with the machine, as the systemd credential cornerstone.node (see hypervisor/domain.py). A CVM whose
+node.json changed is another one from its next boot on. Keys that somebody adds in the CVM stay: these have a place of
+their own, which sshd_config.d names.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.node import NodeConfig
+
+CREDENTIAL = "cornerstone.node"
+INTERNAL_ADDRESS = "192.168.5.2/24"
+
+
+def files(config: NodeConfig) -> Mapping[str, str]:
+    """What is written, by its path from the root: the text of each file."""
+    controller = config.controller
+    address = controller.address.partition("/")[0]
+    return {
+        "etc/hostname": f"{controller.name}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {controller.name}\n",
+        "etc/resolv.conf": "".join(f"nameserver {server}\n" for server in controller.nameservers),
+        # timesyncd asks networkd for the time servers
+        "run/systemd/network/10-eth0.network": _network(
+            "eth0", controller.address, f"Gateway={controller.gateway}", f"NTP={' '.join(controller.ntp_servers)}"),
+        "run/systemd/network/10-eth1.network": _network("eth1", INTERNAL_ADDRESS, "LinkLocalAddressing=no"),
+        "run/cornerstone/authorized_keys/root": "".join(f"{key}\n" for key in config.authorized_keys),
+    }
+
+
+def _network(name: str, address: str, *more: str) -> str:
+    lines = "\n".join((f"Address={address}", *more, "IPv6AcceptRA=no"))
+    return f"[Match]\nName={name}\n\n[Network]\n{lines}\n"
+
+
+def become(config: NodeConfig, root: Path = Path("/")) -> None:
+    """Write the files below root, each whole or not at all."""
+    for name, text in files(config).items():
+        path = root / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        new = path.with_name(f"{path.name}.new")
+        new.write_text(text)
+        new.replace(path)
+
+
+def main(credentials: Path) -> int:
+    """Become what the credential says; 0, or the error's code with the error in one line."""
+    try:
+        config = NodeConfig.from_json((credentials / CREDENTIAL).read_bytes(), f"credential {CREDENTIAL}")
+    except CornerstoneError as error:
+        print(error.message, file=sys.stderr)
+        return int(error.code)
+    become(config)
+    socket.sethostname(config.controller.name)
+    print(f"this is {config.controller.name}: {config.controller.address}, {INTERNAL_ADDRESS}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(os.environ["CREDENTIALS_DIRECTORY"])))

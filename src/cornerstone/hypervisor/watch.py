@@ -1,0 +1,81 @@
+"""The watch over the Controller VM: one that died is started again, and what happens to it is told as an event.
+
+Died means that QEMU ended without being asked to, or that a start failed. A CVM that was shut down, from inside or by
+virsh, stays down: somebody meant it. A crash of the guest's kernel libvirt restarts by itself (on_crash).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.node import NodeConfig
+
+STAGE = "hypervisor"
+STEP = "controller"
+# as `virsh domstate --reason` says it
+DIED = ("shut off (crashed)", "shut off (failed)")
+# virsh wakes us at every event of the domain; this is for one that falls between looking and listening
+LOOK_SECONDS = 20
+# a CVM that can't live isn't churned
+BETWEEN_STARTS_SECONDS = 60
+
+
+class Watch:
+    """Looks at one domain. virsh: runs it with words and returns its exit code and what it said."""
+
+    def __init__(self, name: str, tell: Listener, virsh: Callable[..., tuple[int, str]],
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._tell = tell
+        self._virsh = virsh
+        self._clock = clock
+        self._last = ""
+        self._next_start = 0.0
+
+    def look(self) -> None:
+        """See how the domain is; tell of a change; start it if it died, but not again at once."""
+        code, state = self._virsh("domstate", "--reason", self._name)
+        died = code == 0 and state in DIED
+        if state != self._last:
+            self._last = state
+            self._tell(Event(STAGE, STEP, "warning" if died or code else "progress", f"{self._name}: {state}"))
+        if died and self._clock() >= self._next_start:
+            self._next_start = self._clock() + BETWEEN_STARTS_SECONDS
+            self._tell(Event(STAGE, STEP, "started", f"{self._name} died and is started again"))
+            code, said = self._virsh("start", self._name)
+            self._tell(Event(STAGE, STEP, "failed" if code else "done", said))
+
+    def listen(self) -> None:
+        """Wait until something happens to the domain, or for a while."""
+        self._virsh("event", "--domain", self._name, "--event", "lifecycle", "--timeout", str(LOOK_SECONDS))
+
+
+def virsh(*words: str) -> tuple[int, str]:
+    """Its exit code, and what it printed, or its error, in one line."""
+    done = subprocess.run(["virsh", "--quiet", *words], capture_output=True, text=True, check=False)
+    return done.returncode, " ".join((done.stdout.strip() or done.stderr.strip()).split())
+
+
+def main(path: Path) -> int:
+    """Watch the CVM of a node.json for ever; an error's code when it can't be read."""
+    try:
+        name = NodeConfig.from_json(path.read_bytes(), str(path)).controller.name
+    except CornerstoneError as error:
+        print(f"{error.message}; {error.hint}", file=sys.stderr)
+        return int(error.code)
+    watch = Watch(name, open_listeners(path.with_name("events.jsonl")), virsh)
+    while True:
+        watch.look()
+        watch.listen()
+        # a libvirtd that is gone makes both return at once
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
