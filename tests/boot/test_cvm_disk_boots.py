@@ -1,15 +1,41 @@
-"""The CVM's disk boots by itself from root slot A, with BIOS and with UEFI, up to its login."""
+"""The CVM's disk boots by itself from root slot A, with BIOS and with UEFI, up to its login, as who it is told to be.
+
+node.json and the bootstrap secret reach it as they do from the hypervisor: the one through SMBIOS, the other through
+QEMU's fw_cfg.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
+from pathlib import Path
 
 import pycdlib
 import pytest
 
 from cornerstone.lab.boot import boot
 from cornerstone.model.manifest import CVM
+
+
+NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
+# what the CVM's console shows before a login, with the addresses that its interfaces have
+ISSUE = re.compile(r"NTNX-22SM6D010001-A-CVM: eth0 10\.20\.0\.31, eth1 192\.168\.5\.2")
+
+
+def credentials(folder: Path) -> tuple[str, ...]:
+    """QEMU's words for them. Another credential, systemd's own, has the console show the secret: so it has arrived."""
+    (folder / "secret").write_text("bootstrap-secret-of-this-test\n")
+    show = "C /etc/issue.d/05-test.issue - - - - /run/credentials/@system/cornerstone.bootstrap-secret"
+    node = base64.b64encode(NODE.read_bytes()).decode()
+    return ("-smbios", f"type=11,value=io.systemd.credential.binary:cornerstone.node={node}",
+            "-smbios", f"type=11,value=io.systemd.credential:tmpfiles.extra={show}",
+            "-fw_cfg", f"name=opt/io.systemd.credentials/cornerstone.bootstrap-secret,file={folder / 'secret'}")
+
+
+def card(number: int) -> tuple[str, ...]:
+    """A network card with a link that leads nowhere."""
+    return ("-netdev", f"hubport,id=net{number},hubid={number}", "-device", f"virtio-net-pci,netdev=net{number}")
 
 
 @pytest.fixture(scope="module", params=["iso", "older_iso"])
@@ -28,6 +54,8 @@ def cvm_disk(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("firmware", ["bios", "secureboot"])
-def test_boots_to_its_login(cvm_disk, firmware, logs):
-    verdict = boot(cvm_disk, firmware=firmware, media="disk", log_dir=logs, until=re.compile(r"\blogin: *$"))
+def test_boots_to_its_login_as_who_it_is_told_to_be(cvm_disk, firmware, logs, tmp_path):
+    verdict = boot(cvm_disk, firmware=firmware, media="disk", log_dir=logs, until=ISSUE,
+                   extra=(*credentials(tmp_path), *card(0), *card(1)))
     assert verdict.ok, f"{verdict.sentence}; see {verdict.console_log}"
+    assert "bootstrap-secret-of-this-test" in Path(verdict.console_log).read_text(errors="replace")

@@ -23,8 +23,21 @@ def test_the_iscsi_target_starts(cvm):
     assert cvm.host.file("/etc/systemd/system/multi-user.target.wants/rtslib-fb-targetctl.service").is_symlink
 
 
-def test_no_rooms(cvm):
-    assert not (cvm.path / "usr/lib/cornerstone").exists()
+def test_only_the_room_that_runs_here(cvm):
+    rooms = cvm.path / "usr/lib/cornerstone/cornerstone"
+    assert {path.name for path in rooms.iterdir()} - {"__pycache__"} == {"__init__.py", "model", "controller"}
+
+
+def test_it_learns_who_it_is_with_the_root_s_own_python(cvm):
+    said = cvm.run("env PYTHONPATH=/usr/lib/cornerstone PYTHONDONTWRITEBYTECODE=1 python3 -c "
+                   "'import cornerstone.controller.identity as identity; print(identity.__file__)'")
+    assert said == "/usr/lib/cornerstone/cornerstone/controller/identity.py"
+    assert cvm.host.file("/etc/systemd/system/multi-user.target.wants/cvm-identity.service").is_symlink
+
+
+def test_it_takes_the_node_s_keys_beside_its_own(cvm):
+    assert "AuthorizedKeysFile .ssh/authorized_keys /run/cornerstone/authorized_keys/%u\n" in \
+        cvm.read("etc/ssh/sshd_config.d/20-keys.conf")
 
 
 @pytest.mark.parametrize("program", ["ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rbd", "ceph-volume"])

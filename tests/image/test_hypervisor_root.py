@@ -18,7 +18,8 @@ def test_package(hypervisor, name):
     assert package.version == hypervisor.packages[name]
 
 
-@pytest.mark.parametrize("unit", ["libvirtd.service", "openvswitch-switch.service", "first-boot.service"])
+@pytest.mark.parametrize("unit", ["libvirtd.service", "openvswitch-switch.service", "first-boot.service",
+                                  "cvm-watch.service"])
 def test_service(hypervisor, unit):
     assert hypervisor.host.file(f"/etc/systemd/system/multi-user.target.wants/{unit}").is_symlink
 
@@ -49,10 +50,11 @@ def test_foundation_starts_with_the_root_s_own_python(hypervisor):
     assert said == "/usr/lib/cornerstone/cornerstone/foundation/__main__.py"
 
 
-def test_the_domain_is_made_with_the_root_s_own_python(hypervisor):
+@pytest.mark.parametrize("module", ["domain", "watch"])
+def test_the_cvm_is_cared_for_with_the_root_s_own_python(hypervisor, module):
     said = hypervisor.run("env PYTHONPATH=/usr/lib/cornerstone PYTHONDONTWRITEBYTECODE=1 python3 -c "
-                          "'import cornerstone.hypervisor.domain as domain; print(domain.__file__)'")
-    assert said == "/usr/lib/cornerstone/cornerstone/hypervisor/domain.py"
+                          f"'import cornerstone.hypervisor.{module} as module; print(module.__file__)'")
+    assert said == f"/usr/lib/cornerstone/cornerstone/hypervisor/{module}.py"
 
 
 def test_byte_code_is_made_and_valid_by_content(hypervisor):

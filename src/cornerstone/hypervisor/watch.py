@@ -38,18 +38,20 @@ class Watch:
         self._last = ""
         self._next_start = 0.0
 
-    def look(self) -> None:
-        """See how the domain is; tell of a change; start it if it died, but not again at once."""
+    def look(self) -> bool:
+        """See how the domain is; tell of a change; start it if it died, but not again at once. True if it tried."""
         code, state = self._virsh("domstate", "--reason", self._name)
         died = code == 0 and state in DIED
         if state != self._last:
             self._last = state
             self._tell(Event(STAGE, STEP, "warning" if died or code else "progress", f"{self._name}: {state}"))
-        if died and self._clock() >= self._next_start:
+        due = died and self._clock() >= self._next_start
+        if due:
             self._next_start = self._clock() + BETWEEN_STARTS_SECONDS
             self._tell(Event(STAGE, STEP, "started", f"{self._name} died and is started again"))
             code, said = self._virsh("start", self._name)
-            self._tell(Event(STAGE, STEP, "failed" if code else "done", said))
+            self._tell(Event(STAGE, STEP, "failed" if code else "done", said or f"{self._name} is started"))
+        return due
 
     def listen(self) -> None:
         """Wait until something happens to the domain, or for a while."""
@@ -71,8 +73,8 @@ def main(path: Path) -> int:
         return int(error.code)
     watch = Watch(name, open_listeners(path.with_name("events.jsonl")), virsh)
     while True:
-        watch.look()
-        watch.listen()
+        if not watch.look():
+            watch.listen()
         # a libvirtd that is gone makes both return at once
         time.sleep(1)
 
