@@ -17,7 +17,6 @@ import pytest
 from cornerstone.lab.boot import boot
 from cornerstone.model.manifest import CVM
 
-
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
 # what the CVM's console shows before a login, with the addresses that its interfaces have
 ISSUE = re.compile(r"NTNX-22SM6D010001-A-CVM: eth0 10\.20\.0\.31, eth1 192\.168\.5\.2")
@@ -34,8 +33,8 @@ def credentials(folder: Path) -> tuple[str, ...]:
 
 
 def card(number: int) -> tuple[str, ...]:
-    """A network card with a link that leads nowhere."""
-    return ("-netdev", f"hubport,id=net{number},hubid={number}", "-device", f"virtio-net-pci,netdev=net{number}")
+    """A network card with a link, and nobody there but QEMU."""
+    return ("-netdev", f"user,id=net{number},restrict=on", "-device", f"virtio-net-pci,netdev=net{number}")
 
 
 @pytest.fixture(scope="module", params=["iso", "older_iso"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import os
 import subprocess
 import sys
 from dataclasses import replace

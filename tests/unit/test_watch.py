@@ -99,7 +99,7 @@ def test_a_bad_node_json_is_said(tmp_path, capsys):
 
 
 def test_it_looks_and_listens_and_keeps_the_events(tmp_path):
-    """The program as the unit runs it, with a virsh that notes what it was asked, and ends the watch when it listens."""
+    """The program as the unit runs it, with a virsh that notes what it is asked and ends the watch when it listens."""
     (tmp_path / "node.json").write_bytes(NODE.read_bytes())
     (tmp_path / "virsh").write_text("""#!/bin/sh
 echo "$*" >>"${0%/*}/asked"
