@@ -31,6 +31,18 @@ def iso() -> Path:
 
 
 @pytest.fixture(scope="session")
+def site_file() -> Path:
+    """The site of the lab's one node."""
+    return ROOT / "sites" / "lab-one-node.json"
+
+
+@pytest.fixture(scope="session")
+def runs() -> Path:
+    """Where runs of the lab have their folders: logs, timelines, disks. They stay after the tests."""
+    return ROOT / "output" / "lab"
+
+
+@pytest.fixture(scope="session")
 def older_iso() -> Path:
     """An ISO of a profile on the older suite."""
     return built_iso("aos-6.7")

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pytest
 import testinfra
 
 from cornerstone.factory.customize import customize
 from cornerstone.factory.iso_image import Image
-from cornerstone.lab.install import Outcome, Run, started
+from cornerstone.lab.install import Outcome, Run
+from cornerstone.lab.power import Cut, Survived, installed_in_spite
 from cornerstone.lab.shape import load_shape
 from cornerstone.model.manifest import Manifest
 
-ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "sites" / "lab-one-node.json"
-# Firmware and medium. Each boots the ISO, so the boot tier leaves these ways out.
-WAYS = [("bios", "usb"), ("secureboot", "cd")]
+# Firmware and medium, and where the power is cut before the machine is left in peace. Each boots the ISO, so the boot
+# tier leaves these ways out.
+WAYS = {("bios", "usb"): (Cut("root", 40), Cut("commit"), Cut(first_boot="controller")),
+        ("secureboot", "cd"): ()}
 
 
 @dataclass
 class Installed:
-    """A node of the lab that runs, and what it was made from."""
+    """A node of the lab that runs, how it came to that, and what it was made from."""
 
-    outcome: Outcome
+    survived: Survived
+
+    @property
+    def installing(self) -> Outcome:
+        """The start of the machine in which it was imaged."""
+        return self.survived.installing
 
     @property
     def run(self) -> Run:
-        return self.outcome.run
+        return self.installing.run
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -48,30 +53,21 @@ class Installed:
 def pytest_generate_tests(metafunc):
     if "node" in metafunc.fixturenames:
         given = [plugin for plugin in metafunc.config.pluginmanager.get_plugins() if isinstance(plugin, Outcome)]
-        metafunc.parametrize("node", given or WAYS, indirect=True, scope="session",
+        metafunc.parametrize("node", given or list(WAYS), indirect=True, scope="session",
                              ids=["given"] if given else ["-".join(way) for way in WAYS])
-
-
-@pytest.fixture(scope="session")
-def folder() -> Path:
-    """Where the runs of the tests have their folders: logs, timelines, disks."""
-    return ROOT / "output" / "lab"
 
 
 @pytest.fixture(scope="session")
 def node(request):
     """An installed node. `invoke lab install` gives its own; else one is installed here."""
     if isinstance(request.param, Outcome):
-        yield Installed(request.param)
+        yield Installed(Survived(request.param, request.param))
         return
-    firmware, media = request.param
-    iso, folder = request.getfixturevalue("iso"), request.getfixturevalue("folder")
-    run = Run.prepare(folder / f"test-{firmware}-{media}", load_shape("one-node"), SITE.read_bytes(),
-                      lambda site, to: customize(iso, site, to), firmware, media)
+    iso, site_file, runs = map(request.getfixturevalue, ("iso", "site_file", "runs"))
+    run = Run.prepare(runs / "-".join(["test", *request.param]), load_shape("one-node"), site_file.read_bytes(),
+                      lambda site, to: customize(iso, site, to), *request.param)
     try:
-        with started(run) as outcome:
-            outcome.check()
-            with outcome.watched():
-                yield Installed(outcome)
+        with installed_in_spite(run, WAYS[request.param]) as survived, survived.outcome.watched():
+            yield Installed(survived)
     finally:
         run.remove_secrets()

@@ -17,7 +17,7 @@ STATE = "/var/lib/cornerstone"
 
 def told(node, stage: str, step: str, state: str) -> list[dict]:
     """The data of the events of a kind."""
-    return [event.data for event in node.outcome.verdict.events if (event.stage, event.step, event.state)
+    return [event.data for event in node.installing.verdict.events if (event.stage, event.step, event.state)
             == (stage, step, state)]
 
 
@@ -100,7 +100,9 @@ def test_no_unit_has_failed(node):
 
 def test_first_boot_is_complete(node):
     assert node.host.file(f"{STATE}/first-boot/complete").is_file
-    assert told(node, "first-boot", "complete", "done")
+    steps = [json.loads(line) for line in node.host.file(f"{STATE}/events.jsonl").content_string.splitlines()]
+    assert [step for step in steps if step["state"] in ("warning", "failed")] == []
+    assert (steps[-1]["step"], steps[-1]["state"]) == ("complete", "done")
 
 
 def test_the_cvm_is_defined_and_starts_with_the_host(node):
@@ -144,13 +146,13 @@ def test_secure_boot_is_on_where_the_firmware_has_it(node):
 
 def test_only_the_boot_disk_was_written(node):
     """Until the node started by itself. Its CVM may write to the data disks after that: they are its own."""
-    written = {name: count for name, count in node.outcome.written.items() if name != "boot"}
+    written = {name: count for name, count in node.installing.written.items() if name != "boot"}
     assert written == {name: 0 for name in written}
-    assert node.outcome.written["boot"] > node.manifest.entry(HYPERVISOR).size
+    assert node.installing.written["boot"] > node.manifest.entry(HYPERVISOR).size
 
 
 def test_the_medium_in_the_drive_gave_way_to_the_disk(node):
-    console = (node.run.folder / "console.log").read_text(errors="replace")
+    console = (node.installing.logs / "console.log").read_text(errors="replace")
     assert "This machine is installed: its own disk starts in" in console
     assert console.count("Foundation:") >= 1
 
@@ -167,11 +169,16 @@ def test_progress_was_told_to_the_end(node):
 
 
 def test_the_timeline_is_written(node):
-    timeline = json.loads((node.run.folder / "timeline.json").read_text())
+    timeline = json.loads((node.installing.logs / "timeline.json").read_text())
     assert timeline["ok"] is True
     order = [name for name in ("kernel", "userland", "foundation", "foundation/verify done", "foundation/discover done",
                                "foundation/plan done", "foundation/image started", "installed", "node-reset",
-                               "node-kernel", "login") if name in timeline["stages"]]
+                               "node-kernel") if name in timeline["stages"]]
     times = [timeline["stages"][name] for name in order]
-    assert times == sorted(times) and len(order) == 11
+    assert times == sorted(times) and len(order) == 10
     assert timeline["phases"]["root"]["bytes_per_second"] > 0
+
+
+def test_no_disk_whose_imaging_was_cut_starts(node):
+    assert [(str(at), verdict.reason) for at, verdict in node.survived.alone] \
+        == [(str(at), "nothing-boots") for at, _ in node.survived.alone]

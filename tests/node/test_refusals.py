@@ -24,8 +24,6 @@ from cornerstone.lab.shape import load_shape
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits
 from cornerstone.model.error import Code
 
-ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "sites" / "lab-one-node.json"
 GIB = 1 << 30
 WRITES = Leg((Goal("foundation", "image", "started", name="writes"),))
 
@@ -67,8 +65,8 @@ CASES = {
 }
 
 
-def site_of(case: Case) -> dict:
-    site = json.loads(SITE.read_bytes())
+def site_of(case: Case, site_file: Path) -> dict:
+    site = json.loads(site_file.read_bytes())
     site["blocks"][0]["block_id"] = case.block
     node = site["blocks"][0]["nodes"][0]
     node.update(case.node)
@@ -102,9 +100,9 @@ def disk_image(path: Path, disk: Disk) -> Path:
 
 
 @pytest.fixture(scope="module")
-def machine(iso, folder):
+def machine(iso, site_file, runs):
     """A machine without a disk to boot from: it has refused for that, and may look again."""
-    run = Run.prepare(folder / "refusals", load_shape("cage"), SITE.read_bytes(),
+    run = Run.prepare(runs / "refusals", load_shape("cage"), site_file.read_bytes(),
                       lambda site, to: customize(iso, site, to), "bios", "cd")
     try:
         with started(run, (TO_INSTALLED,)) as outcome:
@@ -121,9 +119,9 @@ def test_a_machine_without_a_boot_disk(machine):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_refused(machine, name, tmp_path):
+def test_refused(machine, site_file, name, tmp_path):
     case, running = CASES[name], machine.running
-    plug(running, "hba0", "site", site_volume(tmp_path, site_of(case)), serial="SITE")
+    plug(running, "hba0", "site", site_volume(tmp_path, site_of(case, site_file)), serial="SITE")
     for number, disk in enumerate(case.disks, 1):
         plug(running, "hba0", f"disk{number}", disk_image(tmp_path / f"{number}.qcow2", disk), serial=disk.serial,
              place=number)
@@ -144,8 +142,8 @@ def test_the_duplicate_is_the_address_at_which_the_network_answers(machine):
     assert str(resolver(machine.run.site, machine.run.node)) == CASES["duplicate address"].node["hypervisor_ip"]
 
 
-def test_a_machine_that_lacks_nearly_everything_is_told_all_of_it(iso, folder):
-    run = Run.prepare(folder / "nothing-right", load_shape("nothing-right"), SITE.read_bytes(),
+def test_a_machine_that_lacks_nearly_everything_is_told_all_of_it(iso, site_file, runs):
+    run = Run.prepare(runs / "nothing-right", load_shape("nothing-right"), site_file.read_bytes(),
                       lambda site, to: customize(iso, site, to), "uefi", "usb")
     try:
         with started(run, (TO_INSTALLED,)) as outcome:

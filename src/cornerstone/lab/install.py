@@ -127,6 +127,11 @@ class Outcome:
         finally:
             self.run.access.disconnect()
 
+    @property
+    def logs(self) -> Path:
+        """Where its console.log, timeline.json and the others are."""
+        return self.running.logs
+
     def check(self) -> None:
         """CornerstoneError (BOOT) when the machine didn't go its way to the end."""
         verdict = self.verdict

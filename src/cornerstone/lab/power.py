@@ -29,12 +29,22 @@ class Cut:
         return f"first-boot-{self.first_boot}" if self.first_boot else f"{self.phase}-{self.percent}"
 
 
-def cut(run: Run, at: Cut) -> Verdict:
+@dataclass(frozen=True)
+class Survived:
+    """outcome: of the last start; installing: of the one that imaged the machine to its end; alone: after each cut of
+    imaging, what the machine came to without the medium."""
+
+    outcome: Outcome
+    installing: Outcome
+    alone: tuple[tuple[Cut, Verdict], ...] = ()
+
+
+def cut(run: Run, at: Cut) -> Outcome:
     """Start the machine with the medium in its drive, and kill it at a point."""
     with started(run, at.way, logs=f"cut-{at}") as outcome:
         outcome.check()
         outcome.running.kill()
-        return outcome.verdict
+        return outcome
 
 
 def without_medium(run: Run, after: Cut) -> Verdict:
@@ -44,17 +54,17 @@ def without_medium(run: Run, after: Cut) -> Verdict:
 
 
 @contextlib.contextmanager
-def installed_in_spite(run: Run, cuts: Sequence[Cut]) -> Iterator[tuple[Outcome, list[tuple[Cut, Verdict]]]]:
-    """Cut the power at each point in turn, then let the machine come to its end. With it: what half disks booted to.
+def installed_in_spite(run: Run, cuts: Sequence[Cut]) -> Iterator[Survived]:
+    """Cut the power at each point in turn, then let the machine come to its end; it runs until the block is left.
 
-    A cut in first boot has to be the last one: the node then has to go on from its own disk, without the medium.
+    A cut in first boot has to be the last one: the node then goes on from its own disk, without the medium.
     """
     alone = []
     for each in cuts:
-        cut(run, each)
+        installing = cut(run, each)
         if not each.first_boot:
             alone.append((each, without_medium(run, each)))
-    whole = (Leg(TO_READY),) if cuts and cuts[-1].first_boot else WHOLE
-    with started(run, whole, medium=not (cuts and cuts[-1].first_boot)) as outcome:
+    by_itself = bool(cuts and cuts[-1].first_boot)
+    with started(run, (Leg(TO_READY),) if by_itself else WHOLE, medium=not by_itself) as outcome:
         outcome.check()
-        yield outcome, alone
+        yield Survived(outcome, installing if by_itself else outcome, tuple(alone))
