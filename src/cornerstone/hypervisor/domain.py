@@ -30,23 +30,16 @@ INTERNAL_BRIDGE = "virbr-internal"
 # as systemd.system-credentials(7) has it
 NODE_CREDENTIAL = "io.systemd.credential.binary:cornerstone.node"
 BOOTSTRAP_CREDENTIAL = "opt/io.systemd.credentials/cornerstone.bootstrap-secret"
-# QEMU's own memory beside the guest's
-OVERHEAD_KIB = 2 << 20
 
 
 def domain_xml(config: NodeConfig, host: Host) -> str:
     """The domain as libvirt's XML."""
-    controller = config.controller
     domain = ET.Element("domain", type="kvm")
-    _add(domain, "name", controller.name)
+    _add(domain, "name", config.controller.name)
     _add(domain, "uuid", str(_derived(config, "domain")))
-    memory = controller.memory >> 10
-    _add(domain, "memory", str(memory), unit="KiB")
+    # VFIO pins all of it, and libvirt raises the limit for that; what is locked as well counts twice against the limit.
+    _add(domain, "memory", str(config.controller.memory >> 10), unit="KiB")
     _add_cpus(domain, config, host)
-    if controller.passthrough:
-        # VFIO pins all of the guest's memory
-        _add(_add(domain, "memtune"), "hard_limit", str(memory + OVERHEAD_KIB), unit="KiB")
-        _add(_add(domain, "memoryBacking"), "locked")
     _add_credentials(domain, config, host)
     system = _add(domain, "os")
     _add(system, "type", "hvm", arch="x86_64", machine="q35")
@@ -111,7 +104,7 @@ def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:
     _add(_add(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
     # by it libvirt learns that the guest's kernel has crashed
     _add(devices, "panic", model="isa")
-    # memory that is locked can't be given back
+    # memory that is pinned can't be given back
     _add(devices, "memballoon", model="none")
 
 
