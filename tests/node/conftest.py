@@ -15,10 +15,9 @@ from cornerstone.lab.power import Cut, Survived, installed_in_spite
 from cornerstone.lab.shape import load_shape
 from cornerstone.model.manifest import Manifest
 
-# Firmware and medium, and where the power is cut before the machine is left in peace. Each boots the ISO, so the boot
-# tier leaves these ways out.
-WAYS = {("bios", "usb"): (Cut("root", 40), Cut("commit"), Cut(first_boot="controller")),
-        ("secureboot", "cd"): ()}
+# Firmware and medium, and where the power is cut before the machine is left in peace. The boot tier leaves this way out,
+# and the two of test_refusals.py.
+WAYS = {("secureboot", "cd"): (Cut("root", 40), Cut("commit"), Cut(first_boot="controller"))}
 
 
 @dataclass

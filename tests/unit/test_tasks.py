@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import invoke
@@ -126,6 +127,7 @@ def test_a_signal_ends_a_task_with_130(tasks, sign):
 
 SLOW = """
 import sys
+import threading
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from invoke import Collection, task
@@ -188,3 +190,40 @@ def test_clean(tasks, tmp_path, monkeypatch, cache, left):
     monkeypatch.setattr(tasks, "WORKSPACE", build_module.Workspace(tmp_path))
     tasks.clean.body(None, cache=cache)
     assert {path.name for path in (tmp_path / "output").iterdir()} == left
+
+
+@pytest.fixture
+def tiers(tasks, tmp_path, monkeypatch):
+    """Two tiers: the one waits for the other to open a pipe, and that one fails when it has."""
+    for name, body in (("one", "open(PIPE, 'w').close()"), ("two", "open(PIPE).close()\n    assert not 'the other'")):
+        (tmp_path / "tests" / name).mkdir(parents=True)
+        (tmp_path / "tests" / name / f"test_{name}.py").write_text(
+            f"PIPE = {str(tmp_path / 'pipe')!r}\n\n\ndef test_it():\n    {body}\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    monkeypatch.setattr(tasks, "ROOT", tmp_path)
+    monkeypatch.setattr(tasks, "WORKSPACE", build_module.Workspace(tmp_path))
+    return tmp_path
+
+
+def test_tiers_run_beside_each_other_and_all_of_them_are_told(tasks, tiers, capfd):
+    assert tasks.pytests([["one"], ["two"]]) == 1
+    said = capfd.readouterr().out
+    assert said.index("1 passed") < said.index("assert not 'the other'") < said.index("1 failed")
+    assert {path.name for path in (tiers / "output").glob("*.xml")} == {"junit-one.xml", "junit-two.xml"}
+
+
+def test_an_interrupt_reaches_the_tests_and_is_waited_for(tasks, tiers, capfd):
+    (tiers / "tests" / "one" / "test_one.py").write_text(
+        f"import signal\n\n\ndef test_it():\n    open({str(tiers / 'pipe')!r}, 'w').close()\n    signal.pause()\n")
+
+    def interrupt() -> None:
+        (tiers / "pipe").open().close()
+        os.kill(os.getpid(), signal.SIGINT)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        tasks.pytests([["one"]])
+    thread.join()
+    assert "KeyboardInterrupt" in capfd.readouterr().out, "pytest itself has ended in order"
