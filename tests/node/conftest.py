@@ -15,8 +15,7 @@ from cornerstone.lab.power import Cut, Survived, installed_in_spite
 from cornerstone.lab.shape import load_shape
 from cornerstone.model.manifest import Manifest
 
-# Firmware and medium, and where the power is cut before the machine is left in peace. The boot tier leaves this way out,
-# and the two of test_refusals.py.
+# Firmware and medium, and where the power is cut before the machine is left in peace.
 WAYS = {("secureboot", "cd"): (Cut("root", 40), Cut("commit"), Cut(first_boot="controller"))}
 
 

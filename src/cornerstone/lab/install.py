@@ -104,7 +104,7 @@ class Run:
         self.iso.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """How a run went, while the machine still runs.
 
