@@ -31,7 +31,7 @@ from cornerstone.model.manifest import (
     Manifest,
     entry_of,
 )
-from cornerstone.model.node import INSTALLED_MARK
+from cornerstone.model.slot_disk import INSTALLED_MARK
 
 EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"

@@ -39,9 +39,8 @@ from cornerstone.model.manifest import (
     Manifest,
     entry_of,
 )
-from cornerstone.model.node import INSTALLED_MARK
 from cornerstone.model.profile import Profile
-from cornerstone.model.rules import require_profile
+from cornerstone.model.slot_disk import INSTALLED_MARK
 
 STAGE = "build"
 
@@ -66,6 +65,8 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
             carries = f"; it carries a site: {TAKE_OUT.format(iso=target)}" if is_customised(target) else ""
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do{carries}"))
             return target
+        # not at the top: a build that has nothing to do shall be over soon
+        from cornerstone.model.rules import require_profile
         require_profile(profile, load_catalogue(mine.root), today=datetime.date.today())
         store = Store(mine.layers, mine.temporary)
         to_make = [layer for layer in plan.layers.values() if not store.has(layer)]

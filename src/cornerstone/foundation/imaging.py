@@ -26,7 +26,6 @@ from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, Entry
 from cornerstone.model.node import (
     CVM_FILE,
     FIRST_BOOT_FILE,
-    INSTALLED_MARK,
     NODE_FILE,
     SECRET_FILE,
     NodeConfig,
@@ -36,6 +35,7 @@ from cornerstone.model.slot_disk import (
     ESP_FILES,
     GRUB_CONFIGS,
     HYPERVISOR_ARGUMENTS,
+    INSTALLED_MARK,
     Layout,
     bios_grub,
     disk_identity,

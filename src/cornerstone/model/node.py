@@ -21,8 +21,6 @@ FIRST_BOOT_FILE = f"{FOLDER}/first-boot.sh"
 CVM_FILE = f"{FOLDER}/cvm.qcow2"
 # the cluster's bootstrap secret, if the site has one: root's alone, wiped once the cluster is formed
 SECRET_FILE = f"{FOLDER}/bootstrap-secret"
-# on the ESP: GRUB on a Foundation ISO looks for it, and starts the disk that has it
-INSTALLED_MARK = "cornerstone/installed"
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ ESP_FILES = {
     "boot/a/vmlinuz": "vmlinuz",
     "boot/a/initrd.img": "initrd.img",
 }
+# on the ESP: GRUB on a Foundation ISO looks for it, and starts the disk that has it
+INSTALLED_MARK = "cornerstone/installed"
 # the signed GRUB looks for its configuration in the distribution's folder, ours in /boot/grub
 GRUB_CONFIGS = ("EFI/debian/grub.cfg", "boot/grub/grub.cfg")
 
