@@ -253,4 +253,4 @@ def test_a_mounted_disk_is_left_alone(job, tmp_path):
 
 def test_a_plan_that_refuses_isnt_carried_out(medium):
     with pytest.raises(ValueError, match="refuses"):
-        Imaging.of(Plan(SimpleNamespace(), "identity", SimpleNamespace()), medium, "", print)
+        Imaging.of(Plan(SimpleNamespace(), SimpleNamespace()), medium, "", print)

@@ -49,7 +49,6 @@ class Plan:
     """
 
     node: Node
-    identity: str
     needs: Requirements
     boot_disk: Disk | None = None
     layout: Layout | None = None
@@ -81,7 +80,7 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
     needs = Requirements.of(manifest.profile, manifest.epoch)
     needs = replace(needs, controller_memory=node.cvm_memory or needs.controller_memory,
                     controller_vcpus=min(node.cvm_vcpus or needs.controller_vcpus, facts.cpu.threads))
-    plan = Plan(node, manifest.identity, needs)
+    plan = Plan(node, needs)
     _check_hardware(plan, facts)
     _check_fit(plan, manifest)
     _choose_boot_disk(plan, facts)
