@@ -1,0 +1,161 @@
+"""genesis: brings this node's services up, state by state, and says how far it is.
+
+The states run in order, in one process under genesis.service. Each is idempotent: at every boot all of them run, and
+find done what an earlier boot did. One that fails is tried again after a pause that grows, for ever; what it waits for
+ends the pause early. `genesis status` reads what genesis.json says; docs/controller.md describes the states.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cornerstone.controller import membership, status
+from cornerstone.controller.node import EVENTS, STAGE, STATE, Node
+from cornerstone.controller.notify import notify
+from cornerstone.controller.wake import Wake
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.genesis import Genesis, StateRecord
+from cornerstone.model.node import NodeConfig
+
+FILE = STATE / "genesis.json"
+CREDENTIAL = "cornerstone.node"
+# between tries of a state that failed: doubled each time
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1, 60
+# between looks at a node that is ready
+LOOK_SECONDS = 30
+
+
+def identity(node: Node) -> None:
+    """Who this is has been read; certificates and keys want a clock that isn't before the image was made."""
+    now, made = time.time(), Path(__file__).stat().st_mtime
+    if now < made:
+        raise CornerstoneError(f"the clock says {time.strftime('%F %T', time.gmtime(now))}, which is before this image "
+                               "was made", "set the clock of the host, or give the site ntp_servers", Code.MACHINE)
+
+
+def join(node: Node) -> None:
+    node.membership = membership.bring_up(node.config)
+
+
+def ready(node: Node) -> None:
+    """Ask every service for real."""
+
+
+STEPS: dict[str, Callable[[Node], None]] = {"identity": identity, "membership": join, "ready": ready}
+
+
+class Runner:
+    """Runs the states of one boot and keeps genesis.json. clock: seconds since the kernel's start."""
+
+    def __init__(self, node: Node, file: Path = FILE, steps: dict[str, Callable[[Node], None]] | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._node = node
+        self._file = file
+        self._steps = steps or STEPS
+        self._clock = clock
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self.record = Genesis(boot, tuple(StateRecord(name) for name in self._steps))
+        self._keep()
+
+    def run(self) -> CornerstoneError | None:
+        """Run the states in order; the error of the one that failed, where it stopped, or None when all are done."""
+        for name, step in self._steps.items():
+            if (error := self._try(name, step)) is not None:
+                return error
+        return None
+
+    def _try(self, name: str, step: Callable[[Node], None]) -> CornerstoneError | None:
+        node, began = self._node, self._clock()
+        node.step, node.warnings = name, []
+        before = self.record.of(name)
+        # a look at a node that is ready isn't news
+        again = before.state == "done"
+        if not again:
+            self._set(name, state="running", tries=before.tries + 1)
+            node.tell(Event(STAGE, name, "started"))
+        error = None
+        try:
+            step(node)
+        except CornerstoneError as problem:
+            error = problem
+        except Exception as problem:
+            traceback.print_exc()
+            error = CornerstoneError(f"{type(problem).__name__}: {problem}", "this is a defect of genesis; its journal "
+                                     "has the traceback", Code.FAILED)
+        took = round((self._clock() - began) * 1000)
+        warnings = tuple(node.warnings)
+        for warning in warnings:
+            if warning not in before.warnings:
+                node.tell(Event(STAGE, name, "warning", warning))
+        if error is not None:
+            self._set(name, state="failed", took=took, error=error.message, hint=error.hint, warnings=warnings)
+            if (error.message, error.hint) != (before.error, before.hint):
+                node.tell(Event(STAGE, name, "failed", f"{error.message}; {error.hint}".rstrip("; ")))
+        elif not again:
+            self._set(name, state="done", took=took, error="", hint="", warnings=warnings)
+            node.tell(Event(STAGE, name, "done", data={"seconds": round(took / 1000, 1)}))
+        elif warnings != before.warnings:
+            self._set(name, warnings=warnings)
+        return error
+
+    def _set(self, name: str, **changes: object) -> None:
+        if "state" in changes:
+            changes |= {"since": time.time_ns() // 10**6, "uptime": round(self._clock() * 1000)}
+        states = tuple(replace(record, **changes) if record.name == name else record for record in self.record.states)
+        self.record = replace(self.record, states=states)
+        self._keep()
+
+    def _keep(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        new = self._file.with_name(f"{self._file.name}.new")
+        new.write_text(self.record.to_json())
+        new.replace(self._file)
+
+
+def serve(runner: Runner, wait: Callable[[float], None]) -> None:
+    """Bring the node up and keep looking after it, for ever."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        if runner.run() is None:
+            notify("READY=1", "STATUS=ready")
+            pause = FIRST_PAUSE_SECONDS
+            wait(LOOK_SECONDS)
+        else:
+            notify(f"STATUS=trying again within {pause} s")
+            wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def told(listener: Listener) -> Listener:
+    """The listener, and a line on standard output, which is the console."""
+    def tell(event: Event) -> None:
+        listener(event)
+        if event.state != "started":
+            print(f"genesis: {event.step} {event.state} {event.message}".rstrip(), flush=True)
+    return tell
+
+
+def main(words: list[str]) -> int:
+    """`genesis` runs, `genesis status [--json]` tells."""
+    if words:
+        return status.main(words, FILE)
+    try:
+        credential = Path(os.environ["CREDENTIALS_DIRECTORY"], CREDENTIAL)
+        config = NodeConfig.from_json(credential.read_bytes(), f"credential {CREDENTIAL}")
+    except CornerstoneError as error:
+        print(f"{error.message}; {error.hint}", file=sys.stderr)
+        return int(error.code)
+    with Wake() as wake:
+        serve(Runner(Node(config, told(open_listeners(EVENTS)))), wake.wait)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
