@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,29 @@ class Access:
                        check=True, stdin=subprocess.DEVNULL)
         return self.key.with_suffix(".pub").read_text(encoding="ascii").strip()
 
-    def configure(self, port: int) -> None:
-        """Say where the node is. Its host key is taken at the first connection and insisted on from then on."""
-        self.config.write_text(f"""\
-Host node
+    def share(self, other: Access) -> None:
+        """Give another way in the same key."""
+        other.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("key", "key.pub"):
+            os.link(self.folder / name, other.folder / name)
+
+    def configure(self, *ports: int) -> None:
+        """Say where the nodes are, and their CVMs behind them: node and cvm, or with several node-1, cvm-1, node-2 …
+
+        Their host keys are taken at the first connection and insisted on from then on.
+        """
+        ends = [(f"-{number}" * (len(ports) > 1), port) for number, port in enumerate(ports, 1)]
+        hosts = "".join(f"""\
+Host node{end}
     HostName 127.0.0.1
     Port {port}
+Host cvm{end}
+    HostName 192.168.5.2
+    HostKeyAlias cvm{end}
+    ProxyJump node{end}
+""" for end, port in ends)
+        self.config.write_text(f"""\
+{hosts}Host *
     User root
     IdentityFile {self.key}
     IdentitiesOnly yes
@@ -54,19 +72,20 @@ Host node
     UserKnownHostsFile {self.folder / "known_hosts"}
     GlobalKnownHostsFile none
     ControlMaster auto
-    ControlPath {self.folder / "control"}
+    ControlPath {self.folder / "%n"}
     ControlPersist yes
     ConnectTimeout 60
     LogLevel ERROR
 """, encoding="ascii")
 
     def disconnect(self) -> None:
-        """End the connection that is kept open for the next command."""
-        if (self.folder / "control").exists():
-            subprocess.run(["ssh", "-F", self.config, "-O", "exit", "node"], capture_output=True, check=False)
+        """End the connections that are kept open for the next command."""
+        for path in sorted(self.folder.glob("*")):
+            if path.is_socket():
+                subprocess.run(["ssh", "-F", self.config, "-O", "exit", path.name], capture_output=True, check=False)
 
     def remove(self) -> None:
-        for name in ("key", "key.pub", "config", "known_hosts", "known_hosts.old", "control"):
+        for name in ("key", "key.pub", "config", "known_hosts", "known_hosts.old"):
             (self.folder / name).unlink(missing_ok=True)
         if self.folder.is_dir():
             self.folder.rmdir()

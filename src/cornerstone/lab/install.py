@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -82,6 +83,16 @@ class Run:
         """A disk's image, by its name in the shape."""
         return self.folder / "disks" / f"{disk}.qcow2"
 
+    def beside(self, folder: Path, shape: Shape) -> Run:
+        """A run of another machine of the site, from the same ISO and with the same key; its folder is made anew."""
+        other = Run(folder, shape, self.site, _node(self.site, shape), self.firmware, self.media)
+        _empty(folder)
+        for path in (self.site_file, self.iso):
+            os.link(path, folder / path.name)
+        self.access.share(other.access)
+        other.make_disks()
+        return other
+
     def make_disks(self) -> None:
         """Blank ones, whatever was there before."""
         folder = self.image("").parent
@@ -91,12 +102,15 @@ class Run:
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.image(disk.name), str(disk.size)],
                            check=True)
 
-    def machine(self, *, medium: bool = True) -> Machine:
-        """What QEMU is asked for; without the medium it has to start from its disks."""
+    def machine(self, *, medium: bool = True, network: str = "") -> Machine:
+        """What QEMU is asked for; without the medium it has to start from its disks.
+
+        network: the -netdev value of its first card; else it has a network of its own (network.py).
+        """
         images = {disk.name: self.image(disk.name) for disk in self.shape.disks}
         return Machine(choose(), self.firmware, self.shape.memory_mib, self.shape.cpus, self.iso if medium else None,
                        self.media, iommu=self.shape.iommu, reboots=True,
-                       extra=self.shape.words(images, user_network(self.site, self.node)))
+                       extra=self.shape.words(images, network or user_network(self.site, self.node)))
 
     def remove_secrets(self) -> None:
         """The key and the ISO with its site go; disks and logs stay."""

@@ -18,8 +18,12 @@ _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+")
 
 def user_network(site: Site, node: Node) -> str:
     """QEMU's -netdev value. The gateway and resolver() answer on it; port 0: the kernel chooses a free one."""
-    return (f"user,net={node.hypervisor.network},host={site.hypervisor_gateway},dns={resolver(site, node)},restrict=on,"
-            f"hostfwd=tcp:127.0.0.1:0-{node.hypervisor.ip}:{SSH}")
+    return f"{closed_network(site, node)},hostfwd=tcp:127.0.0.1:0-{node.hypervisor.ip}:{SSH}"
+
+
+def closed_network(site: Site, node: Node) -> str:
+    """The same without a way in."""
+    return f"user,net={node.hypervisor.network},host={site.hypervisor_gateway},dns={resolver(site, node)},restrict=on"
 
 
 def resolver(site: Site, node: Node) -> IPv4Address:

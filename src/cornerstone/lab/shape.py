@@ -6,6 +6,7 @@ on a server; only disks of kind sata hang off the chipset.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -100,6 +101,23 @@ class Shape(_Part):
         if sum(controller.kind == "sata" for controller in self.controllers) > 1:
             raise _wrong("there are two sata controllers", "the chipset has one: list its disks together")
         return self
+
+    def twin(self, number: int) -> Shape:
+        """The machine that is number in a row of the same kind; 1 is this one. Serials, WWNs, MACs and place differ."""
+        step = number - 1
+        serial = re.sub(r"1$", str(number), self.identity.serial)
+
+        def disk(one: DiskShape) -> DiskShape:
+            wwn = f"0x{int(one.wwn, 16) + (step << 32):016x}" if one.wwn else ""
+            return one.model_copy(update={"wwn": wwn, "serial": one.serial.replace(self.identity.serial, serial)})
+
+        return self.model_copy(update={
+            "identity": self.identity.model_copy(update={
+                "serial": serial, "position": chr(ord(self.identity.position or "A") + step)}),
+            "controllers": tuple(each.model_copy(update={"disks": tuple(map(disk, each.disks))})
+                                 for each in self.controllers),
+            "nics": tuple(nic.model_copy(update={"mac": f"{nic.mac[:-2]}{int(nic.mac[-2:], 16) + step:02x}"})
+                          for nic in self.nics)})
 
     @property
     def disks(self) -> tuple[DiskShape, ...]:
