@@ -234,6 +234,24 @@ def test_progress_reaches_the_whole(files, tmp_path):
     assert seen[-1][0] == seen[-1][1] >= sum(len(data) for data in CONTENT.values())
 
 
+def test_large_files_begin_at_pages(files, tmp_path):
+    large = tmp_path / "large"
+    with large.open("wb") as out:
+        out.write(b"first")
+        # an odd number of blocks, so that what follows can't fall into place by itself
+        out.truncate(iso.PIECE + BLOCK)
+    more = {f"layers/large-{number}": large for number in range(4)}
+    image = master(tmp_path / "x.iso", files | more)
+    for path in more:
+        said = xorriso(image, "-find", f"/{path}", "-exec", "report_lba")
+        lba = int(said.splitlines()[-1].split(",")[1])
+        assert lba % 2 == 0, said
+        with image.open("rb") as whole:
+            whole.seek(lba * BLOCK)
+            assert whole.read(6) == b"first\0"
+    assert iso.read_back(image, manifest_of(files | more)) == []
+
+
 def test_read_back_finds_nothing_wrong(image, files):
     seen = []
     assert iso.read_back(image, manifest_of(files), seen.append) == []

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import pycdlib
 import pycdlib.dates
 import pycdlib.headervd
+import pycdlib.inode
 import pycdlib.pycdlib
 import pycdlib.udf
 import pycdlib.utils
@@ -35,8 +36,9 @@ BIOS_IMAGE = "boot/bios.img"
 EFI_IMAGE = "boot/efi.img"
 BOOT_CATALOG = "boot/boot.cat"
 
-# how much the kernel is asked to copy in one go, in bytes
+# how much the kernel is asked to copy in one go, in bytes; a file of so much is a large one
 PIECE = 8 << 20
+PAGE = 4096
 
 # GRUB reads ahead past the last file when it boots from CD; mkisofs and xorriso pad as much
 TAIL_PADDING = 300 << 10
@@ -55,7 +57,7 @@ def master(target: Path, files: Mapping[str, Path], *, boot_hybrid: bytes, ident
         if not source.is_file():
             raise CornerstoneError(f"{source} (for {path} on the ISO) is missing", "build again", Code.STEP)
     with _fixed_clock(epoch), contextlib.ExitStack() as opened:
-        iso = pycdlib.PyCdlib()
+        iso = _PageAligned()
         iso.new(interchange_level=3, vol_ident=LABEL, rock_ridge="1.09", joliet=3, app_ident_str="CORNERSTONE",
                 sys_ident="LINUX")
         names = _Names(iso)
@@ -65,6 +67,7 @@ def master(target: Path, files: Mapping[str, Path], *, boot_hybrid: bytes, ident
                          joliet_bootcatfile=f"/{BOOT_CATALOG}", boot_load_size=4)
         # 0 sectors: firmware takes the FAT file system's own size; the field is too small for it anyway
         iso.add_eltorito(names.iso_path(EFI_IMAGE), efi=True, boot_load_size=0)
+        iso.make_room()
         with target.open("w+b", buffering=0) as out:
             iso.write_fp(_Output(out), blocksize=PIECE, progress_cb=lambda done, total: progress(done, total))
             bios, efi = (iso.get_record(iso_path=names.iso_path(path)).extent_location()
@@ -73,6 +76,21 @@ def master(target: Path, files: Mapping[str, Path], *, boot_hybrid: bytes, ident
     with target.open("r+b") as out:
         _make_hybrid(out, boot_hybrid, bios, files[BIOS_IMAGE].stat().st_size, efi,
                      files[EFI_IMAGE].stat().st_size, identity)
+
+
+class _PageAligned(pycdlib.PyCdlib):
+    """Large files begin at whole pages: where source and target are out of step, the kernel copies half as fast."""
+
+    def _set_inode(self, ino: pycdlib.inode.Inode, current_extent: int, part_start: int) -> int:
+        if ino.get_data_length() >= PIECE:
+            current_extent += -current_extent % (PAGE // BLOCK)
+        return super()._set_inode(ino, current_extent, part_start)
+
+    def make_room(self) -> None:
+        """Count what the gaps may take; to be called before the ISO is written."""
+        large = sum(ino.get_data_length() >= PIECE for ino in self.inodes)
+        for volume in (self.pvd, self.joliet_vd):
+            volume.space_size += large * (PAGE // BLOCK - 1)
 
 
 @dataclass(frozen=True)
