@@ -240,7 +240,7 @@ def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
                    tuple(DataDisk(each.serial, each.wwn, each.size) for each in plan.data_disks)),
         Cluster(cluster.name, tuple(map(str, cluster.members)), cluster.redundancy_factor, cluster.form,
                 str(cluster.address or ""), str(cluster.data_services or ""), cluster.timezone) if cluster else None,
-        site.authorized_keys)
+        site.authorized_keys, manifest.profile["aos"])
 
 
 def _fits(choice: DiskChoice, disk: Disk) -> bool:

@@ -91,7 +91,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """The whole file. identity: of the ISO; boot_disk: serial of the disk that it is on."""
+    """The whole file. identity: of the ISO; boot_disk: serial of the disk that it is on; aos: the profile's release."""
 
     identity: str
     profile: str
@@ -103,6 +103,7 @@ class NodeConfig:
     controller: Controller
     cluster: Cluster | None
     authorized_keys: tuple[str, ...]
+    aos: str = ""
     schema: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

@@ -1,0 +1,53 @@
+"""What members may ask of one another: to join, how a node is, and to create, start or stop the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from cornerstone.controller.membership.join import CREATE
+from cornerstone.controller.membership.kept import read_membership, write
+from cornerstone.controller.membership.member import Member, refusal
+from cornerstone.model.record import to_record
+
+Answer = tuple[HTTPStatus, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Actions:
+    """me: this node; folder: what it keeps. Each action takes the member that asks."""
+
+    me: Member
+    folder: Path
+
+    def named(self, name: str) -> Callable[[Member], Answer] | None:
+        """The action of that name, if there is one."""
+        return {"join": self.join, "status": self.status, "create": self.create}.get(name)
+
+    def join(self, theirs: Member) -> Answer:
+        """The cluster's id and keys, for who may be a member with us."""
+        if reason := refusal(self.me.now(self.folder), theirs):
+            return _refused(reason, "image the nodes with one ISO, with one site in it")
+        membership = read_membership(self.folder)
+        if membership is None:
+            return HTTPStatus.CONFLICT, {"error": "it isn't a member itself yet"}
+        return HTTPStatus.OK, {"member": to_record(self.me.now(self.folder)), "membership": to_record(membership)}
+
+    def status(self, _: Member) -> Answer:
+        """How this node is."""
+        return HTTPStatus.OK, {"member": to_record(self.me.now(self.folder))}
+
+    def create(self, _: Member) -> Answer:
+        """Let the node form the cluster, where the site left that to `cluster create`."""
+        if membership := read_membership(self.folder):
+            return _refused(f"it is a member of the cluster {membership.fsid} already: there is no second formation",
+                            "see: cluster status")
+        write(self.folder / CREATE, "")
+        return HTTPStatus.OK, {}
+
+
+def _refused(error: str, hint: str) -> Answer:
+    return HTTPStatus.FORBIDDEN, {"error": error, "hint": hint}

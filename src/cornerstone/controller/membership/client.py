@@ -1,0 +1,96 @@
+"""Ask another member something: a POST of JSON over mutual TLS, from this CVM's own address.
+
+Three things can come of it beside an answer: the member isn't there (Absent), it isn't as far yet (NotYet), or one of
+the two doesn't take the other for a member (Refused).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from cornerstone.controller.membership.kept import STATE
+from cornerstone.controller.membership.member import PORT, SAME_ISO, Member, context
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.record import to_record
+
+TIMEOUT_SECONDS = 5
+# an answer is some services of one node
+MAX_BYTES = 1 << 20
+
+
+class Absent(CornerstoneError):
+    """Nobody answers at the address."""
+
+
+class NotYet(CornerstoneError):
+    """The member is there and can't give what was asked for yet."""
+
+
+class Refused(CornerstoneError):
+    """It isn't a member, or doesn't take us for one."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """me: who asks; folder: where its certificate is."""
+
+    me: Member
+    folder: Path = STATE
+
+    def ask(self, address: str, action: str, timeout: float = TIMEOUT_SECONDS, **more: Any) -> dict[str, Any]:
+        """The member's answer. CornerstoneError, of the three kinds above, when there is none; timeout in seconds."""
+        connection = http.client.HTTPSConnection(
+            address, PORT, timeout=timeout, source_address=(self.me.address, 0),
+            context=context(ssl.PROTOCOL_TLS_CLIENT, self.folder))
+        body = json.dumps({"member": to_record(self.me.now(self.folder)), **more})
+        try:
+            connection.request("POST", f"/{action}", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return _understood(address, answer.status, json.loads(answer.read(MAX_BYTES)))
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            raise Absent(f"{address} breaks off", "", Code.NETWORK) from None
+        except ssl.SSLError as error:
+            raise Refused(f"{address} and {self.me.address} aren't members of one cluster: {_words(error)}", SAME_ISO,
+                          Code.REFUSED) from None
+        except OSError as error:
+            raise Absent(f"{address} doesn't answer: {error.strerror or error}", "", Code.NETWORK) from None
+        except (ValueError, http.client.HTTPException):
+            raise Absent(f"{address} answers in another language", "", Code.NETWORK) from None
+        finally:
+            connection.close()
+
+    def ask_all(self, addresses: tuple[str, ...], action: str, timeout: float = TIMEOUT_SECONDS,
+                **more: Any) -> dict[str, dict[str, Any] | CornerstoneError]:
+        """Ask several at the same time: by address, the answer or the error."""
+        def one(address: str) -> dict[str, Any] | CornerstoneError:
+            try:
+                return self.ask(address, action, timeout, **more)
+            except CornerstoneError as error:
+                return error
+        with ThreadPoolExecutor(len(addresses)) as threads:
+            return dict(zip(addresses, threads.map(one, addresses), strict=True))
+
+
+def _understood(address: str, status: int, record: dict[str, Any]) -> dict[str, Any]:
+    if status == HTTPStatus.OK:
+        return record
+    kind = NotYet if status == HTTPStatus.CONFLICT else Refused
+    raise kind(f"{address}: {record.get('error', status)}", str(record.get("hint", "")), Code.REFUSED)
+
+
+def _words(error: ssl.SSLError) -> str:
+    """What TLS found, in words that help; its own where it is something rare."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        rare = {10: "its certificate has expired", 62: "its certificate is another machine's",
+                64: "its certificate is another address's"}
+        return rare.get(error.verify_code, "their bootstrap secrets or cluster names differ")
+    if "UNKNOWN_CA" in (error.reason or ""):
+        return "their bootstrap secrets or cluster names differ"
+    return f"TLS says {error.reason or error}"

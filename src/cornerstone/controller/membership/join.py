@@ -1,0 +1,97 @@
+"""Form the cluster, or join it: every member does the same, in any order, and may be cut off at any point.
+
+The first of node.json's members draws the cluster's id and keys; whoever has them gives them to whoever shows a
+certificate of the same authority. The first doesn't draw before it has heard of a majority that they are no members
+yet: so one that was imaged anew gets back into its cluster, and forms no second one. That costs nothing, for Ceph's
+monitors need a majority too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cornerstone.controller.membership.client import Client, NotYet, Refused
+from cornerstone.controller.membership.kept import STATE, Membership, keep_membership, read_membership, tidy
+from cornerstone.controller.membership.member import Member, certify, refusal
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.node import NodeConfig
+from cornerstone.model.record import from_record
+
+SECRET = "cornerstone.bootstrap-secret"  # noqa: S105 (a credential's name)
+# what `cluster create` leaves for a node that the site doesn't let form by itself
+CREATE = "create"
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 4
+
+Wait = Callable[[float], object]
+Say = Callable[[str], object]
+
+
+def bring_up(config: NodeConfig, secret: str, say: Say, wait: Wait = time.sleep, folder: Path = STATE) -> Membership:
+    """Be a member, and return what that takes; it is on the disk by then. Waits for other members as long as needed.
+
+    secret: as bootstrap_secret() has it; say: told whom it waits for, when that changes; wait: sleeps some seconds, or
+    ends early. CornerstoneError when it can't become one: calling it again goes on where it was.
+    """
+    member = Member.of(config)
+    tidy(folder)
+    certify(member, secret, folder)
+    if membership := read_membership(folder):
+        return membership
+    client, said, pause = Client(member, folder), "", FIRST_PAUSE_SECONDS
+    while True:
+        found = _step(member, client, may_form=bool(config.cluster and config.cluster.form) or asked(folder))
+        if isinstance(found, Membership):
+            return keep_membership(found, folder)
+        if found != said:
+            said = found
+            say(said)
+        wait(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def asked(folder: Path) -> bool:
+    """Whether `cluster create` was called."""
+    return (folder / CREATE).exists()
+
+
+def bootstrap_secret() -> str:
+    """As systemd has handed it over, base64; "" when the host has none, or has wiped it."""
+    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), SECRET)
+    return path.read_text().strip() if path.exists() else ""
+
+
+def _step(member: Member, client: Client, *, may_form: bool) -> Membership | str:
+    """Ask the others once: the membership that came of it, or for whom it waits. CornerstoneError when refused."""
+    answers = client.ask_all(member.others, "join") if member.others else {}
+    for address, answer in answers.items():
+        if isinstance(answer, dict):
+            return _accepted(member, address, answer)
+    unformed = [address for address, answer in answers.items() if isinstance(answer, NotYet)]
+    if member.first and 2 * (len(unformed) + 1) > len(member.members):
+        return Membership.draw() if may_form else "waiting for: cluster create"
+    refused = {address: answer for address, answer in answers.items() if isinstance(answer, Refused)}
+    # who forms the cluster has the first word
+    if refused and member.members[0] not in unformed:
+        raise refused.get(member.members[0]) or next(iter(refused.values()))
+    return _waiting(member, answers)
+
+
+def _accepted(member: Member, address: str, answer: Mapping) -> Membership:
+    theirs = from_record(Member, answer.get("member"), f"what {address} says of itself")
+    if reason := refusal(member, theirs):
+        raise Refused(reason, "image the nodes with one ISO")
+    return Membership.of(answer.get("membership"))
+
+
+def _waiting(member: Member, answers: Mapping[str, object]) -> str:
+    """For whom, and why it isn't there."""
+    if member.first:
+        absent = [str(answer.message) for answer in answers.values()
+                  if isinstance(answer, CornerstoneError) and not isinstance(answer, NotYet)]
+        need = len(member.members) // 2 + 1
+        return f"waiting for {need} of {len(member.members)} members, to form the cluster: {'; '.join(absent)}"
+    answer = answers[member.members[0]]
+    return f"waiting for {member.members[0]}, which forms the cluster: {getattr(answer, 'message', '')}"

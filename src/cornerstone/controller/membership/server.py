@@ -1,0 +1,200 @@
+"""The members' service of a CVM: for other members on its address by mutual TLS, for the host on the internal one.
+
+Members POST JSON (actions.py). Who asks has to show a certificate of the cluster's authority for the very address that
+it calls from, and that has to be one of node.json's members. What the node keeps is read anew for each connection.
+
+The host gets one page on 192.168.5.2, to read only and with nothing secret in it: whether this node is a member yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import socketserver
+import ssl
+import sys
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cornerstone.controller.membership.actions import Actions, Answer
+from cornerstone.controller.membership.kept import STATE, read_membership
+from cornerstone.controller.membership.member import PORT, Member, context
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.node import NodeConfig
+from cornerstone.model.record import from_record
+
+CREDENTIAL = "cornerstone.node"
+INTERNAL_ADDRESS = "192.168.5.2"
+TIMEOUT_SECONDS = 10
+MAX_BYTES = 1 << 16
+# before the handshake is over nobody knows who it is: one address can't take all threads
+MOST_FROM_ONE_ADDRESS = 8
+# linux/in.h, bind before the address is there; the module socket has no name for it
+IP_FREEBIND = 15
+
+
+class FreeBind(HTTPServer):
+    """Listens on its address from the start, whenever that gets configured."""
+
+    request_queue_size = 64
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        # not HTTPServer's: it asks the name servers for our name
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+
+class MembersServer(FreeBind, ThreadingHTTPServer):
+    """Mutual TLS for members; every connection has its handshake on a thread of its own."""
+
+    daemon_threads = True
+
+    def __init__(self, me: Member, folder: Path = STATE) -> None:
+        super().__init__((me.address, PORT), MembersHandler)
+        self.me = me
+        self.actions = Actions(me, folder)
+        self._folder = folder
+        self._open: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._noted: dict[str, str] = {}
+
+    def verify_request(self, request: Any, client_address: tuple[str, int]) -> bool:
+        return self._open[client_address[0]] < MOST_FROM_ONE_ADDRESS
+
+    def process_request(self, request: Any, client_address: tuple[str, int]) -> None:
+        with self._lock:
+            self._open[client_address[0]] += 1
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: tuple[str, int]) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                self._open[client_address[0]] -= 1
+
+    def finish_request(self, request: Any, client_address: tuple[str, int]) -> None:
+        request.settimeout(TIMEOUT_SECONDS)
+        try:
+            with context(ssl.PROTOCOL_TLS_SERVER, self._folder).wrap_socket(request, server_side=True) as secured:
+                MembersHandler(secured, client_address, self)
+        except ssl.SSLError as error:
+            self.note(client_address[0], _words(error))
+        except OSError as error:
+            self.note(client_address[0], f"broke off: {error.strerror or error}")
+        except CornerstoneError as error:
+            self.note(client_address[0], error.message)
+
+    def stranger(self, certificate: Mapping[str, Any], address: str) -> str:
+        """Why who called from an address with a good certificate isn't a member, or ""."""
+        named = [name for kind, name in certificate.get("subjectAltName", ()) if kind == "IP Address"]
+        if named != [address]:
+            return f"its certificate is for {', '.join(named) or 'no address'}"
+        if address not in self.me.members:
+            return f"it isn't one of the members {', '.join(self.me.members)}"
+        return ""
+
+    def note(self, address: str, what: str) -> None:
+        """Put it into the journal; what a member that tries again and again meets, once."""
+        if self._noted.get(address) != what:
+            print(f"{address}: {what}", file=sys.stderr, flush=True)
+        if address in self.me.members:
+            self._noted[address] = what
+
+
+class MembersHandler(BaseHTTPRequestHandler):
+    """One request of a member: POST /<action>, with what the member says of itself."""
+
+    server: MembersServer
+    connection: ssl.SSLSocket
+
+    def do_POST(self) -> None:
+        address = self.client_address[0]
+        if reason := self.server.stranger(self.connection.getpeercert() or {}, address):
+            status, answer = HTTPStatus.FORBIDDEN, {"error": f"{address} isn't taken for a member: {reason}"}
+        else:
+            status, answer = self._answer(address)
+        self.server.note(address, f"{self.path[1:]}: {answer.get('error', 'done')}")
+        _send(self, status, answer)
+
+    def _answer(self, address: str) -> Answer:
+        try:
+            size = min(int(self.headers.get("Content-Length", 0)), MAX_BYTES)
+            theirs = from_record(Member, json.loads(self.rfile.read(size)).get("member"), f"what {address} sends")
+        except (ValueError, AttributeError, CornerstoneError) as error:
+            return HTTPStatus.BAD_REQUEST, {"error": str(error)}
+        action = self.server.actions.named(self.path[1:])
+        if action is None:
+            return HTTPStatus.NOT_FOUND, {"error": f"there is no {self.path}"}
+        try:
+            return action(theirs)
+        except CornerstoneError as error:
+            return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": error.message, "hint": error.hint}
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: what is worth it goes into the journal by note()."""
+
+
+class PublicServer(FreeBind):
+    """The page for the host: plain, to read only."""
+
+    def __init__(self, folder: Path = STATE, address: str = INTERNAL_ADDRESS) -> None:
+        super().__init__((address, PORT), PublicHandler)
+        self.folder = folder
+
+
+class PublicHandler(BaseHTTPRequestHandler):
+    """GET anything: {"member": true} when this node is a member of its cluster."""
+
+    server: PublicServer
+    timeout = TIMEOUT_SECONDS
+
+    def do_GET(self) -> None:
+        _send(self, HTTPStatus.OK, {"member": read_membership(self.server.folder) is not None})
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the host asks often."""
+
+
+def _send(handler: BaseHTTPRequestHandler, status: HTTPStatus, answer: Mapping[str, Any]) -> None:
+    content = json.dumps(answer).encode()
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def _words(error: ssl.SSLError) -> str:
+    """What went wrong in a handshake, in words that help."""
+    reason = error.reason or ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate isn't one of this cluster's: {error.verify_message}"
+    if "UNKNOWN_CA" in reason:
+        return "doesn't take this node for a member: their bootstrap secrets or cluster names differ"
+    if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
+        return "shows no certificate"
+    return f"no member, TLS says {reason or error}"
+
+
+def main(credentials: Path) -> int:
+    """Serve for ever; an error's code when it can't be."""
+    try:
+        config = NodeConfig.from_json((credentials / CREDENTIAL).read_bytes(), f"credential {CREDENTIAL}")
+    except CornerstoneError as error:
+        print(f"{error.message}; {error.hint}", file=sys.stderr)
+        return int(error.code)
+    threading.Thread(target=PublicServer().serve_forever, daemon=True).start()
+    MembersServer(Member.of(config)).serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(os.environ["CREDENTIALS_DIRECTORY"])))

@@ -1,0 +1,318 @@
+"""How clusters form: real nodes with real certificates and sockets, in every order, cut off at every point."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cornerstone.controller.membership import join
+from cornerstone.controller.membership.client import Client, Refused
+from cornerstone.controller.membership.kept import MEMBER, MEMBERSHIP, Membership, keep_membership, read_membership
+from cornerstone.model.error import Code, CornerstoneError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cluster_nodes import SECRET, Node, addresses, all_serving, beside, changed, config, nodes, started
+
+ROOT = Path(__file__).resolve().parents[2]
+ORDERS = list(itertools.permutations(range(3)))
+OTHER = base64.b64encode(b"another secret of some more bytes").decode()
+
+
+def assert_one_cluster(*several: Node) -> None:
+    assert len({node.kept for node in several}) == 1
+    assert several[0].kept is not None
+
+
+def test_a_single_node_forms_its_cluster_with_and_without_a_secret(tmp_path):
+    for secret in (SECRET, ""):
+        node = nodes(tmp_path / f"with{bool(secret)}", 1)[0]
+        node.secret = secret
+        formed = node.bring_up()
+        assert uuid.UUID(formed.fsid).version == 4
+        assert node.bring_up() == formed == node.kept
+        assert node.said == []
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: "".join(map(str, order)))
+def test_three_nodes_in_any_order_become_one_cluster(tmp_path, order):
+    three = nodes(tmp_path, 3)
+    with all_serving(*three), beside() as threads:
+        futures = [started(threads, three[number]) for number in order]
+        kept = [future.result(60) for future in futures]
+    assert len(set(kept)) == 1
+    assert_one_cluster(*three)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: "".join(map(str, order)))
+def test_three_nodes_that_are_switched_on_one_after_the_other(tmp_path, order):
+    """Before its turn a node's service isn't there either."""
+    three = nodes(tmp_path, 3)
+    with beside() as threads, three[order[0]].serving():
+        first = started(threads, three[order[0]])
+        with three[order[1]].serving():
+            second = started(threads, three[order[1]])
+            with three[order[2]].serving():
+                third = started(threads, three[order[2]])
+                assert len({future.result(60) for future in (first, second, third)}) == 1
+
+
+def test_a_majority_forms_and_the_late_one_is_taken_in_by_nodes_without_the_secret(tmp_path):
+    five = nodes(tmp_path, 5)
+    with all_serving(*five[:3]), beside() as threads:
+        futures = [started(threads, node) for node in five[:3]]
+        assert len({future.result(60) for future in futures}) == 1
+    for node in five[:3]:
+        node.secret = ""
+        assert node.bring_up() == five[0].kept
+    # and the one that formed it may be gone by then
+    with all_serving(*five[1:]):
+        assert five[3].bring_up() == five[4].bring_up() == five[1].kept
+
+
+def test_the_first_alone_waits_for_a_majority_and_says_so(tmp_path):
+    three = nodes(tmp_path, 3)
+    with three[0].serving(), beside() as threads:
+        future = started(threads, three[0])
+        others = f"{three[1].member.address} doesn't answer: Connection refused; " \
+                 f"{three[2].member.address} doesn't answer: Connection refused"
+        assert three[0].said == [f"waiting for 2 of 3 members, to form the cluster: {others}"]
+        with three[1].serving():
+            # who has no certificate yet isn't heard, so it has to come up too
+            second = started(threads, three[1])
+            assert future.result(60) == second.result(60)
+
+
+def test_a_joiner_says_whom_it_waits_for(tmp_path):
+    three = nodes(tmp_path, 3)
+    with all_serving(*three[1:]), beside() as threads:
+        last = started(threads, three[2])
+        first = three[0].member.address
+        assert three[2].said == [f"waiting for {first}, which forms the cluster: {first} doesn't answer: "
+                                 "Connection refused"]
+        with three[0].serving():
+            assert started(threads, three[0]).result(60) == last.result(60)
+
+
+def test_the_pause_grows_to_a_few_seconds_and_stays_there(tmp_path):
+    node, pauses = nodes(tmp_path, 3)[2], []
+
+    def wait(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 8:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        join.bring_up(node.config, SECRET, node.said.append, wait, node.folder)
+    assert pauses == [0.25, 0.5, 1, 2, 4, 4, 4, 4]
+    assert len(node.said) == 1
+
+
+# a node in a process of its own, that is killed ahead of the change of this number
+CUT = """
+import os, signal, sys
+from pathlib import Path
+from cornerstone.controller.membership import join, kept
+from cornerstone.model.node import NodeConfig
+left = [int(sys.argv[3])]
+def cut(real):
+    def call(*arguments, **more):
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        return real(*arguments, **more)
+    return call
+for module, name in ((os, "open"), (os, "fsync"), (os, "link"), (os, "replace"), (os, "unlink"), (os, "rename")):
+    setattr(module, name, cut(getattr(module, name)))
+Path.replace = cut(Path.replace)
+Path.unlink = cut(Path.unlink)
+join.bring_up(NodeConfig.from_json(Path(sys.argv[1]).read_text()), sys.stdin.read(), print, folder=Path(sys.argv[2]))
+print("changes left", left[0])
+"""
+MANY = 1000
+
+
+def cut_after(node: Node, changes: int) -> int:
+    """Bring a node up and kill it after some changes; how many it made when it came to its end, else 0."""
+    node.folder.mkdir(parents=True, exist_ok=True)
+    (node.folder / "node.json").write_text(node.config.to_json())
+    done = subprocess.run([sys.executable, "-c", CUT, node.folder / "node.json", node.folder, str(changes)],
+                          input=node.secret, env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return changes - int(done.stdout.rsplit(maxsplit=1)[-1]) if done.returncode == 0 else 0
+
+
+def test_who_forms_may_be_killed_at_any_write(tmp_path):
+    changes = cut_after(nodes(tmp_path / "whole", 1)[0], MANY)
+    assert changes > 8
+    for point in range(changes):
+        node = nodes(tmp_path / str(point), 1)[0]
+        assert cut_after(node, point) == 0
+        before = node.kept
+        formed = node.bring_up()
+        assert before in (None, formed)
+        assert_private(node)
+
+
+def test_who_joins_may_be_killed_at_any_write(tmp_path):
+    first, second, third = nodes(tmp_path, 3)
+    with all_serving(first, second, third), beside() as threads:
+        formed = [started(threads, node) for node in (first, second)][0].result(60)
+        changes = cut_after(third, MANY)
+        assert changes > 8 and third.kept == formed
+        for point in range(changes):
+            for path in third.folder.iterdir():
+                path.unlink()
+            assert cut_after(third, point) == 0
+            assert third.kept in (None, formed)
+            assert third.bring_up() == formed
+            assert_private(third)
+
+
+def assert_private(node: Node) -> None:
+    files = {path.name for path in node.folder.iterdir()} - {"node.json"}
+    assert files == {MEMBER, MEMBERSHIP}
+    assert {(node.folder / name).stat().st_mode & 0o777 for name in files} == {0o600}
+
+
+def test_the_first_imaged_anew_gets_back_into_its_cluster(tmp_path):
+    three = nodes(tmp_path, 3)
+    with all_serving(*three), beside() as threads:
+        formed = [started(threads, node) for node in three][0].result(60)
+        for path in three[0].folder.iterdir():
+            path.unlink()
+        assert three[0].bring_up() == formed
+
+
+def test_a_second_formation_is_refused(tmp_path):
+    """Both other members were off when the first was imaged anew, and one had never joined: it draws a second time."""
+    three = nodes(tmp_path, 3)
+    with all_serving(*three[:2]), beside() as threads:
+        old = [started(threads, node) for node in three[:2]][0].result(60)
+    for path in three[0].folder.iterdir():
+        path.unlink()
+    with all_serving(three[0], three[2]), beside() as threads:
+        new = [started(threads, node) for node in (three[0], three[2])][0].result(60)
+    assert new.fsid != old.fsid
+    with three[0].serving(), pytest.raises(Refused, match="there is no second formation") as caught:
+        Client(three[1].member, three[1].folder).ask(three[0].member.address, "join")
+    assert old.fsid in str(caught.value) and new.fsid in str(caught.value)
+    assert three[1].kept == old
+
+
+def test_what_is_kept_is_never_replaced(tmp_path):
+    one = keep_membership(Membership.draw(), tmp_path)
+    assert keep_membership(Membership.draw(), tmp_path) == one == read_membership(tmp_path)
+
+
+def test_a_wrong_secret_is_said_on_both_sides_and_mended_by_the_right_one(tmp_path, capfd):
+    first, second, third = nodes(tmp_path, 3)
+    third.secret = OTHER
+    with all_serving(first, second, third), beside() as threads:
+        formed = [started(threads, node) for node in (first, second)][0].result(60)
+        with pytest.raises(CornerstoneError, match="their bootstrap secrets or cluster names differ") as caught:
+            third.bring_up()
+        assert caught.value.code is Code.REFUSED
+        assert f"{first.member.address} and {third.member.address} aren't members of one cluster" in str(caught.value)
+        assert third.kept is None
+        third.secret = SECRET
+        assert third.bring_up() == formed
+    heard = capfd.readouterr().err
+    assert (f"{third.member.address}: doesn't take this node for a member: their bootstrap secrets or cluster names "
+            "differ\n") in heard
+    assert not any(secret in heard + str(caught.value) for secret in (SECRET, OTHER, formed.monitor_key))
+
+
+def test_a_majority_forms_in_spite_of_one_with_a_wrong_secret(tmp_path):
+    first, second, third = nodes(tmp_path, 3)
+    second.secret = OTHER
+    with all_serving(first, second, third), beside() as threads:
+        third_up = started(threads, third)
+        with pytest.raises(CornerstoneError, match="secrets or cluster names differ"):
+            second.bring_up()
+        assert started(threads, first).result(60) == third_up.result(60)
+
+
+@pytest.mark.parametrize("secret", ["", "c2hvcnQ=", "not base64!", "ö"])
+def test_several_nodes_need_a_secret_that_is_one(tmp_path, secret):
+    node = nodes(tmp_path, 3)[0]
+    node.secret = secret
+    with pytest.raises(CornerstoneError, match="bootstrap secret") as caught:
+        node.bring_up()
+    assert not secret or secret not in str(caught.value)
+    assert not (node.folder / MEMBERSHIP).exists()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"profile": "aos-6.7", "aos": "6.7"}, "a cluster is formed of one release"),
+    ({"aos": "6.8.1"}, "AOS 6.8.1 of profile aos-6.8: a cluster is formed of one release"),
+])
+def test_another_release_is_refused(tmp_path, change, words):
+    first, second, third = nodes(tmp_path, 3)
+    other = Node(replace(third.config, **change), third.folder)
+    with all_serving(first, second), beside() as threads:
+        assert [started(threads, node) for node in (first, second)][0].result(60)
+        with pytest.raises(CornerstoneError, match=words):
+            other.bring_up()
+    assert other.kept is None
+
+
+def test_other_members_in_the_site_are_refused(tmp_path):
+    first, second, third = nodes(tmp_path, 3)
+    members = first.member.members
+    other = changed(third, members=(members[0], members[2], members[1]))
+    with all_serving(first, second), beside() as threads:
+        assert [started(threads, node) for node in (first, second)][0].result(60)
+        with pytest.raises(CornerstoneError, match=f"the members are .* to {first.member.address}, but"):
+            other.bring_up()
+
+
+def test_who_is_not_in_the_list_is_refused(tmp_path):
+    first, second, third = nodes(tmp_path, 3)
+    stranger_address = addresses(1)[0]
+    stranger = Node(config(stranger_address, (*first.member.members, stranger_address)), tmp_path / "stranger")
+    with all_serving(first, second), beside() as threads:
+        assert [started(threads, node) for node in (first, second)][0].result(60)
+        with pytest.raises(CornerstoneError, match=f"{stranger_address} isn't taken for a member: it isn't one of"):
+            stranger.bring_up()
+
+
+def test_a_node_that_was_told_so_waits_for_cluster_create(tmp_path):
+    three = [changed(node, form=False) for node in nodes(tmp_path, 3)]
+    with all_serving(*three), beside() as threads:
+        futures = [started(threads, node) for node in three]
+        while "waiting for: cluster create" not in three[0].said:
+            three[0].news.clear()
+            assert three[0].news.wait(60)
+        (three[0].folder / join.CREATE).write_text("")
+        assert len({future.result(60) for future in futures}) == 1
+
+
+def test_a_node_whose_address_changed_needs_the_secret_once_more(tmp_path):
+    first, second, third = nodes(tmp_path, 3)
+    with all_serving(first, second), beside() as threads:
+        formed = [started(threads, node) for node in (first, second)][0].result(60)
+    moved = Node(config(third.member.address, first.member.members), first.folder, "")
+    with pytest.raises(CornerstoneError, match="no bootstrap secret"):
+        moved.bring_up()
+    moved.secret = SECRET
+    assert moved.bring_up() == formed
+    assert (first.folder / MEMBER).read_text().startswith(f"{third.member.address} of lab\n")
+
+
+def test_the_secret_comes_as_a_credential(tmp_path, monkeypatch):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert join.bootstrap_secret() == ""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert join.bootstrap_secret() == ""
+    (tmp_path / join.SECRET).write_text(f"{SECRET}\n")
+    assert join.bootstrap_secret() == SECRET
+    os.truncate(tmp_path / join.SECRET, 0)
+    assert join.bootstrap_secret() == ""
