@@ -113,3 +113,9 @@ def started(threads: ThreadPoolExecutor, node: Node) -> Future[Membership]:
     future.add_done_callback(lambda _: node.news.set())
     assert node.news.wait(60)
     return future
+
+
+def together(threads: ThreadPoolExecutor, *several: Node) -> Membership:
+    """Let nodes come up at the same time, and return what they are members of."""
+    (membership,) = {future.result(60) for future in [started(threads, node) for node in several]}
+    return membership

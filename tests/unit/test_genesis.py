@@ -85,6 +85,20 @@ def test_one_that_was_done_and_fails_later_is_told(tmp_path):
     assert bench.told[-1] == "first failed gone; look"
 
 
+def test_how_a_state_gets_on_is_kept_while_it_runs(tmp_path):
+    bench = Bench(tmp_path)
+    seen = []
+
+    def second(node):
+        node.say("waiting for 10.20.0.31")
+        seen.extend((bench.kept.of("second").message, status.text(bench.kept, ())))
+    bench.runner._steps["second"] = second
+    bench.runner.run()
+    assert seen[0] == "waiting for 10.20.0.31" and "\n  waiting for 10.20.0.31\n" in seen[1]
+    assert bench.kept.of("second").message == ""
+    assert "second progress waiting for 10.20.0.31" in bench.told
+
+
 def test_a_defect_is_an_error_like_others_with_its_traceback_in_the_journal(tmp_path, capsys):
     bench = Bench(tmp_path, first=[KeyError("key")])
     assert bench.runner.run().message == "KeyError: 'key'"

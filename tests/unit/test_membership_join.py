@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from cornerstone.controller.membership import join
 from cornerstone.controller.membership.client import Client, Refused
 from cornerstone.controller.membership.kept import MEMBER, MEMBERSHIP, Membership, keep_membership, read_membership
 from cornerstone.model.error import Code, CornerstoneError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster_nodes import SECRET, Node, addresses, all_serving, beside, changed, config, nodes, started
+from cluster_nodes import SECRET, Node, addresses, all_serving, beside, changed, config, nodes, started, together
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = list(itertools.permutations(range(3)))
@@ -67,8 +68,7 @@ def test_three_nodes_that_are_switched_on_one_after_the_other(tmp_path, order):
 def test_a_majority_forms_and_the_late_one_is_taken_in_by_nodes_without_the_secret(tmp_path):
     five = nodes(tmp_path, 5)
     with all_serving(*five[:3]), beside() as threads:
-        futures = [started(threads, node) for node in five[:3]]
-        assert len({future.result(60) for future in futures}) == 1
+        together(threads, *five[:3])
     for node in five[:3]:
         node.secret = ""
         assert node.bring_up() == five[0].kept
@@ -164,7 +164,7 @@ def test_who_forms_may_be_killed_at_any_write(tmp_path):
 def test_who_joins_may_be_killed_at_any_write(tmp_path):
     first, second, third = nodes(tmp_path, 3)
     with all_serving(first, second, third), beside() as threads:
-        formed = [started(threads, node) for node in (first, second)][0].result(60)
+        formed = together(threads, first, second)
         changes = cut_after(third, MANY)
         assert changes > 8 and third.kept == formed
         for point in range(changes):
@@ -185,7 +185,7 @@ def assert_private(node: Node) -> None:
 def test_the_first_imaged_anew_gets_back_into_its_cluster(tmp_path):
     three = nodes(tmp_path, 3)
     with all_serving(*three), beside() as threads:
-        formed = [started(threads, node) for node in three][0].result(60)
+        formed = together(threads, *three)
         for path in three[0].folder.iterdir():
             path.unlink()
         assert three[0].bring_up() == formed
@@ -195,11 +195,11 @@ def test_a_second_formation_is_refused(tmp_path):
     """Both other members were off when the first was imaged anew, and one had never joined: it draws a second time."""
     three = nodes(tmp_path, 3)
     with all_serving(*three[:2]), beside() as threads:
-        old = [started(threads, node) for node in three[:2]][0].result(60)
+        old = together(threads, *three[:2])
     for path in three[0].folder.iterdir():
         path.unlink()
     with all_serving(three[0], three[2]), beside() as threads:
-        new = [started(threads, node) for node in (three[0], three[2])][0].result(60)
+        new = together(threads, three[0], three[2])
     assert new.fsid != old.fsid
     with three[0].serving(), pytest.raises(Refused, match="there is no second formation") as caught:
         Client(three[1].member, three[1].folder).ask(three[0].member.address, "join")
@@ -216,7 +216,7 @@ def test_a_wrong_secret_is_said_on_both_sides_and_mended_by_the_right_one(tmp_pa
     first, second, third = nodes(tmp_path, 3)
     third.secret = OTHER
     with all_serving(first, second, third), beside() as threads:
-        formed = [started(threads, node) for node in (first, second)][0].result(60)
+        formed = together(threads, first, second)
         with pytest.raises(CornerstoneError, match="their bootstrap secrets or cluster names differ") as caught:
             third.bring_up()
         assert caught.value.code is Code.REFUSED
@@ -258,7 +258,7 @@ def test_another_release_is_refused(tmp_path, change, words):
     first, second, third = nodes(tmp_path, 3)
     other = Node(replace(third.config, **change), third.folder)
     with all_serving(first, second), beside() as threads:
-        assert [started(threads, node) for node in (first, second)][0].result(60)
+        assert together(threads, first, second)
         with pytest.raises(CornerstoneError, match=words):
             other.bring_up()
     assert other.kept is None
@@ -269,7 +269,7 @@ def test_other_members_in_the_site_are_refused(tmp_path):
     members = first.member.members
     other = changed(third, members=(members[0], members[2], members[1]))
     with all_serving(first, second), beside() as threads:
-        assert [started(threads, node) for node in (first, second)][0].result(60)
+        assert together(threads, first, second)
         with pytest.raises(CornerstoneError, match=f"the members are .* to {first.member.address}, but"):
             other.bring_up()
 
@@ -279,7 +279,7 @@ def test_who_is_not_in_the_list_is_refused(tmp_path):
     stranger_address = addresses(1)[0]
     stranger = Node(config(stranger_address, (*first.member.members, stranger_address)), tmp_path / "stranger")
     with all_serving(first, second), beside() as threads:
-        assert [started(threads, node) for node in (first, second)][0].result(60)
+        assert together(threads, first, second)
         with pytest.raises(CornerstoneError, match=f"{stranger_address} isn't taken for a member: it isn't one of"):
             stranger.bring_up()
 
@@ -298,7 +298,7 @@ def test_a_node_that_was_told_so_waits_for_cluster_create(tmp_path):
 def test_a_node_whose_address_changed_needs_the_secret_once_more(tmp_path):
     first, second, third = nodes(tmp_path, 3)
     with all_serving(first, second), beside() as threads:
-        formed = [started(threads, node) for node in (first, second)][0].result(60)
+        formed = together(threads, first, second)
     moved = Node(config(third.member.address, first.member.members), first.folder, "")
     with pytest.raises(CornerstoneError, match="no bootstrap secret"):
         moved.bring_up()

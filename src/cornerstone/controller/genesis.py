@@ -41,7 +41,7 @@ def identity(node: Node) -> None:
 
 
 def join(node: Node) -> None:
-    node.membership = membership.bring_up(node.config)
+    node.membership = membership.bring_up(node.config, membership.bootstrap_secret(), node.say)
 
 
 def ready(node: Node) -> None:
@@ -74,6 +74,7 @@ class Runner:
     def _try(self, name: str, step: Callable[[Node], None]) -> CornerstoneError | None:
         node, began = self._node, self._clock()
         node.step, node.warnings = name, []
+        node.note = lambda message: self._set(name, message=message)
         before = self.record.of(name)
         # a look at a node that is ready isn't news
         again = before.state == "done"
@@ -95,11 +96,12 @@ class Runner:
             if warning not in before.warnings:
                 node.tell(Event(STAGE, name, "warning", warning))
         if error is not None:
-            self._set(name, state="failed", took=took, error=error.message, hint=error.hint, warnings=warnings)
+            self._set(name, state="failed", took=took, message="", error=error.message, hint=error.hint,
+                      warnings=warnings)
             if (error.message, error.hint) != (before.error, before.hint):
                 node.tell(Event(STAGE, name, "failed", f"{error.message}; {error.hint}".rstrip("; ")))
         elif not again:
-            self._set(name, state="done", took=took, error="", hint="", warnings=warnings)
+            self._set(name, state="done", took=took, message="", error="", hint="", warnings=warnings)
             node.tell(Event(STAGE, name, "done", data={"seconds": round(took / 1000, 1)}))
         elif warnings != before.warnings:
             self._set(name, warnings=warnings)

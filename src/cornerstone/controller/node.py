@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ EVENTS = STATE / "events.jsonl"
 class Node:
     """config: who it is; tell: where events go; membership: there from the state of this name on.
 
-    step: the state that runs now; warnings: what it has to say that doesn't stop it.
+    step: the state that runs now; warnings: what it has to say that doesn't stop it; note: keeps how it gets on.
     """
 
     config: NodeConfig
@@ -26,6 +27,7 @@ class Node:
     membership: Membership | None = None
     step: str = ""
     warnings: list[str] = field(default_factory=list)
+    note: Callable[[str], None] = lambda message: None
 
     @property
     def address(self) -> str:
@@ -38,7 +40,8 @@ class Node:
         return self.config.cluster.members if self.config.cluster else (self.address,)
 
     def say(self, message: str) -> None:
-        """Tell how the state that runs gets on."""
+        """Tell how the state that runs gets on; `genesis status` shows it too."""
+        self.note(message)
         self.tell(Event(STAGE, self.step, "progress", message))
 
     def warn(self, message: str) -> None:

@@ -44,6 +44,6 @@ def text(genesis: Genesis, running: tuple[services.Service, ...]) -> str:
             if record.state != "waiting" else ""
         tries = f"  tried {record.tries} times" if record.tries > 1 else ""
         lines.append(f"{record.name:<14} {record.state:<8} {when}{tries}".rstrip())
-        lines += [f"  {line}" for line in (record.error, record.hint, *record.warnings) if line]
+        lines += [f"  {line}" for line in (record.message, record.error, record.hint, *record.warnings) if line]
     lines += [f"{service.name:<14} {'UP' if service.up else 'DOWN':<8} {list(service.pids)}" for service in running]
     return "\n".join(lines) + "\n"

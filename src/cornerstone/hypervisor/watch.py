@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event, Listener, open_listeners
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.node import SECRET_FILE, NodeConfig
 
 STAGE = "hypervisor"
 STEP = "controller"
@@ -71,8 +72,10 @@ def main(path: Path) -> int:
     except CornerstoneError as error:
         print(f"{error.message}; {error.hint}", file=sys.stderr)
         return int(error.code)
-    watch = Watch(name, open_listeners(path.with_name("events.jsonl")), virsh)
+    tell = open_listeners(path.with_name("events.jsonl"))
+    watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
     while True:
+        secret.look()
         if not watch.look():
             watch.listen()
         # a libvirtd that is gone makes both return at once

@@ -21,7 +21,7 @@ class StateRecord:
     """One state of genesis: name, state (of STATES) since when, what it says of its last try.
 
     error and hint: of the last try that failed, "" once it is done. warnings: what is wrong and doesn't stop it.
-    tries: in this boot.
+    tries: in this boot. message: of one that runs, how it gets on, or for what it waits.
     """
 
     name: str
@@ -33,6 +33,7 @@ class StateRecord:
     error: str = ""
     hint: str = ""
     warnings: tuple[str, ...] = ()
+    message: str = ""
 
 
 @dataclass(frozen=True)

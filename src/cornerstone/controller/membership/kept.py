@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import struct
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,9 +62,9 @@ class Membership:
 
 
 def cephx_key() -> str:
-    """A new key in Ceph's form: type (AES), time of creation in seconds and nanoseconds (not told), length, key."""
+    """A new one as Ceph writes it: type AES, when it was made in seconds and nanoseconds, length, key."""
     key = secrets.token_bytes(16)
-    return base64.b64encode(struct.pack("<HIIH", 1, 0, 0, len(key)) + key).decode()
+    return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, len(key)) + key).decode()
 
 
 def read_membership(folder: Path = STATE) -> Membership | None:

@@ -117,17 +117,22 @@ class MembersHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         address = self.client_address[0]
+        # read in any case: closing on what wasn't read would take the answer away
+        content = self._content()
         if reason := self.server.stranger(self.connection.getpeercert() or {}, address):
             status, answer = HTTPStatus.FORBIDDEN, {"error": f"{address} isn't taken for a member: {reason}"}
         else:
-            status, answer = self._answer(address)
+            status, answer = self._answer(content, address)
         self.server.note(address, f"{self.path[1:]}: {answer.get('error', 'done')}")
         _send(self, status, answer)
 
-    def _answer(self, address: str) -> Answer:
+    def _content(self) -> bytes:
+        size = self.headers.get("Content-Length", "")
+        return self.rfile.read(int(size)) if size.isdecimal() and int(size) <= MAX_BYTES else b""
+
+    def _answer(self, content: bytes, address: str) -> Answer:
         try:
-            size = min(int(self.headers.get("Content-Length", 0)), MAX_BYTES)
-            theirs = from_record(Member, json.loads(self.rfile.read(size)).get("member"), f"what {address} sends")
+            theirs = from_record(Member, json.loads(content).get("member"), f"what {address} sends")
         except (ValueError, AttributeError, CornerstoneError) as error:
             return HTTPStatus.BAD_REQUEST, {"error": str(error)}
         action = self.server.actions.named(self.path[1:])
@@ -157,7 +162,10 @@ class PublicHandler(BaseHTTPRequestHandler):
     timeout = TIMEOUT_SECONDS
 
     def do_GET(self) -> None:
-        _send(self, HTTPStatus.OK, {"member": read_membership(self.server.folder) is not None})
+        try:
+            _send(self, HTTPStatus.OK, {"member": read_membership(self.server.folder) is not None})
+        except CornerstoneError as error:
+            _send(self, HTTPStatus.INTERNAL_SERVER_ERROR, {"error": error.message})
 
     def log_message(self, *_: object) -> None:
         """Nothing: the host asks often."""

@@ -1,0 +1,59 @@
+"""The bootstrap secret on the host: emptied when the Controller VM says that its node is a member of its cluster.
+
+The CVM can't do that itself: it got the secret as a file of the host, which the domain goes on naming.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cornerstone.model.event import Event, Listener
+
+STAGE = "hypervisor"
+STEP = "bootstrap-secret"
+# the CVM's page for its host, on the internal network (controller/membership/server.py)
+ADDRESS, PORT = "192.168.5.2", 2100
+TIMEOUT_SECONDS = 2
+MAX_BYTES = 1 << 16
+
+
+class BootstrapSecret:
+    """Looks after one file. ask: whether the CVM's node is a member by now."""
+
+    def __init__(self, path: Path, tell: Listener, ask: Callable[[], bool] | None = None) -> None:
+        self._path = path
+        self._tell = tell
+        self._ask = ask or is_member
+
+    def look(self) -> None:
+        """Empty the file if nobody needs it any more."""
+        if self._path.exists() and self._path.stat().st_size and self._ask():
+            wipe(self._path)
+            self._tell(Event(STAGE, STEP, "done", "the node is a member of its cluster: the bootstrap secret is wiped"))
+
+
+def is_member(address: str = ADDRESS) -> bool:
+    """Ask the CVM. No when it doesn't answer, or answers something else."""
+    connection = http.client.HTTPConnection(address, PORT, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/")
+        answer = json.loads(connection.getresponse().read(MAX_BYTES))
+        return isinstance(answer, dict) and answer.get("member") is True
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def wipe(path: Path) -> None:
+    """Overwrite a file with zeros where it lies, and empty it, both on the disk. Cut off, it can be done again."""
+    with path.open("r+b") as file:
+        file.write(bytes(os.fstat(file.fileno()).st_size))
+        file.flush()
+        os.fsync(file.fileno())
+        file.truncate(0)
+        os.fsync(file.fileno())

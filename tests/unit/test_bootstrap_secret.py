@@ -1,0 +1,129 @@
+"""The host's bootstrap secret: wiped when the CVM's own page says that the node is a member, and not before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from cornerstone.controller.membership.kept import MEMBERSHIP, Membership, keep_membership
+from cornerstone.controller.membership.server import FreeBind, PublicHandler, PublicServer
+from cornerstone.hypervisor import bootstrap_secret
+from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret, is_member, wipe
+
+# pytest's importlib mode leaves a test's folder out of the path
+sys.path.insert(0, str(Path(__file__).parent))
+from cluster_nodes import SECRET, addresses
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def address():
+    return addresses(1)[0]
+
+
+@contextlib.contextmanager
+def running(server):
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_it_is_wiped_when_the_cvm_says_that_the_node_is_a_member(tmp_path, address):
+    path, told = tmp_path / "bootstrap-secret", []
+    path.write_text(SECRET)
+    secret = BootstrapSecret(path, told.append, lambda: is_member(address))
+    secret.look()
+    with running(PublicServer(tmp_path, address)):
+        secret.look()
+        assert (path.read_text(), told) == (SECRET, [])
+        keep_membership(Membership.draw(), tmp_path)
+        secret.look()
+        secret.look()
+    assert path.read_bytes() == b""
+    assert [(event.step, event.state) for event in told] == [("bootstrap-secret", "done")]
+    assert SECRET not in told[0].to_json()
+
+
+def test_a_node_without_one_asks_nobody(tmp_path):
+    path = tmp_path / "bootstrap-secret"
+    secret = BootstrapSecret(path, pytest.fail, lambda: pytest.fail("asked"))
+    secret.look()
+    path.touch()
+    secret.look()
+
+
+def test_the_page_tells_nothing_secret_and_takes_nothing(tmp_path, address):
+    kept = keep_membership(Membership.draw(), tmp_path)
+    with running(PublicServer(tmp_path, address)):
+        asked = subprocess.run(["curl", "-s", f"http://{address}:2100/membership.json"], capture_output=True, text=True,
+                               check=True).stdout
+        posted = subprocess.run(["curl", "-s", "-d", "{}", "-o", "/dev/null", "-w", "%{http_code}",
+                                 f"http://{address}:2100/join"], capture_output=True, text=True, check=True).stdout
+    assert asked == '{"member": true}'
+    assert kept.monitor_key not in asked
+    assert posted == "501"
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n[true]",
+                                    b'HTTP/1.0 200 OK\r\n\r\n{"member": "true"}', b"\0" * 70000])
+def test_any_other_answer_is_no(address, answer):
+    class Handler(PublicHandler):
+        def handle(self):
+            self.connection.recv(4096)
+            self.connection.sendall(answer)
+    with running(FreeBind((address, bootstrap_secret.PORT), Handler)):
+        assert not is_member(address)
+
+
+def test_a_damaged_membership_is_no_membership(tmp_path, address):
+    (tmp_path / MEMBERSHIP).write_text("{")
+    with running(PublicServer(tmp_path, address)):
+        assert not is_member(address)
+
+
+@pytest.mark.parametrize("point", range(4))
+def test_a_power_cut_leaves_something_that_is_wiped_next_time(tmp_path, point):
+    path = tmp_path / "bootstrap-secret"
+    path.write_text(SECRET)
+    cut = f"""
+import os, signal
+from pathlib import Path
+from cornerstone.hypervisor import bootstrap_secret
+left = [{point}]
+real = os.fsync
+def fsync(file):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    real(file)
+os.fsync = fsync
+bootstrap_secret.wipe(Path({str(path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", cut], env={"PYTHONPATH": str(ROOT / "src")}, timeout=60, check=False)
+    assert done.returncode == (-signal.SIGKILL if point < 2 else 0)
+    assert SECRET.encode() not in path.read_bytes()
+    wipe(path)
+    assert path.read_bytes() == b""
+
+
+def test_it_is_overwritten_where_it_lies(tmp_path, monkeypatch):
+    path, seen = tmp_path / "bootstrap-secret", []
+    path.write_text(SECRET)
+    before = path.stat().st_ino
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append(path.read_bytes()))
+    wipe(path)
+    assert seen == [bytes(len(SECRET)), b""]
+    assert path.stat().st_ino == before
