@@ -17,6 +17,7 @@ import pytest
 from cornerstone.controller.membership import join
 from cornerstone.controller.membership.client import Client, Refused
 from cornerstone.controller.membership.kept import MEMBER, MEMBERSHIP, Membership, keep_membership, read_membership
+from cornerstone.controller.membership.member import certify
 from cornerstone.model.error import Code, CornerstoneError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -234,10 +235,24 @@ def test_a_majority_forms_in_spite_of_one_with_a_wrong_secret(tmp_path):
     first, second, third = nodes(tmp_path, 3)
     second.secret = OTHER
     with all_serving(first, second, third), beside() as threads:
+        certify(second.member, OTHER, second.folder)
         third_up = started(threads, third)
+        assert third.said == [
+            f"waiting for {first.member.address}, which forms the cluster: {first.member.address} breaks off; "
+            f"{second.member.address} and {third.member.address} aren't members of one cluster: their bootstrap "
+            "secrets or cluster names differ"]
+        assert started(threads, first).result(60) == third_up.result(60)
         with pytest.raises(CornerstoneError, match="secrets or cluster names differ"):
             second.bring_up()
-        assert started(threads, first).result(60) == third_up.result(60)
+
+
+def test_the_first_gives_up_when_no_majority_shares_its_secret(tmp_path):
+    first, second, third = nodes(tmp_path, 3)
+    for node in (second, third):
+        node.folder.mkdir()
+        certify(node.member, OTHER, node.folder)
+    with all_serving(second, third), pytest.raises(CornerstoneError, match="secrets or cluster names differ"):
+        first.bring_up()
 
 
 @pytest.mark.parametrize("secret", ["", "c2hvcnQ=", "not base64!", "ö"])

@@ -74,7 +74,7 @@ class Client:
                 return self.ask(address, action, timeout, **more)
             except CornerstoneError as error:
                 return error
-        with ThreadPoolExecutor(len(addresses)) as threads:
+        with ThreadPoolExecutor(len(addresses) or 1) as threads:
             return dict(zip(addresses, threads.map(one, addresses), strict=True))
 
 

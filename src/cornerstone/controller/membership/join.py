@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cornerstone.controller.membership.client import Client, NotYet, Refused
+from cornerstone.controller.membership.client import Absent, Client, NotYet, Refused
 from cornerstone.controller.membership.kept import STATE, Membership, keep_membership, read_membership, tidy
 from cornerstone.controller.membership.member import Member, certify, refusal
 from cornerstone.model.error import CornerstoneError
@@ -65,7 +65,7 @@ def bootstrap_secret() -> str:
 
 def _step(member: Member, client: Client, *, may_form: bool) -> Membership | str:
     """Ask the others once: the membership that came of it, or for whom it waits. CornerstoneError when refused."""
-    answers = client.ask_all(member.others, "join") if member.others else {}
+    answers = client.ask_all(member.others, "join")
     for address, answer in answers.items():
         if isinstance(answer, dict):
             return _accepted(member, address, answer)
@@ -73,9 +73,11 @@ def _step(member: Member, client: Client, *, may_form: bool) -> Membership | str
     if member.first and 2 * (len(unformed) + 1) > len(member.members):
         return Membership.draw() if may_form else "waiting for: cluster create"
     refused = {address: answer for address, answer in answers.items() if isinstance(answer, Refused)}
-    # who forms the cluster has the first word
-    if refused and member.members[0] not in unformed:
-        raise refused.get(member.members[0]) or next(iter(refused.values()))
+    # of who forms the cluster one is enough; it itself goes on as long as a majority is possible
+    if member.members[0] in refused:
+        raise refused[member.members[0]]
+    if member.first and 2 * len(refused) >= len(member.members):
+        raise next(iter(refused.values()))
     return _waiting(member, answers)
 
 
@@ -86,12 +88,13 @@ def _accepted(member: Member, address: str, answer: Mapping) -> Membership:
     return Membership.of(answer.get("membership"))
 
 
-def _waiting(member: Member, answers: Mapping[str, object]) -> str:
+def _waiting(member: Member, answers: Mapping[str, CornerstoneError]) -> str:
     """For whom, and why it isn't there."""
     if member.first:
-        absent = [str(answer.message) for answer in answers.values()
-                  if isinstance(answer, CornerstoneError) and not isinstance(answer, NotYet)]
-        need = len(member.members) // 2 + 1
-        return f"waiting for {need} of {len(member.members)} members, to form the cluster: {'; '.join(absent)}"
-    answer = answers[member.members[0]]
-    return f"waiting for {member.members[0]}, which forms the cluster: {getattr(answer, 'message', '')}"
+        whom = f"{len(member.members) // 2 + 1} of {len(member.members)} members, to form the cluster"
+        why = [answer for answer in answers.values() if isinstance(answer, Absent | Refused)]
+    else:
+        whom = f"{member.members[0]}, which forms the cluster"
+        why = [answer for address, answer in answers.items()
+               if address == member.members[0] or isinstance(answer, Refused)]
+    return f"waiting for {whom}: {'; '.join(answer.message for answer in why)}"
