@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,7 @@ import testinfra
 
 from cornerstone.factory.customize import customize
 from cornerstone.factory.iso_image import Image
+from cornerstone.lab.cluster import Cluster
 from cornerstone.lab.install import Outcome, Run
 from cornerstone.lab.power import Cut, Survived, installed_in_spite
 from cornerstone.lab.shape import load_shape
@@ -50,14 +52,21 @@ class Installed:
 
 def pytest_generate_tests(metafunc):
     if "node" in metafunc.fixturenames:
-        given = [plugin for plugin in metafunc.config.pluginmanager.get_plugins() if isinstance(plugin, Outcome)]
+        given = [plugin for plugin in metafunc.config.pluginmanager.get_plugins()
+                 if isinstance(plugin, Outcome | Cluster)]
         metafunc.parametrize("node", given or list(WAYS), indirect=True, scope="session",
                              ids=["given"] if given else ["-".join(way) for way in WAYS])
 
 
 @pytest.fixture(scope="session")
 def node(request):
-    """An installed node. `invoke lab install` gives its own; else one is installed here."""
+    """An installed node. `invoke lab install` gives its own; else one is installed here.
+
+    `invoke lab node` and `invoke lab cluster` give all of theirs at once, for the tests of what they have become.
+    """
+    if isinstance(request.param, Cluster):
+        yield request.param
+        return
     if isinstance(request.param, Outcome):
         yield Installed(Survived(request.param, request.param))
         return
@@ -69,3 +78,29 @@ def node(request):
             yield Installed(survived)
     finally:
         run.remove_secrets()
+
+
+@dataclass
+class Member:
+    """One node of a cluster: its hypervisor and its Controller VM, for testinfra."""
+
+    host: testinfra.host.Host
+    cvm: testinfra.host.Host
+
+    @cached_property
+    def config(self) -> dict:
+        """Its node.json."""
+        return json.loads(self.host.file("/var/lib/cornerstone/node.json").content_string)
+
+
+@pytest.fixture(scope="session")
+def members(node) -> list[Member]:
+    """The nodes of the cluster, when every CVM is ready."""
+    if isinstance(node, Cluster):
+        node.wait_for("genesis", "ready")
+        access, count = node.access, len(node.members)
+    else:
+        node.wait_for("genesis", "ready")
+        access, count = node.run.access, 1
+    return [Member(*(testinfra.get_host(f"ssh://{kind}{end}", ssh_config=str(access.config)) for kind in
+                     ("node", "cvm"))) for end in ([""] if count == 1 else [f"-{n}" for n in range(1, count + 1)])]

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import queue
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cornerstone.lab.access import Access
 from cornerstone.lab.install import TO_INSTALLED, Run, started
 from cornerstone.lab.network import SSH, closed_network
 from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.shape import Shape
 from cornerstone.lab.switch import DOOR, Switch, door
 from cornerstone.lab.timeline import Timeline
+from cornerstone.lab.verdict import Limits
 from cornerstone.lab.watch import Watch
-from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, JsonLines, Listener
 
-# The machines share this computer's processors, so each is as many times slower as there are machines: seconds without
-# a word from any of them, and for what is awaited at all.
-STALL = 600.0
-CEILING = 3600.0
+# The machines share this computer's processors, and their CVMs are machines within them.
+LIMITS = Limits(stall=900.0, ceiling=3600.0)
 
 
 @dataclass
 class Member:
-    """One node of the cluster. name: its port of the switch, and what its events are told as."""
+    """One node of the cluster. name: its port of the switch, and what its events are told as; watch: while it runs."""
 
     name: str
     run: Run
     switch: Switch
-    heard: queue.Queue[tuple[str, Event]]
+    listener: Listener
     watch: Watch | None = None
-    running: RunningMachine | None = None
     starts: int = 0
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -45,60 +43,37 @@ class Member:
         logs = self.run.folder / f"start-{self.starts}"
         logs.mkdir(exist_ok=True)
         machine = self.run.machine(medium=False, network=self.switch.netdev(self.name))
-        self.running = self._stack.enter_context(RunningMachine(machine, logs))
-        self.watch = self._stack.enter_context(Watch(self.running, lambda event: self.heard.put((self.name, event))))
+        running = self._stack.enter_context(RunningMachine(machine, logs))
+        self._stack.callback(running.kill)
+        self.watch = self._stack.enter_context(Watch(running, self.listener))
 
     def cut_power(self) -> None:
         """As if the plug was pulled."""
-        if self.running is not None:
-            self.running.kill()
+        self.watch = None
         self._stack.close()
-        self.running = self.watch = None
 
-    def check(self) -> None:
-        """CornerstoneError when its console has shown a known failure, or when it is gone without being asked to."""
-        if self.watch is None or self.running is None:
-            return
-        if failure := self.watch.failure:
-            raise CornerstoneError(f"{self.name}: {failure.sentence} [{failure.id}]; see {self.running.logs}",
-                                   failure.hint, Code.BOOT)
-        if self.watch.ended.is_set():
-            raise CornerstoneError(f"{self.name} is gone; see {self.running.logs}", "", Code.BOOT)
+    def wait_for(self, stage: str, step: str, state: str = "done") -> Event:
+        """Until it has told this event, since it was started. CornerstoneError (BOOT) when it won't."""
+        if self.watch is None:
+            raise ValueError(f"{self.name} is off")
+        return self.watch.wait_for(f"{stage}/{step} {state} of {self.name}", lambda event:
+                                   (event.stage, event.step, event.state) == (stage, step, state), LIMITS)
 
 
 @dataclass(eq=False)
 class Cluster:
-    """Machines that run, the switch between them, and what they have told. timeline: stages by member."""
+    """Machines that run, the switch between them, and the way into all of them. timelines: by member's name."""
 
     members: tuple[Member, ...]
     switch: Switch
     timelines: dict[str, Timeline]
-    heard: queue.Queue[tuple[str, Event]]
-    listener: Listener
-    run: Run
+    access: Access
 
-    def wait(self, what: str, reached: Callable[[str, Event], bool]) -> None:
-        """Until each member that runs has told an event for which reached(member, event) is true.
-
-        CornerstoneError (BOOT) when one fails, or when nothing new comes for too long.
-        """
-        missing = {member.name for member in self.members if member.running}
-        end = time.monotonic() + CEILING
-        while missing:
-            for member in self.members:
-                member.check()
-            try:
-                name, event = self.heard.get(timeout=min(STALL, max(0.0, end - time.monotonic())))
-            except queue.Empty:
-                raise CornerstoneError(f"{', '.join(sorted(missing))} didn't tell {what} in time",
-                                       f"see the logs in {self.run.folder.parent}", Code.BOOT) from None
-            self.timelines[name](event)
-            self.listener(event)
-            if event.state == "failed":
-                raise CornerstoneError(f"{name}: {event.stage}/{event.step} failed: {event.message}",
-                                       str(event.data.get("hint", "")), Code.BOOT)
-            if reached(name, event):
-                missing.discard(name)
+    def wait_for(self, stage: str, step: str, state: str = "done") -> None:
+        """Until each member that runs has told this event. CornerstoneError (BOOT) when one won't."""
+        for member in self.members:
+            if member.watch is not None:
+                member.wait_for(stage, step, state)
 
 
 def install(first: Run, shape: Shape, count: int, listener: Listener = lambda event: None) -> tuple[Run, ...]:
@@ -117,28 +92,35 @@ def install(first: Run, shape: Shape, count: int, listener: Listener = lambda ev
 
 
 @contextlib.contextmanager
-def together(runs: tuple[Run, ...], listener: Listener = lambda event: None) -> Iterator[Cluster]:
-    """Start installed machines on one network, all at once; they run until the block is left."""
-    site, node = runs[0].site, runs[0].node
-    heard: queue.Queue[tuple[str, Event]] = queue.Queue()
+def together(runs: tuple[Run, ...], listener: Callable[[str, Event], None] = lambda name, event: None
+             ) -> Iterator[Cluster]:
+    """Start installed machines on one network, all at once; they run until the block is left.
+
+    listener(member's name, event) hears them all.
+    """
+    first = runs[0]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cornerstone-switch-")))
         names = tuple(f"node-{number}" for number in range(1, len(runs) + 1))
         switch = stack.enter_context(Switch(folder, (*names, DOOR)))
-        ports = stack.enter_context(door(switch, closed_network(site, node),
+        ports = stack.enter_context(door(switch, closed_network(first.site, first.node),
                                          tuple((str(run.node.hypervisor.ip), SSH) for run in runs)))
-        runs[0].access.configure(*ports)
-        stack.callback(runs[0].access.disconnect)
-        record = JsonLines(runs[0].folder.parent / "events.jsonl")
-        stack.callback(record.close)
-
-        def tell(event: Event) -> None:
-            record(event)
-            listener(event)
-
+        first.access.configure(*ports)
+        stack.callback(first.access.disconnect)
         start = time.monotonic()
-        members = tuple(Member(name, run, switch, heard) for name, run in zip(names, runs, strict=True))
-        for member in members:
+        members, timelines = [], {name: Timeline(start) for name in names}
+        for name, run in zip(names, runs, strict=True):
+            record = JsonLines(run.folder / "events.jsonl")
+            stack.callback(record.close)
+            member = Member(name, run, switch, _all(record, timelines[name], functools.partial(listener, name)))
             stack.callback(member.cut_power)
             member.power_on()
-        yield Cluster(members, switch, {name: Timeline(start) for name in names}, heard, tell, runs[0])
+            members.append(member)
+        yield Cluster(tuple(members), switch, timelines, first.access)
+
+
+def _all(*listeners: Listener) -> Listener:
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+    return tell
