@@ -69,6 +69,8 @@ def master(target: Path, files: Mapping[str, Path], *, boot_hybrid: bytes, ident
         iso.add_eltorito(names.iso_path(EFI_IMAGE), efi=True, boot_load_size=0)
         iso.make_room()
         with target.open("w+b", buffering=0) as out:
+            # room for all of it at once: a full disk says so before, and the copying needn't ask for each page
+            os.posix_fallocate(out.fileno(), 0, iso.pvd.space_size * BLOCK)
             iso.write_fp(_Output(out), blocksize=PIECE, progress_cb=lambda done, total: progress(done, total))
             bios, efi = (iso.get_record(iso_path=names.iso_path(path)).extent_location()
                          for path in (BIOS_IMAGE, EFI_IMAGE))
