@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cornerstone.controller.membership import join
-from cornerstone.controller.membership.kept import Membership, read_membership
+from cornerstone.controller.membership.kept import Membership, load
 from cornerstone.controller.membership.member import Member
 from cornerstone.controller.membership.server import MembersServer
+from cornerstone.controller.waiting import Waiting
 from cornerstone.model.node import Cluster, Controller, Hypervisor, NodeConfig, Uplink
 
 SECRET = base64.b64encode(b"a secret of thirty-two bytes, yes").decode()
@@ -49,15 +50,17 @@ class Node:
 
     def bring_up(self, tries: int = 500) -> Membership:
         """Become a member; an AssertionError when that takes too many tries."""
-        left = itertools.count(tries, -1)
-
-        def wait(_: float) -> None:
-            assert next(left), self.said
+        for _ in range(tries):
+            try:
+                return join.bring_up(self.config, self.secret, self.folder)
+            except Waiting as waiting:
+                self._say(waiting.message)
             threading.Event().wait(0.02)
-        return join.bring_up(self.config, self.secret, self._say, wait, self.folder)
+        raise AssertionError(self.said)
 
     def _say(self, text: str) -> None:
-        self.said.append(text)
+        if self.said[-1:] != [text]:
+            self.said.append(text)
         self.news.set()
 
     @contextlib.contextmanager
@@ -75,7 +78,7 @@ class Node:
 
     @property
     def kept(self) -> Membership | None:
-        return read_membership(self.folder)
+        return load(self.folder)
 
 
 def nodes(folder: Path, count: int) -> tuple[Node, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller.membership.kept import MEMBERSHIP, Membership, keep_membership
+from cornerstone.controller.membership.kept import MEMBERSHIP, Membership, keep
 from cornerstone.controller.membership.server import FreeBind, PublicHandler, PublicServer
 from cornerstone.hypervisor import bootstrap_secret
 from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret, is_member, wipe
@@ -49,7 +49,7 @@ def test_it_is_wiped_when_the_cvm_says_that_the_node_is_a_member(tmp_path, addre
     with running(PublicServer(tmp_path, address)):
         secret.look()
         assert (path.read_text(), told) == (SECRET, [])
-        keep_membership(Membership.draw(), tmp_path)
+        keep(Membership.draw(), tmp_path)
         secret.look()
         secret.look()
     assert path.read_bytes() == b""
@@ -66,7 +66,7 @@ def test_a_node_without_one_asks_nobody(tmp_path):
 
 
 def test_the_page_tells_nothing_secret_and_takes_nothing(tmp_path, address):
-    kept = keep_membership(Membership.draw(), tmp_path)
+    kept = keep(Membership.draw(), tmp_path)
     with running(PublicServer(tmp_path, address)):
         asked = subprocess.run(["curl", "-s", f"http://{address}:2100/membership.json"], capture_output=True, text=True,
                                check=True).stdout

@@ -16,7 +16,7 @@ import pytest
 from cornerstone.controller.membership import server
 from cornerstone.controller.membership.authority import BEGIN, END, Authority, secret_bytes
 from cornerstone.controller.membership.client import Absent, Client, Refused
-from cornerstone.controller.membership.kept import MEMBER, Membership, keep_membership
+from cornerstone.controller.membership.kept import MEMBER, Membership, keep
 from cornerstone.controller.membership.member import PORT, Member, certify
 from cornerstone.controller.membership.server import MOST_FROM_ONE_ADDRESS, MembersServer
 from cornerstone.model.error import Code, CornerstoneError
@@ -38,7 +38,7 @@ def formed(tmp_path):
     for node in (one, other):
         node.folder.mkdir()
         certify(node.member, SECRET, node.folder)
-    keep_membership(Membership.draw(), one.folder)
+    keep(Membership.draw(), one.folder)
     with one.serving():
         yield one, other
 

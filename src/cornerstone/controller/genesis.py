@@ -41,7 +41,7 @@ def identity(node: Node) -> None:
 
 
 def join(node: Node) -> None:
-    node.membership = membership.bring_up(node.config, membership.bootstrap_secret(), node.say)
+    node.membership = membership.bring_up(node.config, membership.bootstrap_secret())
 
 
 def ready(node: Node) -> None:

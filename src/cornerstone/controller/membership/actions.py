@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.controller.membership.join import CREATE
-from cornerstone.controller.membership.kept import read_membership, write
+from cornerstone.controller.membership.kept import flush, load, write
 from cornerstone.controller.membership.member import Member, refusal
 from cornerstone.model.record import to_record
 
@@ -31,9 +31,11 @@ class Actions:
         """The cluster's id and keys, for who may be a member with us."""
         if reason := refusal(self.me.now(self.folder), theirs):
             return _refused(reason, "image the nodes with one ISO, with one site in it")
-        membership = read_membership(self.folder)
+        membership = load(self.folder)
         if membership is None:
             return HTTPStatus.CONFLICT, {"error": "it isn't a member itself yet"}
+        # who is given it has it for good, so it has to be for good here
+        flush(self.folder)
         return HTTPStatus.OK, {"member": to_record(self.me.now(self.folder)), "membership": to_record(membership)}
 
     def status(self, _: Member) -> Answer:
@@ -42,7 +44,7 @@ class Actions:
 
     def create(self, _: Member) -> Answer:
         """Let the node form the cluster, where the site left that to `cluster create`."""
-        if membership := read_membership(self.folder):
+        if membership := load(self.folder):
             return _refused(f"it is a member of the cluster {membership.fsid} already: there is no second formation",
                             "see: cluster status")
         write(self.folder / CREATE, "")

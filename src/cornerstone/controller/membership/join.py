@@ -9,13 +9,13 @@ monitors need a majority too.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from cornerstone.controller.membership.client import Absent, Client, NotYet, Refused
-from cornerstone.controller.membership.kept import STATE, Membership, keep_membership, read_membership, tidy
+from cornerstone.controller.membership.kept import STATE, Membership, keep, load, tidy
 from cornerstone.controller.membership.member import Member, certify, refusal
+from cornerstone.controller.waiting import Waiting
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.node import NodeConfig
 from cornerstone.model.record import from_record
@@ -23,33 +23,20 @@ from cornerstone.model.record import from_record
 SECRET = "cornerstone.bootstrap-secret"  # noqa: S105 (a credential's name)
 # what `cluster create` leaves for a node that the site doesn't let form by itself
 CREATE = "create"
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 4
 
-Wait = Callable[[float], object]
-Say = Callable[[str], object]
+def bring_up(config: NodeConfig, secret: str, folder: Path = STATE) -> Membership:
+    """Be a member, and return what that takes; it is on the disk by then.
 
-
-def bring_up(config: NodeConfig, secret: str, say: Say, wait: Wait = time.sleep, folder: Path = STATE) -> Membership:
-    """Be a member, and return what that takes; it is on the disk by then. Waits for other members as long as needed.
-
-    secret: as bootstrap_secret() has it; say: told whom it waits for, when that changes; wait: sleeps some seconds, or
-    ends early. CornerstoneError when it can't become one: calling it again goes on where it was.
+    secret: as bootstrap_secret() has it. Waiting says for whom; any other CornerstoneError is to be mended. Calling it
+    again goes on where it was.
     """
     member = Member.of(config)
     tidy(folder)
     certify(member, secret, folder)
-    if membership := read_membership(folder):
+    if membership := load(folder):
         return membership
-    client, said, pause = Client(member, folder), "", FIRST_PAUSE_SECONDS
-    while True:
-        found = _step(member, client, may_form=bool(config.cluster and config.cluster.form) or asked(folder))
-        if isinstance(found, Membership):
-            return keep_membership(found, folder)
-        if found != said:
-            said = found
-            say(said)
-        wait(pause)
-        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+    may_form = bool(config.cluster and config.cluster.form) or asked(folder)
+    return keep(_find(member, Client(member, folder), may_form=may_form), folder)
 
 
 def asked(folder: Path) -> bool:
@@ -63,22 +50,24 @@ def bootstrap_secret() -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def _step(member: Member, client: Client, *, may_form: bool) -> Membership | str:
-    """Ask the others once: the membership that came of it, or for whom it waits. CornerstoneError when refused."""
+def _find(member: Member, client: Client, *, may_form: bool) -> Membership:
+    """Ask the others once: what one of them gives, or a new cluster's."""
     answers = client.ask_all(member.others, "join")
     for address, answer in answers.items():
         if isinstance(answer, dict):
             return _accepted(member, address, answer)
     unformed = [address for address, answer in answers.items() if isinstance(answer, NotYet)]
     if member.first and 2 * (len(unformed) + 1) > len(member.members):
-        return Membership.draw() if may_form else "waiting for: cluster create"
+        if not may_form:
+            raise Waiting("the cluster is to be formed by hand", f"cluster -s {','.join(member.members)} create")
+        return Membership.draw()
     refused = {address: answer for address, answer in answers.items() if isinstance(answer, Refused)}
     # of who forms the cluster one is enough; it itself goes on as long as a majority is possible
     if member.members[0] in refused:
         raise refused[member.members[0]]
     if member.first and 2 * len(refused) >= len(member.members):
         raise next(iter(refused.values()))
-    return _waiting(member, answers)
+    raise Waiting(_for_whom(member, answers))
 
 
 def _accepted(member: Member, address: str, answer: Mapping) -> Membership:
@@ -88,7 +77,7 @@ def _accepted(member: Member, address: str, answer: Mapping) -> Membership:
     return Membership.of(answer.get("membership"))
 
 
-def _waiting(member: Member, answers: Mapping[str, CornerstoneError]) -> str:
+def _for_whom(member: Member, answers: Mapping[str, CornerstoneError]) -> str:
     """For whom, and why it isn't there."""
     if member.first:
         whom = f"{len(member.members) // 2 + 1} of {len(member.members)} members, to form the cluster"

@@ -67,7 +67,7 @@ def cephx_key() -> str:
     return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, len(key)) + key).decode()
 
 
-def read_membership(folder: Path = STATE) -> Membership | None:
+def load(folder: Path = STATE) -> Membership | None:
     """The cluster that this node is a member of, or None when it isn't one yet."""
     path = folder / MEMBERSHIP
     try:
@@ -76,14 +76,14 @@ def read_membership(folder: Path = STATE) -> Membership | None:
         return None
 
 
-def keep_membership(membership: Membership, folder: Path = STATE) -> Membership:
+def keep(membership: Membership, folder: Path = STATE) -> Membership:
     """Keep it, or leave what is there; returns what is kept afterwards."""
     beside = _beside(folder / MEMBERSHIP, membership.to_json())
     with contextlib.suppress(FileExistsError):
         os.link(beside, folder / MEMBERSHIP)
     beside.unlink()
-    _flush(folder)
-    return read_membership(folder) or membership
+    flush(folder)
+    return load(folder) or membership
 
 
 def tidy(folder: Path) -> None:
@@ -95,7 +95,7 @@ def tidy(folder: Path) -> None:
 def write(path: Path, text: str) -> None:
     """Write a file that root alone may read, in the place of what is there."""
     _beside(path, text).replace(path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def _beside(path: Path, text: str) -> Path:
@@ -114,7 +114,8 @@ def _unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.new")
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Have what names the folder's files on the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

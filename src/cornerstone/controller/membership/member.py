@@ -8,7 +8,7 @@ import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cornerstone.controller.membership.kept import MEMBER, read_membership, write
+from cornerstone.controller.membership.kept import MEMBER, load, write
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import NodeConfig
 
@@ -37,7 +37,7 @@ class Member:
 
     def now(self, folder: Path) -> Member:
         """With the cluster that it is a member of by now."""
-        membership = read_membership(folder)
+        membership = load(folder)
         return replace(self, fsid=membership.fsid) if membership else self
 
     @property
@@ -79,7 +79,7 @@ def certify(member: Member, secret: str, folder: Path) -> None:
     path, title = folder / MEMBER, f"{member.address} of {member.cluster}\n"
     kept = path.read_text() if path.exists() else ""
     good = kept.startswith(title)
-    if good and (not secret or read_membership(folder)):
+    if good and (not secret or load(folder)):
         return
     if not secret and member.others:
         raise CornerstoneError("this node has no bootstrap secret, and nothing else to show to the other members",

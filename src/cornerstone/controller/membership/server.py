@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.controller.membership.actions import Actions, Answer
-from cornerstone.controller.membership.kept import STATE, read_membership
+from cornerstone.controller.membership.kept import STATE, load
 from cornerstone.controller.membership.member import PORT, Member, context
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.node import NodeConfig
@@ -163,7 +163,7 @@ class PublicHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            _send(self, HTTPStatus.OK, {"member": read_membership(self.server.folder) is not None})
+            _send(self, HTTPStatus.OK, {"member": load(self.server.folder) is not None})
         except CornerstoneError as error:
             _send(self, HTTPStatus.INTERNAL_SERVER_ERROR, {"error": error.message})
 
