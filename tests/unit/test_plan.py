@@ -146,6 +146,16 @@ def test_allowed(given):
     assert plan.boot_disk.serial == "BOOT-1"
 
 
+def test_a_data_disk_s_token_travels_to_the_cvm_as_leave_to_erase_it():
+    tokens = {disk.serial: erase_token(disk.serial) for disk in DATA}
+    plan = plan_for(machine(BOOT, replace(DATA[0], contents=SOMEBODYS), DATA[1]),
+                    {"boot_disk": {"serial": "BOOT-1"}, "erase_tokens": tokens})
+    plan.check()
+    config = NodeConfig.from_json(plan.config.to_json())
+    # a token for a disk that was empty when somebody looked is none for what comes onto it later
+    assert [(disk.serial, disk.erase) for disk in config.controller.disks] == [("HDD-a", True), ("HDD-b", False)]
+
+
 def test_a_data_disk_of_an_installed_node_needs_its_own_token():
     facts = machine(replace(BOOT, contents=OURS), replace(DATA[0], contents=SOMEBODYS), DATA[1])
     plan = plan_for(facts, reinstall="right-one", top={"reinstall_token": "right-one"})

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cornerstone.controller import membership, status
-from cornerstone.controller.node import EVENTS, STAGE, STATE, Node
+from cornerstone.controller import disks, membership, status
+from cornerstone.controller.ceph import check, engine, osd, pool
+from cornerstone.controller.membership.kept import read_membership
+from cornerstone.controller.node import EVENTS, STAGE, STATE, Node, Waiting
 from cornerstone.controller.notify import notify
 from cornerstone.controller.wake import Wake
 from cornerstone.model.error import Code, CornerstoneError
@@ -28,8 +30,10 @@ FILE = STATE / "genesis.json"
 CREDENTIAL = "cornerstone.node"
 # between tries of a state that failed: doubled each time
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1, 60
+# for what another member does nothing wakes us
+LONGEST_WAIT_SECONDS = 4
 # between looks at a node that is ready
-LOOK_SECONDS = 30
+LOOK_SECONDS = 60
 
 
 def identity(node: Node) -> None:
@@ -40,15 +44,28 @@ def identity(node: Node) -> None:
                                "was made", "set the clock of the host, or give the site ntp_servers", Code.MACHINE)
 
 
+def look_for_disks(node: Node) -> None:
+    """The data disks are there and may be used. To a member that is a warning: its other disks go on."""
+    named, member = node.config.controller.disks, read_membership()
+    ours = {osd.uuid_of(member, entry.serial) for entry in named} if member else ()
+    found = disks.find(entry.serial for entry in named)
+    problems = disks.check(named, found, ours)
+    if len(found) < len(named) and (others := disks.unnamed(named)):
+        problems.append(f"there are disks that node.json doesn't name: {', '.join(others)}")
+    if problems and member is None:
+        raise CornerstoneError("; ".join(problems), "put the disk back or replace it, and image the node again; to "
+                               "erase one, give the site its token", Code.REFUSED)
+    for problem in problems:
+        node.warn(problem)
+
+
 def join(node: Node) -> None:
     node.membership = membership.bring_up(node.config, membership.bootstrap_secret())
 
 
-def ready(node: Node) -> None:
-    """Ask every service for real."""
-
-
-STEPS: dict[str, Callable[[Node], None]] = {"identity": identity, "membership": join, "ready": ready}
+STEPS: dict[str, Callable[[Node], None]] = {
+    "identity": identity, "disks": look_for_disks, "membership": join, "engine": engine.bring_up,
+    "pool": pool.make_pool, "container": pool.make_container, "ready": check.check}
 
 
 class Runner:
@@ -96,10 +113,11 @@ class Runner:
             if warning not in before.warnings:
                 node.tell(Event(STAGE, name, "warning", warning))
         if error is not None:
-            self._set(name, state="failed", took=took, message="", error=error.message, hint=error.hint,
+            failed = "waiting" if isinstance(error, Waiting) else "failed"
+            self._set(name, state=failed, took=took, message="", error=error.message, hint=error.hint,
                       warnings=warnings)
             if (error.message, error.hint) != (before.error, before.hint):
-                node.tell(Event(STAGE, name, "failed", f"{error.message}; {error.hint}".rstrip("; ")))
+                node.tell(Event(STAGE, name, failed, f"{error.message}; {error.hint}".rstrip("; ")))
         elif not again:
             self._set(name, state="done", took=took, message="", error="", hint="", warnings=warnings)
             node.tell(Event(STAGE, name, "done", data={"seconds": round(took / 1000, 1)}))
@@ -125,11 +143,14 @@ def serve(runner: Runner, wait: Callable[[float], None]) -> None:
     """Bring the node up and keep looking after it, for ever."""
     pause = FIRST_PAUSE_SECONDS
     while True:
-        if runner.run() is None:
+        error = runner.run()
+        if error is None:
             notify("READY=1", "STATUS=ready")
             pause = FIRST_PAUSE_SECONDS
             wait(LOOK_SECONDS)
         else:
+            if isinstance(error, Waiting):
+                pause = min(pause, LONGEST_WAIT_SECONDS)
             notify(f"STATUS=trying again within {pause} s")
             wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

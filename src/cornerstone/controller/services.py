@@ -6,9 +6,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.controller.node import STATE, Waiting
 from cornerstone.model.error import Code, CornerstoneError
 
 CGROUPS = Path("/sys/fs/cgroup")
+# while this file is there, the services are stopped because somebody wants it so, over reboots too
+HELD = STATE / "stopped"
+STORAGE = ("ceph-osd@*.service", "ceph-mgr@*.service", "ceph-mon@*.service")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Service:
 def running() -> tuple[Service, ...]:
     """genesis and all of Ceph's daemons that systemd knows here."""
     done = subprocess.run(["systemctl", "show", "--property=Id,ActiveState,ControlGroup", "genesis.service",
-                           "ceph-mon@*.service", "ceph-mgr@*.service", "ceph-osd@*.service"],
+                           *STORAGE],
                           capture_output=True, text=True, check=False)
     return parse(done.stdout)
 
@@ -47,13 +51,27 @@ def _pids(cgroups: Path, group: str) -> tuple[int, ...]:
 
 
 def start(*units: str) -> None:
-    """Start units, and wait until they have."""
-    _systemctl("start", *units)
+    """Start units, and wait until they have; also one that systemd has given up on."""
+    if units:
+        subprocess.run(["systemctl", "reset-failed", *units], capture_output=True, check=False)
+        _systemctl("start", *units)
 
 
 def stop(*units: str) -> None:
     """Stop units, and wait until they have."""
     _systemctl("stop", *units)
+
+
+def active(unit: str) -> bool:
+    """Whether it runs."""
+    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+
+
+def check_held() -> None:
+    """Stop the storage engine here and raise Waiting, while somebody wants it stopped."""
+    if HELD.exists():
+        stop(*STORAGE)
+        raise Waiting("this node's services are stopped", "start them: cluster start")
 
 
 def _systemctl(*words: str) -> None:

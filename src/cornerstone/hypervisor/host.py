@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cornerstone.model.disk_serial import disk_serial
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import SECRET_FILE, NodeConfig
 
@@ -85,19 +86,10 @@ def _disks(root: Path) -> Iterator[tuple[str, BlockDevice]]:
         if not re.search(r"-part\d+$", link.name):
             names.setdefault(link.readlink().name, []).append(f"/dev/disk/by-id/{link.name}")
     for device in sorted((root / "sys/block").glob("*")):
-        serial = _serial(device)
+        serial = disk_serial(device)
         if serial and device.name in names:
             scsi = (device / "device/subsystem").resolve().name == "scsi"
             yield serial, BlockDevice(names[device.name][0], scsi)
-
-
-def _serial(device: Path) -> str:
-    """As Foundation reads it: of NVMe, of virtio, of SCSI (VPD page 0x80: four bytes of header, then ASCII)."""
-    try:
-        page = (device / "device/vpd_pg80").read_bytes()[4:].decode("ascii", "replace").strip("\0 ")
-    except OSError:
-        page = ""
-    return _read(device / "device/serial") or _read(device / "serial") or page
 
 
 def _read(path: Path) -> str:

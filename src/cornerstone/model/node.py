@@ -50,11 +50,15 @@ class Hypervisor:
 
 @dataclass(frozen=True)
 class DataDisk:
-    """A disk for the storage pool, by what stays the same when it is passed through."""
+    """A disk for the storage pool, by what stays the same when it is passed through.
+
+    erase: the site had the token for it, so what is on it may go.
+    """
 
     serial: str
     wwn: str
     size: int
+    erase: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The storage engine: Ceph, driven through its own tools and bindings."""

@@ -1,0 +1,41 @@
+"""The state `ready`: every part of the storage engine is asked for real."""
+
+from __future__ import annotations
+
+import secrets
+
+from cornerstone.controller.ceph import conf, pool
+from cornerstone.controller.ceph.cluster import Cluster, wait_until
+from cornerstone.controller.node import Node
+from cornerstone.model.error import Code, CornerstoneError
+
+MANAGER_SECONDS = 180
+
+
+def check(node: Node) -> None:
+    """A quorum with this node's monitor in it, a manager that reports, and a write that is read back."""
+    with Cluster() as cluster:
+        quorum = cluster.command("quorum_status")["quorum_names"]
+        mine = conf.name(node.address)
+        if node.address in conf.monitors(node.members) and mine not in quorum:
+            raise CornerstoneError(f"this node's monitor isn't in the quorum of {', '.join(quorum)}",
+                                   "see: journalctl -u 'ceph-mon@*'", Code.FAILED)
+        _write_and_read(node, cluster)
+        if not wait_until(lambda: cluster.command("mgr stat")["available"], MANAGER_SECONDS):
+            raise CornerstoneError("no manager is active", "see: journalctl -u 'ceph-mgr@*'", Code.FAILED)
+
+
+def _write_and_read(node: Node, cluster: Cluster) -> None:
+    name, said = pool.container_name(node.member), secrets.token_bytes(4096)
+    what = f"genesis-check-{conf.name(node.address)}"
+    try:
+        with cluster.rados.open_ioctx(name) as container:
+            container.write_full(what, said)
+            heard = container.read(what, len(said))
+            container.remove_object(what)
+    except cluster.error as error:
+        raise CornerstoneError(f"container {name} doesn't take a write: {error}", "see: ceph health detail",
+                               Code.FAILED) from error
+    if heard != said:
+        raise CornerstoneError(f"container {name} returns something else than was written", "see: ceph health detail",
+                               Code.FAILED)

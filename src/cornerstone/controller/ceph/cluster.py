@@ -1,0 +1,66 @@
+"""The cluster as its admin sees it: commands to the monitors, by the bindings, for a `ceph` process takes seconds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cornerstone.controller.ceph.files import ADMIN_KEYRING, CONF
+from cornerstone.model.error import Code, CornerstoneError
+
+# until a monitor answers at all, and until one answers a command
+CONNECT_SECONDS, ANSWER_SECONDS = 60, 60
+LOOK_AGAIN_SECONDS = 0.25
+
+
+class Cluster:
+    """A connection as client.admin; for a with statement."""
+
+    def __init__(self) -> None:
+        # only there where it runs
+        import rados
+        self.error = rados.Error
+        self.rados = rados.Rados(conffile=str(CONF), name="client.admin", conf={
+            "keyring": str(ADMIN_KEYRING), "client_mount_timeout": str(CONNECT_SECONDS),
+            "rados_mon_op_timeout": str(ANSWER_SECONDS), "rados_osd_op_timeout": str(ANSWER_SECONDS),
+            "log_to_stderr": "false"})
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.rados.connect()
+        except self.error as error:
+            raise CornerstoneError(f"no monitor answers within {CONNECT_SECONDS} s: {error}",
+                                   "see: journalctl -u 'ceph-mon@*'; without a majority of them there is no cluster",
+                                   Code.FAILED) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rados.shutdown()
+
+    def command(self, prefix: str, **arguments: Any) -> Any:
+        """The parsed answer to a command of `ceph`, None when it is empty. CornerstoneError with what it says."""
+        words = {"prefix": prefix, "format": "json", **arguments}
+        try:
+            code, answer, said = self.rados.mon_command(json.dumps(words), b"")
+        except self.error as error:
+            code, answer, said = -1, b"", str(error)
+        if code:
+            raise CornerstoneError(f"ceph {prefix}: {said or f'error {code}'}", "see: ceph status", Code.FAILED)
+        return json.loads(answer) if answer.strip() else None
+
+    def key(self, entity: str, **capabilities: str) -> str:
+        """The cephx key of an entity; made with these capabilities if there is none: mon="allow profile osd"."""
+        caps = [word for pair in capabilities.items() for word in pair]
+        return self.command("auth get-or-create", entity=entity, caps=caps)[0]["key"]
+
+
+def wait_until(so: Callable[[], bool], seconds: float) -> bool:
+    """Whether something came true in time. The monitors tell clients of the bindings nothing, so they are asked."""
+    end = time.monotonic() + seconds
+    while not so():
+        if time.monotonic() > end:
+            return False
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return True

@@ -1,0 +1,83 @@
+"""ceph.conf of this node, and which members run monitors. Options: https://docs.ceph.com/en/reef/rados/configuration/."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+
+from cornerstone.controller.node import Node
+
+MIB, GIB = 1 << 20, 1 << 30
+MSGR2_PORT = 3300
+# what the CVM's other services want of its memory; what an OSD may take: Ceph's least, and more than helps much
+OTHERS_MEMORY = 4 * GIB
+OSD_MEMORY = (896 * MIB, 8 * GIB)
+
+
+def name(address: str) -> str:
+    """What the daemons on a member are called, by its CVM's address: 10.20.0.31 → 10-20-0-31."""
+    return address.replace(".", "-")
+
+
+def monitors(members: tuple[str, ...]) -> tuple[str, ...]:
+    """The members that run a monitor: an odd number, so that half a cluster is never a quorum."""
+    return members[:5 if len(members) >= 5 else 3 if len(members) >= 3 else 1]
+
+
+def address_vector(address: str) -> str:
+    """Of a monitor: the second version of the protocol alone, the first can't be encrypted."""
+    return f"[v2:{address}:{MSGR2_PORT}]"
+
+
+def replicas(node: Node) -> int:
+    """How many copies of everything there are."""
+    return node.config.cluster.redundancy_factor if node.config.cluster else 1
+
+
+def failure_domain(node: Node) -> str:
+    """What two copies must not share: a host; on a single one, a disk."""
+    return "osd" if len(node.members) == 1 else "host"
+
+
+def least_replicas(count: int) -> int:
+    """How many copies there must be for a write: with two, one may be away, as with three."""
+    return max(1, count - 1)
+
+
+def osd_memory(node: Node) -> int:
+    """The bytes that one OSD aims at."""
+    least, most = OSD_MEMORY
+    disks = max(1, len(node.config.controller.disks))
+    return min(most, max(least, (node.config.controller.memory - OTHERS_MEMORY) // disks))
+
+
+def ceph_conf(node: Node) -> str:
+    """The text of /etc/ceph/ceph.conf."""
+    running, count = monitors(node.members), replicas(node)
+    options = {
+        "fsid": node.member.fsid,
+        "mon host": " ".join(map(address_vector, running)),
+        "mon initial members": ",".join(map(name, running)),
+        # of the CVM's two networks the one that all members have
+        "public network": str(IPv4Interface(node.config.controller.address).network),
+        "auth cluster required": "cephx",
+        "auth service required": "cephx",
+        "auth client required": "cephx",
+        "auth allow insecure global id reclaim": "false",
+        "ms bind msgr1": "false",
+        **{f"ms {who} mode": "secure" for who in ("cluster", "service", "client", "mon cluster", "mon service",
+                                                  "mon client")},
+        # what Ceph makes for itself is to be as safe as the container
+        "osd pool default size": str(count),
+        "osd pool default min size": str(least_replicas(count)),
+        "osd pool default pg num": "32",
+        "osd crush chooseleaf type": "0" if failure_domain(node) == "osd" else "1",
+        "mon allow pool size one": "true" if count == 1 else "false",
+        "mon warn on pool no redundancy": "false" if count == 1 else "true",
+        "osd memory target": str(osd_memory(node)),
+        # to the journal
+        "log to file": "false",
+        "log to stderr": "true",
+        "mon cluster log to file": "false",
+    }
+    return "# Written by genesis at each start; a change here is lost.\n[global]\n" + "".join(
+        f"{key} = {value}\n" for key, value in options.items())
