@@ -17,8 +17,10 @@ from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
 
+from cornerstone.hypervisor.cvm_events import SOCKET
 from cornerstone.hypervisor.host import BlockDevice, Host, NumaNode, read_host
 from cornerstone.model.error import CornerstoneError
+from cornerstone.model.event import PORT
 from cornerstone.model.gpt import derived_id
 from cornerstone.model.node import NodeConfig
 from cornerstone.model.record import to_record
@@ -102,6 +104,9 @@ def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:
     _add(serial, "log", file=CONSOLE_LOG, append="on")
     _add(serial, "target", port="0")
     _add(_add(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
+    channel = _add(devices, "channel", type="unix")
+    _add(channel, "source", mode="bind", path=str(SOCKET))
+    _add(channel, "target", type="virtio", name=PORT.name)
     # by it libvirt learns that the guest's kernel has crashed
     _add(devices, "panic", model="isa")
     # memory that is pinned can't be given back

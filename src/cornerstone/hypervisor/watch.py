@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret
+from cornerstone.hypervisor.cvm_events import CvmEvents
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event, Listener, open_listeners
 from cornerstone.model.node import SECRET_FILE, NodeConfig
@@ -74,6 +75,7 @@ def main(path: Path) -> int:
         return int(error.code)
     tell = open_listeners(path.with_name("events.jsonl"))
     watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
+    CvmEvents(tell).start()
     while True:
         secret.look()
         if not watch.look():

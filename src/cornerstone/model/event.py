@@ -9,6 +9,7 @@ t is seconds since the epoch; state is one of STATES; data depends on the step a
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -18,6 +19,8 @@ from pathlib import Path
 
 SCHEMA_VERSION = 1
 PORT = Path("/dev/virtio-ports/org.cornerstone.events")
+# how long another may have the port open before a line is lost
+BUSY_SECONDS = 2.0
 STATES = ("started", "progress", "done", "cached", "waiting", "warning", "failed")
 
 
@@ -80,7 +83,7 @@ class JsonLines:
 class Port:
     """A virtio port that never holds us up: with nobody listening, a line is lost, not waited for.
 
-    Opened for each line: the kernel lets one process at a time have it open.
+    Opened for each line: the kernel lets one at a time have it open, and whoever else has it is done in an instant.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,18 +91,27 @@ class Port:
 
     def __call__(self, event: Event) -> None:
         with contextlib.suppress(OSError):
-            port = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            port = self._open()
             try:
                 os.write(port, event.to_json().encode() + b"\n")
             finally:
                 os.close(port)
 
+    def _open(self) -> int:
+        end = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                # there is nothing by which to wait for another's close
+                if error.errno != errno.EBUSY or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+
 
 def open_listeners(events: Path, port: Path = PORT) -> Listener:
-    """One listener that tells all: the file always, the port when the machine has one."""
-    listeners: list[Listener] = [JsonLines(events)]
-    if port.exists():
-        listeners.append(Port(port))
+    """One listener that tells all: the file, and the port when the machine has one, by then."""
+    listeners: list[Listener] = [JsonLines(events), Port(port)]
 
     def tell(event: Event) -> None:
         for listener in listeners:
