@@ -17,7 +17,6 @@ from pathlib import Path
 
 from cornerstone.controller import disks, membership, status
 from cornerstone.controller.ceph import check, engine, osd, pool
-from cornerstone.controller.membership.kept import read_membership
 from cornerstone.controller.node import EVENTS, STAGE, STATE, Node, Waiting
 from cornerstone.controller.notify import notify
 from cornerstone.controller.wake import Wake
@@ -46,7 +45,7 @@ def identity(node: Node) -> None:
 
 def look_for_disks(node: Node) -> None:
     """The data disks are there and may be used. To a member that is a warning: its other disks go on."""
-    named, member = node.config.controller.disks, read_membership()
+    named, member = node.config.controller.disks, membership.load()
     ours = {osd.uuid_of(member, entry.serial) for entry in named} if member else ()
     found = disks.find(entry.serial for entry in named)
     problems = disks.check(named, found, ours)
