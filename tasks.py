@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import os
@@ -293,6 +294,58 @@ def install(c, profile=PROFILE, site="sites/lab-one-node.json", firmware="uefi",
     print(f"{run.node.hostname} is installed and checked; its disks, logs and timeline are in {folder}")
 
 
+def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, firmware: str, output: str,
+                tests: list[str]) -> None:
+    """Install machines of a shape, run them as one cluster, and check what it has become."""
+    import pytest
+
+    from cornerstone.factory import customize
+    from cornerstone.factory.build import build as build_iso
+    from cornerstone.factory.progress import Progress
+    from cornerstone.lab import cluster
+    from cornerstone.lab.install import Run
+    from cornerstone.lab.shape import load_shape
+    from cornerstone.lab.terminal import Terminal
+    chosen, shape, site_file = profile_named(profile), load_shape(machine), customize.read_file(Path(site))
+    with Progress() as show:
+        iso = build_iso(WORKSPACE, chosen, show)
+    folder = Path(output) if output else WORKSPACE.output / "lab" / f"{chosen.name}-{name}-{firmware}"
+    run = Run.prepare(folder / "node-1", shape, site_file, functools.partial(customize.customize, iso), firmware)
+    try:
+        with Terminal() as terminal:
+            runs = cluster.install(run, shape, count, terminal.event)
+            with cluster.together(runs, lambda member, event: terminal.event(
+                    dataclasses.replace(event, message=f"{member}: {event.message}"))) as formed:
+                try:
+                    formed.wait_for("genesis", "ready")
+                    ended(int(pytest.main(["--quiet", "--no-header", *(str(ROOT / "tests" / each) for each in tests)],
+                                          [formed])))
+                finally:
+                    formed.write_timelines()
+    finally:
+        run.remove_secrets()
+    print(f"{count} node{'s' * (count > 1)} formed and checked; disks, logs and timelines are in {folder}")
+
+
+LAB_HELP = {"profile": "name in profiles/, or a path", "site": "the site file",
+            "machine": "a shape in src/cornerstone/lab/shapes, or the path of one",
+            "firmware": "bios, uefi or secureboot", "output": "the run's folder (default: output/lab/...)"}
+
+
+@task(help=LAB_HELP)
+@told
+def node(c, profile=PROFILE, site="sites/lab-one-node.json", machine="one-node", firmware="uefi", output=""):
+    """From blank disks to a cluster of one node, in QEMU: its services and data path are checked."""
+    lab_cluster("node", 1, profile, site, machine, firmware, output, ["node/test_formed.py"])
+
+
+@task(help=LAB_HELP)
+@told
+def cluster(c, profile=PROFILE, site="sites/lab-three-nodes.json", machine="small-node", firmware="uefi", output=""):
+    """From blank disks to a cluster of three nodes, in QEMU: its services are checked, and what it survives."""
+    lab_cluster("cluster", 3, profile, site, machine, firmware, output, ["node/test_formed.py"])
+
+
 @task(help={"format": "table, json, junit or markdown", "strict": "warnings fail too",
             "aos": "an AOS release, with --ahv: ask about one pair", "ahv": "an AHV build"})
 @told
@@ -420,5 +473,5 @@ def clean(c, cache=False):
 
 
 ns = Collection(build, why, reproduce, verify, customize, diff, plan, boot, matrix, lock, fetch, test, lint, bench,
-                clean, site=Collection(check, new), lab=Collection(install))
+                clean, site=Collection(check, new), lab=Collection(install, node, cluster))
 ns.configure({"run": {"in_stream": False}})

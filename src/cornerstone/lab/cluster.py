@@ -69,6 +69,12 @@ class Cluster:
     timelines: dict[str, Timeline]
     access: Access
 
+    def write_timelines(self) -> None:
+        """Each member's timeline.json, in seconds since all of them were powered on."""
+        for member in self.members:
+            self.timelines[member.name].write(member.run.folder / "timeline.json", shape=member.run.shape.description,
+                                              firmware=member.run.firmware, members=len(self.members))
+
     def wait_for(self, stage: str, step: str, state: str = "done") -> None:
         """Until each member that runs has told this event. CornerstoneError (BOOT) when one won't."""
         for member in self.members:
