@@ -18,6 +18,7 @@ from cornerstone.controller.membership import join
 from cornerstone.controller.membership.client import Client, Refused
 from cornerstone.controller.membership.kept import MEMBER, MEMBERSHIP, Membership, keep, load
 from cornerstone.controller.membership.member import certify
+from cornerstone.controller.waiting import Waiting
 from cornerstone.model.error import Code, CornerstoneError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -295,6 +296,13 @@ def test_a_node_that_was_told_so_waits_for_cluster_create(tmp_path):
             assert three[0].news.wait(60)
         (three[0].folder / join.CREATE).write_text("")
         assert len({future.result(60) for future in futures}) == 1
+
+
+def test_a_node_without_a_cluster_in_its_site_forms_none(tmp_path):
+    node = nodes(tmp_path, 1)[0]
+    with pytest.raises(Waiting, match="the site of this node has no cluster"):
+        join.bring_up(replace(node.config, cluster=None), "", node.folder)
+    assert node.kept is None
 
 
 def test_a_node_whose_address_changed_needs_the_secret_once_more(tmp_path):

@@ -191,7 +191,7 @@ def test_rubbish_is_refused_and_the_service_goes_on(formed, sent, status):
         member.sendall(sent)
         answer = member.recv(4096)
     assert status in answer.split(b"\r\n")[0]
-    assert Client(other.member, other.folder).ask(one.member.address, "status")["member"]["fsid"] == one.kept.fsid
+    assert Client(other.member, other.folder).ask(one.member.address, "join")["member"]["fsid"] == one.kept.fsid
 
 
 def test_an_action_that_there_is_not_is_refused(formed):
@@ -208,7 +208,7 @@ def test_connections_that_say_nothing_keep_nobody_else_out(formed):
         # those above the limit are closed at once; the others wait for their handshake to run out of time
         for each in silent[MOST_FROM_ONE_ADDRESS:]:
             assert each.recv(1) == b""
-        assert Client(other.member, other.folder).ask(one.member.address, "status")
+        assert Client(other.member, other.folder).ask(one.member.address, "join")
     finally:
         for each in silent:
             each.close()

@@ -8,10 +8,16 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from cornerstone.controller import services
 from cornerstone.controller.membership.join import CREATE
 from cornerstone.controller.membership.kept import flush, load, write
 from cornerstone.controller.membership.member import Member, refusal
+from cornerstone.controller.membership.state import HELD, node_state
 from cornerstone.model.record import to_record
+
+GENESIS = "genesis.service"
+# who uses the storage goes first
+STOPPED_IN_TURN = (("data-services*.service",), ("ceph-osd@*.service", "ceph-mgr@*.service", "ceph-mon@*.service"))
 
 Answer = tuple[HTTPStatus, Mapping[str, Any]]
 
@@ -25,7 +31,8 @@ class Actions:
 
     def named(self, name: str) -> Callable[[Member], Answer] | None:
         """The action of that name, if there is one."""
-        return {"join": self.join, "status": self.status, "create": self.create}.get(name)
+        return {"join": self.join, "status": self.status, "create": self.create, "start": self.start,
+                "stop": self.stop}.get(name)
 
     def join(self, theirs: Member) -> Answer:
         """The cluster's id and keys, for who may be a member with us."""
@@ -40,7 +47,7 @@ class Actions:
 
     def status(self, _: Member) -> Answer:
         """How this node is."""
-        return HTTPStatus.OK, {"member": to_record(self.me.now(self.folder))}
+        return HTTPStatus.OK, {"state": to_record(node_state(self.folder))}
 
     def create(self, _: Member) -> Answer:
         """Let the node form the cluster, where the site left that to `cluster create`."""
@@ -49,6 +56,29 @@ class Actions:
                             "see: cluster status")
         write(self.folder / CREATE, "")
         return HTTPStatus.OK, {}
+
+    def start(self, _: Member) -> Answer:
+        """Let genesis bring this node's services up."""
+        if (self.folder / HELD).exists() or not all(service.up for service in services.running()):
+            (self.folder / HELD).unlink(missing_ok=True)
+            flush(self.folder)
+            _restart_genesis()
+        return HTTPStatus.OK, {}
+
+    def stop(self, _: Member) -> Answer:
+        """Stop this node's services, until `cluster start`, over reboots too."""
+        write(self.folder / HELD, "")
+        services.stop(GENESIS)
+        for units in STOPPED_IN_TURN:
+            services.stop(*units)
+        _restart_genesis()
+        return HTTPStatus.OK, {}
+
+
+def _restart_genesis() -> None:
+    """It then says anew how far it is. Not waited for, as it has started only when all is ready."""
+    services.stop(GENESIS)
+    services.start("--no-block", GENESIS)
 
 
 def _refused(error: str, hint: str) -> Answer:

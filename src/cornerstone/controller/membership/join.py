@@ -35,7 +35,9 @@ def bring_up(config: NodeConfig, secret: str, folder: Path = STATE) -> Membershi
     certify(member, secret, folder)
     if membership := load(folder):
         return membership
-    may_form = bool(config.cluster and config.cluster.form) or asked(folder)
+    if config.cluster is None:
+        raise Waiting("the site of this node has no cluster", "image the node with a site that has one")
+    may_form = config.cluster.form or asked(folder)
     return keep(_find(member, Client(member, folder), may_form=may_form), folder)
 
 

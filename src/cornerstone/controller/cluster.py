@@ -1,0 +1,208 @@
+"""The command `cluster`: status, create, start and stop, in the words that operators of such systems know.
+
+It runs on any CVM and asks all members by their certificates; what it prints is what each of them says of itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cornerstone.controller.membership.client import Client
+from cornerstone.controller.membership.kept import STATE, load
+from cornerstone.controller.membership.member import Member
+from cornerstone.controller.membership.state import NodeState
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.node import NodeConfig
+from cornerstone.model.record import from_record, to_record
+
+# as systemd keeps what the machine was given
+NODE = Path("/run/credentials/@system/cornerstone.node")
+UNCONFIGURED = "Cluster is currently unconfigured. Please create the cluster."
+STOP_WARNING = ("This stops the storage services of all members: virtual machines lose their disks, so shut them down "
+                "before.\nDo you want to proceed? (I agree/[N]): ")
+AGREED = "I agree"
+LOOK_SECONDS = 2
+# stopping ends when its services have
+STOP_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of asking one member how it is. state: None when it is down; then error says why."""
+
+    address: str
+    state: NodeState | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The members as seen from this one. say: prints a line."""
+
+    config: NodeConfig
+    client: Client
+    say: Callable[[str], object] = print
+
+    @property
+    def me(self) -> Member:
+        return self.client.me
+
+    def status(self) -> list[Answer]:
+        """How every member is."""
+        found = self.client.ask_all(self.me.members, "status")
+        return [Answer(address, None, answer.message) if isinstance(answer, CornerstoneError)
+                else self._state(address, answer) for address, answer in found.items()]
+
+    def _state(self, address: str, answer: Mapping) -> Answer:
+        state = from_record(NodeState, answer.get("state"), f"what {address} says of itself")
+        ours = load(self.client.folder)
+        if ours and state.fsid and state.fsid != ours.fsid:
+            return Answer(address, None, f"it is a member of another cluster, {state.fsid}")
+        return Answer(address, state)
+
+    def create(self, members: Sequence[str], name: str, redundancy_factor: int) -> None:
+        """Have the cluster formed, and wait until all members are up. What the site says can't be changed here."""
+        site = self.config.cluster
+        if site is None:
+            raise CornerstoneError("the site of this node has no cluster", "image the nodes with a site that has one",
+                                   Code.REFUSED)
+        for what, given, ours in (("members", sorted(members), sorted(self.me.members)), ("name", name, site.name),
+                                  ("redundancy factor", redundancy_factor, site.redundancy_factor)):
+            if given and given != ours:
+                raise CornerstoneError(f"the site says another {what}: {_text(ours)}, not {_text(given)}",
+                                       "leave it out, or image the nodes with another site", Code.REFUSED)
+        for answer in self.status():
+            if answer.state and answer.state.fsid:
+                raise CornerstoneError(f"{answer.address} is a member of the cluster {answer.state.fsid} already: "
+                                       "there is no second formation", "see: cluster status", Code.REFUSED)
+        self.client.ask(self.me.members[0], "create")
+        self.say(f"Creating cluster with CVMs: {', '.join(self.me.members)}")
+        self._wait()
+
+    def start(self) -> None:
+        """Start the services of all members, and wait until they are up."""
+        self._require_formed()
+        self._everywhere("start")
+        self._wait()
+
+    def stop(self) -> None:
+        """Stop the services of all members."""
+        self._require_formed()
+        self._everywhere("stop", STOP_SECONDS)
+
+    def _require_formed(self) -> None:
+        if load(self.client.folder) is None:
+            raise CornerstoneError(UNCONFIGURED, "see: genesis status", Code.REFUSED)
+
+    def _everywhere(self, action: str, timeout: float = 30) -> None:
+        found = self.client.ask_all(self.me.members, action, timeout)
+        failed = [answer for answer in found.values() if isinstance(answer, CornerstoneError)]
+        for line in text(self.status()):
+            self.say(line)
+        if failed:
+            raise CornerstoneError(f"not every member did {action}: {'; '.join(error.message for error in failed)}",
+                                   f"call it again when they are back: cluster {action}", Code.FAILED)
+
+    def _wait(self) -> None:
+        """Until every member is ready, telling each change."""
+        said: list[str] = []
+        while True:
+            waiting = [_waiting(answer) for answer in self.status() if not (answer.state and answer.state.ready)]
+            for line in waiting:
+                if line not in said:
+                    self.say(line)
+            if not waiting:
+                break
+            said = waiting
+            time.sleep(LOOK_SECONDS)
+        for line in text(self.status()):
+            self.say(line)
+        self.say("Success!")
+
+
+def text(answers: Sequence[Answer]) -> Iterator[str]:
+    """For people: each CVM, and below it its services with their processes."""
+    states = [answer.state for answer in answers if answer.state]
+    yield f"The state of the cluster: {'stop' if states and all(state.stopped for state in states) else 'start'}"
+    for answer in answers:
+        yield ""
+        yield f"\tCVM: {answer.address} {'Up' if answer.state else f'Down: {answer.error}'}"
+        for service in answer.state.services if answer.state else ():
+            yield f"{service.name:>36}   {'UP' if service.up else 'DOWN':<8} {list(service.pids)}"
+
+
+def _waiting(answer: Answer) -> str:
+    """For what a member is waited."""
+    if answer.state is None:
+        return f"Waiting on {answer.address} (Down): {answer.error}"
+    return f"Waiting on {answer.address} (Up) to start: {answer.state.now}"
+
+
+def _text(value: object) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cluster", description="The cluster that this CVM is a member of.")
+    parser.add_argument("-s", "--svm_ips", default="", metavar="IP,IP,IP", help="create: addresses of all its CVMs")
+    parser.add_argument("--redundancy_factor", type=int, default=0, help="create: how many copies of the data")
+    parser.add_argument("--cluster_name", default="", help="create: what it is called")
+    parser.add_argument("--json", action="store_true", help="status: for programs")
+    parser.add_argument("action", choices=("status", "create", "start", "stop"))
+    return parser
+
+
+def run(cluster: Cluster, chosen: argparse.Namespace, agree: Callable[[], str]) -> int:
+    """Do what was chosen; the exit code."""
+    if chosen.action == "create":
+        cluster.create([ip for ip in chosen.svm_ips.split(",") if ip], chosen.cluster_name, chosen.redundancy_factor)
+    elif chosen.action == "start":
+        cluster.start()
+    elif chosen.action == "stop":
+        if agree() != AGREED:
+            cluster.say("Nothing is stopped.")
+            return int(Code.INTERRUPTED)
+        cluster.stop()
+    else:
+        answers = cluster.status()
+        if chosen.json:
+            cluster.say(json.dumps([to_record(answer) for answer in answers], indent=1))
+            return 0
+        if load(cluster.client.folder) is None:
+            cluster.say(UNCONFIGURED)
+            for answer in answers:
+                cluster.say(_waiting(answer))
+            return 0
+        for line in text(answers):
+            cluster.say(line)
+    return 0
+
+
+def main(words: Sequence[str], node: Path = NODE, folder: Path = STATE,
+         agree: Callable[[], str] = lambda: input(STOP_WARNING)) -> int:
+    """0, or the error's code with the error on standard error."""
+    chosen = _parser().parse_intermixed_args(words)
+    try:
+        config = NodeConfig.from_json(node.read_bytes(), f"credential {node.name}")
+        return run(Cluster(config, Client(Member.of(config), folder)), chosen, agree)
+    except FileNotFoundError:
+        print("error: this is no CVM of a node: it has no node.json", file=sys.stderr)
+        return int(Code.INPUT)
+    except PermissionError as error:
+        print(f"error: {error.filename} can't be read: become root", file=sys.stderr)
+        return int(Code.INPUT)
+    except CornerstoneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.code)
+    except (KeyboardInterrupt, EOFError):
+        return int(Code.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,52 @@
+"""How a node is, as it tells the other members: its services as systemd has them, and how far genesis is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cornerstone.controller import services
+from cornerstone.controller.membership.kept import load
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.genesis import Genesis
+
+# while this file is there, the node's services are stopped because somebody wants it so, over reboots too
+HELD = "stopped"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """fsid: of its cluster, or ""; ready: all is up; now: else what genesis does, or for what it waits.
+
+    stopped: somebody wants its services stopped.
+    """
+
+    fsid: str
+    ready: bool
+    now: str
+    stopped: bool
+    services: tuple[services.Service, ...]
+
+
+def node_state(folder: Path) -> NodeState:
+    """How this node is right now."""
+    membership, held, running = load(folder), (folder / HELD).exists(), services.running()
+    try:
+        genesis = Genesis.from_json((folder / "genesis.json").read_bytes())
+    except (FileNotFoundError, CornerstoneError):
+        genesis = None
+    # what an earlier boot has left says nothing
+    if genesis and genesis.boot != BOOT_ID.read_text().strip():
+        genesis = None
+    ready = genesis is not None and genesis.ready and not held and all(service.up for service in running)
+    return NodeState(membership.fsid if membership else "", ready, _now(genesis) if genesis else "genesis", held,
+                     running)
+
+
+def _now(genesis: Genesis) -> str:
+    """The state that isn't done yet, and what it says."""
+    for record in genesis.states:
+        if record.state != "done":
+            return f"{record.name}: {record.message or record.error}".rstrip(": ")
+    return "services"
