@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller import cluster
+from cornerstone.controller import cluster, services
 from cornerstone.controller.membership.client import Client
 from cornerstone.controller.membership.join import CREATE
 from cornerstone.controller.membership.kept import Membership, keep
 from cornerstone.controller.membership.member import certify
-from cornerstone.controller.membership.state import BOOT_ID, HELD
+from cornerstone.controller.membership.state import BOOT_ID
 from cornerstone.model.error import Code
 from cornerstone.model.genesis import Genesis, StateRecord
 
@@ -95,9 +95,9 @@ def test_status_of_a_cluster_with_one_member_down(three, systemctl, capsys):
         "mon@node.service\nActiveState=active", "mon@node.service\nActiveState=failed"))
     with all_serving(*three[:2]):
         assert run(three[0], "status") == 0
-    services = [f"{'ceph-mon@node':>36}   DOWN     []", f"{'genesis':>36}   UP       []"]
+    lines = [f"{'ceph-mon@node':>36}   DOWN     []", f"{'genesis':>36}   UP       []"]
     assert capsys.readouterr().out.splitlines() == [
-        "The state of the cluster: start", "", f"\tCVM: {one} Up", *services, "", f"\tCVM: {two} Up", *services, "",
+        "The state of the cluster: start", "", f"\tCVM: {one} Up", *lines, "", f"\tCVM: {two} Up", *lines, "",
         f"\tCVM: {down} Down: {down} doesn't answer: Connection refused"]
 
 
@@ -170,10 +170,10 @@ def test_stop_asks_and_stops_everywhere_in_turn_until_start(three, systemctl, ca
             "stop genesis.service", "stop data-services*.service",
             "stop ceph-osd@*.service ceph-mgr@*.service ceph-mon@*.service", "stop genesis.service",
             "start --no-block genesis.service"])
-        assert all((node.folder / HELD).exists() for node in three)
+        assert all((node.folder / services.HELD.name).exists() for node in three)
         (systemctl / "asked").write_text("")
         assert run(three[2], "start") == 0
-        assert not any((node.folder / HELD).exists() for node in three)
+        assert not any((node.folder / services.HELD.name).exists() for node in three)
         assert sorted(wanted(systemctl)) == sorted(3 * ["stop genesis.service", "start --no-block genesis.service"])
         assert capsys.readouterr().out.splitlines()[-1] == "Success!"
         # what runs is left alone

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from cornerstone.controller import disks, membership, status
 from cornerstone.controller.ceph import check, engine, osd, pool
-from cornerstone.controller.node import EVENTS, STAGE, STATE, Node, Waiting
+from cornerstone.controller.node import EVENTS, STAGE, STATE, Node
 from cornerstone.controller.notify import notify
+from cornerstone.controller.waiting import Waiting
 from cornerstone.controller.wake import Wake
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener, open_listeners

@@ -7,20 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cornerstone.controller.membership import Membership
-from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.node import NodeConfig
 
 STAGE = "genesis"
 STATE = Path("/var/lib/cornerstone")
 EVENTS = STATE / "events.jsonl"
-
-
-class Waiting(CornerstoneError):
-    """A state that waits for somebody else: another member, an operator. message says for what; it's nobody's fault."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint, Code.FAILED)
 
 
 @dataclass

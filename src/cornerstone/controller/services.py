@@ -6,7 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.controller.node import STATE, Waiting
+from cornerstone.controller.node import STATE
+from cornerstone.controller.waiting import Waiting
 from cornerstone.model.error import Code, CornerstoneError
 
 CGROUPS = Path("/sys/fs/cgroup")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from cornerstone.controller.ceph import conf
 from cornerstone.controller.ceph.cluster import Cluster
 from cornerstone.controller.membership import Membership
-from cornerstone.controller.node import Node, Waiting
+from cornerstone.controller.node import Node
+from cornerstone.controller.waiting import Waiting
 from cornerstone.model.error import Code, CornerstoneError
 
 # Ceph's own least; its autoscaler raises it as data comes

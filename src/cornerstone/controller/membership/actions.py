@@ -12,12 +12,12 @@ from cornerstone.controller import services
 from cornerstone.controller.membership.join import CREATE
 from cornerstone.controller.membership.kept import flush, load, write
 from cornerstone.controller.membership.member import Member, refusal
-from cornerstone.controller.membership.state import HELD, node_state
+from cornerstone.controller.membership.state import node_state
 from cornerstone.model.record import to_record
 
 GENESIS = "genesis.service"
 # who uses the storage goes first
-STOPPED_IN_TURN = (("data-services*.service",), ("ceph-osd@*.service", "ceph-mgr@*.service", "ceph-mon@*.service"))
+STOPPED_IN_TURN = (("data-services*.service",), services.STORAGE)
 
 Answer = tuple[HTTPStatus, Mapping[str, Any]]
 
@@ -59,15 +59,15 @@ class Actions:
 
     def start(self, _: Member) -> Answer:
         """Let genesis bring this node's services up."""
-        if (self.folder / HELD).exists() or not all(service.up for service in services.running()):
-            (self.folder / HELD).unlink(missing_ok=True)
+        if (self.folder / services.HELD.name).exists() or not all(service.up for service in services.running()):
+            (self.folder / services.HELD.name).unlink(missing_ok=True)
             flush(self.folder)
             _restart_genesis()
         return HTTPStatus.OK, {}
 
     def stop(self, _: Member) -> Answer:
         """Stop this node's services, until `cluster start`, over reboots too."""
-        write(self.folder / HELD, "")
+        write(self.folder / services.HELD.name, "")
         services.stop(GENESIS)
         for units in STOPPED_IN_TURN:
             services.stop(*units)

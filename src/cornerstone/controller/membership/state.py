@@ -10,8 +10,6 @@ from cornerstone.controller.membership.kept import load
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.genesis import Genesis
 
-# while this file is there, the node's services are stopped because somebody wants it so, over reboots too
-HELD = "stopped"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -31,7 +29,7 @@ class NodeState:
 
 def node_state(folder: Path) -> NodeState:
     """How this node is right now."""
-    membership, held, running = load(folder), (folder / HELD).exists(), services.running()
+    membership, held, running = load(folder), (folder / services.HELD.name).exists(), services.running()
     try:
         genesis = Genesis.from_json((folder / "genesis.json").read_bytes())
     except (FileNotFoundError, CornerstoneError):
