@@ -2,7 +2,7 @@
 
 import pytest
 
-from cornerstone.factory import iso
+from cornerstone.factory import iso_image
 from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
 from cornerstone.model.facts import Facts
 
@@ -98,11 +98,11 @@ def test_bios_boots_this_root_s_grub(hypervisor):
     boot = hypervisor.path / "usr/share/cornerstone/boot"
     with hypervisor.product.image() as image:
         assert image.at(0, 0x1B0) == (boot / "boot_hybrid.img").read_bytes()[:0x1B0]
-    assert unmasked(hypervisor.product.content(iso.BIOS_IMAGE)) == unmasked((boot / "cd.img").read_bytes())
+    assert unmasked(hypervisor.product.content(iso_image.BIOS_IMAGE)) == unmasked((boot / "cd.img").read_bytes())
 
 
 def unmasked(content: bytes) -> bytes:
     changed = bytearray(content)
-    for offset, length in iso.BIOS_IMAGE_MASK:
+    for offset, length in iso_image.BIOS_IMAGE_MASK:
         changed[offset:offset + length] = bytes(length)
     return bytes(changed)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from cornerstone.factory import evidence, iso, verify
+from cornerstone.factory import evidence, iso, iso_image, verify
 from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
 from cornerstone.factory.layers import Layer
@@ -115,7 +115,7 @@ class Workshop:
             sources = {path: self.put(f"fat+{path}", content) for path, content in self.fat.items()}
             files[iso.EFI_IMAGE] = self.folder / "efi.img"
             make_fat(files[iso.EFI_IMAGE], MIB, "ESP", sources, epoch=EPOCH, log=self.folder / "log")
-        entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
+        entries = tuple(entry_of(path, source, iso_image.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
                         for path, source in sorted(files.items()))
         manifest = Manifest(IDENTITY, self.profile, "development", EPOCH, entries, SITE_AREA_SIZE).to_bytes()
         area = site_area.pack(None, self.site_area)

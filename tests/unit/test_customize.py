@@ -12,6 +12,7 @@ import pytest
 
 from cornerstone.factory import build as build_module
 from cornerstone.factory import customize, reproduce, verify
+from cornerstone.factory.iso_area import is_customised
 from cornerstone.factory.iso_checks import Subject, run_checks
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.settings import Workspace
@@ -75,10 +76,10 @@ def test_only_the_area_changes_and_reset_brings_the_built_bytes_back(iso, good):
         good[area.start + area.size:]
     assert site_in(iso).nodes == read_site(ONE.read_bytes()).nodes
     assert wrong(iso) == {}, "a customised ISO verifies"
-    assert customize.is_customised(iso)
+    assert is_customised(iso)
     customize.reset(iso)
     assert iso.read_bytes() == good
-    assert not customize.is_customised(iso)
+    assert not is_customised(iso)
 
 
 def test_another_site_leaves_nothing_of_the_first(iso, good):
@@ -215,7 +216,7 @@ def test_a_power_cut_is_told_and_mended(iso, good, before):
             continue
         error = refused(customize.show, iso)
         assert error.code is Code.VERIFY and "the ISO's site area is damaged" in error.message
-        assert customize.is_customised(iso)
+        assert is_customised(iso)
     assert list(wrong(iso)) == ["site-area"]
     customize.customize(iso, ONE)
     assert wrong(iso) == {}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pycdlib
 import pytest
 
-from cornerstone.factory import iso
+from cornerstone.factory import iso, iso_image
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import derived_id
 from cornerstone.model.manifest import Manifest, entry_of
@@ -57,7 +57,7 @@ def master(target: Path, files: dict[str, Path], **changes) -> Path:
 
 
 def manifest_of(files: dict[str, Path]) -> Manifest:
-    entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
+    entries = tuple(entry_of(path, source, iso_image.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
                     for path, source in files.items())
     return Manifest(IDENTITY, {}, "development", EPOCH, entries, 8192)
 
@@ -85,7 +85,7 @@ def unmasked(path: str, data: bytes) -> bytes:
     if path != iso.BIOS_IMAGE:
         return data
     changed = bytearray(data)
-    for offset, length in iso.BIOS_IMAGE_MASK:
+    for offset, length in iso_image.BIOS_IMAGE_MASK:
         changed[offset:offset + length] = CONTENT[path][offset:offset + length]
     return bytes(changed)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.factory import iso, process
+from cornerstone.factory import iso_image, process
 from cornerstone.factory.authenticode import signatures
 from cornerstone.factory.iso_checks import GRUB, KERNEL, MOK_MANAGER, SHIM, Subject, check, xorriso
 from cornerstone.factory.iso_image import BLOCK, Image
@@ -71,7 +71,7 @@ def el_torito(subject: Subject) -> Iterator[str]:
     except ValueError as error:
         yield f"no firmware can boot the CD: {error}"
         return
-    ways = ((BIOS_PLATFORM, "BIOS", iso.BIOS_IMAGE), (EFI_PLATFORM, "UEFI", iso.EFI_IMAGE))
+    ways = ((BIOS_PLATFORM, "BIOS", iso_image.BIOS_IMAGE), (EFI_PLATFORM, "UEFI", iso_image.EFI_IMAGE))
     if [entry.platform for entry in entries] != [platform for platform, _, _ in ways]:
         yield f"the boot catalog has entries for platforms {[hex(e.platform) for e in entries]}, not for BIOS and UEFI"
         return
@@ -81,28 +81,28 @@ def el_torito(subject: Subject) -> Iterator[str]:
         if entry.block * BLOCK != subject.place(path).start:
             yield f"the boot catalog's {firmware} entry points at block {entry.block}, {path} is elsewhere"
     if entries[0].sectors != 4:
-        yield f"a BIOS would load {entries[0].sectors} sectors of {iso.BIOS_IMAGE}, GRUB wants 4"
+        yield f"a BIOS would load {entries[0].sectors} sectors of {iso_image.BIOS_IMAGE}, GRUB wants 4"
 
 
 @check("boot-pointers", needs=("layers",), hint=BUILD_AGAIN)
 def boot_pointers(subject: Subject) -> Iterator[str]:
     """boot/bios.img and the MBR hold the right places: boot info table and GRUB's own pointers."""
-    place = subject.place(iso.BIOS_IMAGE)
+    place = subject.place(iso_image.BIOS_IMAGE)
     content, block = subject.image.at(place.start, place.size), place.start // BLOCK
     if len(content) < GRUB_POINTER + 8:
-        yield f"{iso.BIOS_IMAGE} has {len(content)} bytes: it is no boot image"
+        yield f"{iso_image.BIOS_IMAGE} has {len(content)} bytes: it is no boot image"
         return
     descriptor, own, length, checksum = struct.unpack_from("<4I", content, 8)
     if (descriptor, own, length) != (16, block, place.size) or any(content[24:64]):
-        yield f"the boot info table in {iso.BIOS_IMAGE} doesn't say where the image is"
+        yield f"the boot info table in {iso_image.BIOS_IMAGE} doesn't say where the image is"
     if checksum not in {_words(content), _words(_with_pointer(content, GRUB_POINTER_UNSET))}:
-        yield f"the boot info table in {iso.BIOS_IMAGE} has a wrong checksum"
+        yield f"the boot info table in {iso_image.BIOS_IMAGE} has a wrong checksum"
     pointer = struct.unpack_from("<Q", content, GRUB_POINTER)[0]
     if pointer != block * 4 + 5:
-        yield f"GRUB's pointer in {iso.BIOS_IMAGE} says sector {pointer}, its rest is at {block * 4 + 5}"
+        yield f"GRUB's pointer in {iso_image.BIOS_IMAGE} says sector {pointer}, its rest is at {block * 4 + 5}"
     pointer = struct.unpack_from("<Q", subject.image.at(MBR_POINTER, 8))[0]
     if pointer != block * 4 + 4:
-        yield f"GRUB's pointer in the MBR says sector {pointer}, {iso.BIOS_IMAGE} goes on at {block * 4 + 4}"
+        yield f"GRUB's pointer in the MBR says sector {pointer}, {iso_image.BIOS_IMAGE} goes on at {block * 4 + 4}"
 
 
 def _with_pointer(content: bytes, pointer: int) -> bytes:
@@ -163,9 +163,10 @@ def gpt(subject: Subject) -> Iterator[str]:
         return
     table = json.loads(process.read(["sfdisk", "--json", subject.path]))["partitiontable"]
     systems = [p for p in table["partitions"] if p["type"].lower() == str(EFI_SYSTEM)]
-    place = subject.place(iso.EFI_IMAGE)
+    place = subject.place(iso_image.EFI_IMAGE)
     if [(p["start"] * SECTOR, p["size"] * SECTOR) for p in systems] != [(place.start, place.size)]:
-        yield f"the GPT's EFI system partition isn't {iso.EFI_IMAGE}, so UEFI couldn't start the ISO as a USB disk"
+        yield (f"the GPT's EFI system partition isn't {iso_image.EFI_IMAGE}, so UEFI couldn't start the ISO as a USB "
+               "disk")
 
 
 @check("boot-again", needs=("el-torito", "gpt", "mbr"), hint=BUILD_AGAIN)
@@ -175,7 +176,7 @@ def boot_again(subject: Subject) -> Iterator[str]:
     images = dict(re.findall(r"^El Torito boot img :\s+(\d+)\s+(\w+)", report, re.MULTILINE))
     paths = dict(re.findall(r"^El Torito img path :\s+(\d+)\s+(\S.*)", report, re.MULTILINE))
     seen = {(firmware, paths.get(number)) for number, firmware in images.items()}
-    if seen != {("BIOS", f"/{iso.BIOS_IMAGE}"), ("UEFI", f"/{iso.EFI_IMAGE}")}:
+    if seen != {("BIOS", f"/{iso_image.BIOS_IMAGE}"), ("UEFI", f"/{iso_image.EFI_IMAGE}")}:
         yield f"xorriso sees other El Torito entries: {sorted(seen)}"
     area = re.search(r"^System area summary: (.*)", report, re.MULTILINE)
     for word in ("protective-msdos-label", "grub2-mbr", "GPT"):
@@ -198,14 +199,14 @@ def fat(image: Path, start: int, *words: str) -> bytes:
 @check("efi-files", needs=("layers",), hint=BUILD_AGAIN)
 def efi_files(subject: Subject) -> Iterator[str]:
     """boot/efi.img holds the same EFI programs as the ISO's own EFI/BOOT, and nothing else."""
-    start = subject.place(iso.EFI_IMAGE).start
+    start = subject.place(iso_image.EFI_IMAGE).start
     found = {line.removeprefix("::/") for line in fat(subject.path, start, "mdir", "-b", "-/", "::/").decode().split()}
     wanted = {SHIM, GRUB, MOK_MANAGER}
     for path in sorted(found ^ (wanted | {"EFI/", "EFI/BOOT/"})):
-        yield f"{path} is {'in' if path in found else 'missing from'} {iso.EFI_IMAGE}"
+        yield f"{path} is {'in' if path in found else 'missing from'} {iso_image.EFI_IMAGE}"
     for path in sorted(found & wanted):
         if fat(subject.path, start, "mtype", f"::/{path}") != subject.image.content(path):
-            yield f"{path} in {iso.EFI_IMAGE} is another than the ISO's own"
+            yield f"{path} in {iso_image.EFI_IMAGE} is another than the ISO's own"
 
 
 @check("secure-boot", needs=("layers",), hint="build it again from the distribution's signed packages")

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from cornerstone.factory import evidence, iso, packages, pool, process
-from cornerstone.factory.customize import TAKE_OUT, is_customised
+from cornerstone.factory import evidence, packages, pool, process
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.hold import hold
+from cornerstone.factory.iso_area import TAKE_OUT, is_customised
+from cornerstone.factory.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
 from cornerstone.factory.layers import Layer, Store, changed_inputs
 from cornerstone.factory.plan import Plan, make_plan, read_locks
 from cornerstone.factory.render import LIVE_ARGUMENTS, render
@@ -221,6 +222,9 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
 
     Returns the record of the evidence, for remember.
     """
+    # pycdlib takes a while to import
+    from cornerstone.factory import iso
+
     boot, profile = layers["hypervisor-boot"], plan.profile
     files = {
         HYPERVISOR: layers["hypervisor"] / "hypervisor.squashfs",
@@ -228,8 +232,8 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         FIRST_BOOT: layers["first-boot"] / "first-boot.sh",
         "boot/vmlinuz": boot / "vmlinuz",
         "boot/initrd.img": boot / "initrd.img",
-        iso.BIOS_IMAGE: boot / "cd.img",
-        iso.EFI_IMAGE: layers["efi-image"] / "efi.img",
+        BIOS_IMAGE: boot / "cd.img",
+        EFI_IMAGE: layers["efi-image"] / "efi.img",
         "EFI/BOOT/BOOTX64.EFI": boot / "shimx64.efi",
         "EFI/BOOT/grubx64.efi": boot / "gcdx64.efi",
         "EFI/BOOT/mmx64.efi": boot / "mmx64.efi",
@@ -251,7 +255,7 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
                                      arguments=LIVE_ARGUMENTS, installed_mark=INSTALLED_MARK).encode())
     put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
     put(f".disk/{identity}", b"")
-    entries = tuple(entry_of(path, source, iso.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
+    entries = tuple(entry_of(path, source, BIOS_IMAGE_MASK if path == BIOS_IMAGE else ())
                     for path, source in sorted(files.items()))
     manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, site_area.SIZE)
     put(NAME, manifest.to_bytes())

@@ -7,25 +7,21 @@ write. A write that a power cut tears is told by the area's own checksum, and is
 from __future__ import annotations
 
 import base64
-import contextlib
-import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 from cornerstone.factory import process
-from cornerstone.factory.iso_image import Extent, Image
+from cornerstone.factory.iso_area import area_of
+from cornerstone.factory.iso_image import Extent
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import LABEL, SITE_AREA, Manifest
 from cornerstone.model.site import Site
 from cornerstone.model.site_area import pack, unpack
 from cornerstone.model.site_fields import EXTRA
 from cornerstone.model.site_file import as_text, check_releases, has_secrets, read_site, redacted, to_json
 
 SECRET_BYTES = 32
-TAKE_OUT = "./invoke customize {iso} --reset takes it out"
 
 
 def customize(iso: Path, site_file: Path, output: Path | None = None) -> list[str]:
@@ -64,15 +60,6 @@ def show(iso: Path) -> str:
     return f"{iso} carries no site\n" if content is None else redacted(read_site(content, f"the site in {iso}"))
 
 
-def is_customised(iso: Path) -> bool:
-    """Whether an ISO's area holds anything, a whole site or the rest of a torn write; no when it is no such ISO."""
-    try:
-        with area_of(iso) as (file, place, _):
-            return os.pread(file, place.size, place.start) != pack(None, place.size)
-    except CornerstoneError:
-        return False
-
-
 def with_bootstrap_secrets(site: Site) -> tuple[list[str], Site]:
     """The clusters that have no bootstrap secret and are to be formed, and the site in which they have one."""
     document = json.loads(json.dumps(site.document))
@@ -96,42 +83,6 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         raise CornerstoneError(f"{path} can't be read: {error.strerror}", "give the path of a site file; the examples "
                                "are in sites/") from None
-
-
-@contextlib.contextmanager
-def area_of(iso: Path, *, write: bool = False) -> Iterator[tuple[int, Extent, Manifest]]:
-    """An open ISO (file descriptor), the place of its area, and its manifest; another process that customises it waits.
-
-    Raises CornerstoneError when it isn't a Foundation ISO, or can't be written when it is to be.
-    """
-    try:
-        if iso.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        # root can write what nobody may; a file without any right to write is meant to stay as it is
-        if write and not iso.stat().st_mode & 0o222:
-            raise PermissionError(0, "it is read-only")
-        file = os.open(iso, os.O_RDWR if write else os.O_RDONLY)
-    except OSError as error:
-        raise CornerstoneError(f"{iso} can't be {'changed' if write else 'read'}: {error.strerror}",
-                               "give it the rights, or make a customised copy with --output NEW" if write else
-                               "check the path and its rights") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if write else fcntl.LOCK_SH)
-        image = Image(iso)
-        try:
-            place = image.rock_ridge.files.get(SITE_AREA)
-            if image.rock_ridge.label != LABEL or place is None:
-                raise CornerstoneError(f"{iso} isn't a Foundation ISO: it has no {SITE_AREA}", "give one that invoke "
-                                       "build made", Code.VERIFY)
-            manifest = image.manifest
-            if place.size != manifest.site_area or place.start + place.size > image.size:
-                raise CornerstoneError(f"{iso} is damaged: its {SITE_AREA} isn't what the manifest says",
-                                       "build or download it again", Code.VERIFY)
-        finally:
-            image.close()
-        yield file, place, manifest
-    finally:
-        os.close(file)
 
 
 def _put(iso: Path, file: int, place: Extent, area: bytes, output: Path | None, *, private: bool) -> None:

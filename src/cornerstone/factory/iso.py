@@ -26,15 +26,12 @@ import pycdlib.pycdlib
 import pycdlib.udf
 import pycdlib.utils
 
-from cornerstone.factory.iso_image import SYSTEM_AREA, Image
+from cornerstone.factory.iso_image import BIOS_IMAGE, BOOT_CATALOG, EFI_IMAGE, SYSTEM_AREA, Image
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import EFI_SYSTEM, LINUX_DATA, SECTOR, Partition, derived_id, write_gpt
 from cornerstone.model.manifest import LABEL, Manifest, difference, digest
 
 BLOCK = 2048
-BIOS_IMAGE = "boot/bios.img"
-EFI_IMAGE = "boot/efi.img"
-BOOT_CATALOG = "boot/boot.cat"
 
 # how much the kernel is asked to copy in one go, in bytes; a file of so much is a large one
 PIECE = 8 << 20
@@ -42,8 +39,6 @@ PAGE = 4096
 
 # GRUB reads ahead past the last file when it boots from CD; mkisofs and xorriso pad as much
 TAIL_PADDING = 300 << 10
-# boot info table (mkisofs -boot-info-table) and GRUB 2's own pointer to the image's second block
-BIOS_IMAGE_MASK = ((8, 56), (2548, 8))
 
 
 def master(target: Path, files: Mapping[str, Path], *, boot_hybrid: bytes, identity: str, epoch: int,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cornerstone.factory import iso, process
+from cornerstone.factory import iso_image, process
 from cornerstone.factory.iso_image import SYSTEM_AREA, Extent, Image
 from cornerstone.factory.signing import check_signature
 from cornerstone.model import site_area
@@ -39,10 +39,10 @@ KERNEL = "boot/vmlinuz"
 INITRAMFS = "boot/initrd.img"
 SHIM, GRUB, MOK_MANAGER = "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "EFI/BOOT/mmx64.efi"
 DISK_INFO = ".disk/info"
-PARTS = (HYPERVISOR, CVM, FIRST_BOOT, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, SHIM, GRUB, MOK_MANAGER,
-         GRUB_CONFIG, DISK_INFO)
+PARTS = (HYPERVISOR, CVM, FIRST_BOOT, KERNEL, INITRAMFS, iso_image.BIOS_IMAGE, iso_image.EFI_IMAGE, SHIM, GRUB,
+         MOK_MANAGER, GRUB_CONFIG, DISK_INFO)
 # what a manifest can't name: itself, what the file system makes, and the area that customising writes to
-UNNAMED = (NAME, SIGNATURE_NAME, iso.BOOT_CATALOG, SITE_AREA)
+UNNAMED = (NAME, SIGNATURE_NAME, iso_image.BOOT_CATALOG, SITE_AREA)
 
 AGAIN = "the medium is damaged or was changed after it was made: build or download it again"
 

@@ -18,6 +18,13 @@ from typing import Any, BinaryIO
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import NAME, Manifest
 
+# what a BIOS and a UEFI start from CD
+BIOS_IMAGE = "boot/bios.img"
+EFI_IMAGE = "boot/efi.img"
+BOOT_CATALOG = "boot/boot.cat"
+# boot info table (mkisofs -boot-info-table) and GRUB 2's own pointer to the image's second block
+BIOS_IMAGE_MASK = ((8, 56), (2548, 8))
+
 BLOCK = 2048
 SYSTEM_AREA = 16 * BLOCK
 BOOT_RECORD, PRIMARY, SUPPLEMENTARY, TERMINATOR = 0, 1, 2, 255

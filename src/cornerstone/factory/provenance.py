@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 
 from cornerstone import __version__
-from cornerstone.factory.iso import EFI_IMAGE
+from cornerstone.factory.iso_image import EFI_IMAGE
 from cornerstone.factory.plan import Plan
 from cornerstone.factory.signing import SigningKey, check_signature
 from cornerstone.model.error import Code, CornerstoneError

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from cornerstone.factory import process
 from cornerstone.factory.build import build, iso_path, recall, step
-from cornerstone.factory.customize import TAKE_OUT, is_customised
 from cornerstone.factory.fat import MIB
+from cornerstone.factory.iso_area import TAKE_OUT, is_customised
 from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
 from cornerstone.factory.plan import make_plan
 from cornerstone.factory.scratch import own_folder

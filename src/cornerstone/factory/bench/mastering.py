@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cornerstone.factory import iso, process
+from cornerstone.factory import iso, iso_image, process
 from cornerstone.factory.bench.bench import SHORT_RUNS, Bench
 from cornerstone.factory.bench.measure import Usage, measure, side_by_side, typical
 from cornerstone.factory.bench.table import Check, Figure, Result
@@ -57,7 +57,7 @@ def unpack(bench: Bench) -> dict[str, Path]:
                 log=bench.logs / "mastering.log")
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     # the boot catalog is mastering's own
-    files.pop(iso.BOOT_CATALOG)
+    files.pop(iso_image.BOOT_CATALOG)
     return files
 
 
