@@ -327,6 +327,8 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
     print(f"{count} node{'s' * (count > 1)} formed and checked; disks, logs and timelines are in {folder}")
 
 
+# what a formed cluster has to be, then what it has to survive
+FORMED = ["node/test_formed.py", "cluster/test_faults.py"]
 LAB_HELP = {"profile": "name in profiles/, or a path", "site": "the site file",
             "machine": "a shape in src/cornerstone/lab/shapes, or the path of one",
             "firmware": "bios, uefi or secureboot", "output": "the run's folder (default: output/lab/...)"}
@@ -336,14 +338,14 @@ LAB_HELP = {"profile": "name in profiles/, or a path", "site": "the site file",
 @told
 def node(c, profile=PROFILE, site="sites/lab-one-node.json", machine="one-node", firmware="uefi", output=""):
     """From blank disks to a cluster of one node, in QEMU: its services and data path are checked."""
-    lab_cluster("node", 1, profile, site, machine, firmware, output, ["node/test_formed.py"])
+    lab_cluster("node", 1, profile, site, machine, firmware, output, FORMED)
 
 
 @task(help=LAB_HELP)
 @told
 def cluster(c, profile=PROFILE, site="sites/lab-three-nodes.json", machine="small-node", firmware="uefi", output=""):
     """From blank disks to a cluster of three nodes, in QEMU: its services are checked, and what it survives."""
-    lab_cluster("cluster", 3, profile, site, machine, firmware, output, ["node/test_formed.py"])
+    lab_cluster("cluster", 3, profile, site, machine, firmware, output, FORMED)
 
 
 @task(help={"format": "table, json, junit or markdown", "strict": "warnings fail too",

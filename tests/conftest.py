@@ -31,6 +31,12 @@ def iso() -> Path:
 
 
 @pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
 def site_file() -> Path:
     """The site of the lab's one node."""
     return ROOT / "sites" / "lab-one-node.json"

@@ -52,12 +52,23 @@ class Member:
         self.watch = None
         self._stack.close()
 
-    def wait_for(self, stage: str, step: str, state: str = "done") -> Event:
-        """Until it has told this event, since it was started. CornerstoneError (BOOT) when it won't."""
+    def wait_for(self, stage: str, step: str, state: str = "done", *, since: int = 0) -> Event:
+        """Until it has told this event, among told() from since on. CornerstoneError (BOOT) when it won't."""
+        return self._watched().wait_for(f"{stage}/{step} {state} of {self.name}", lambda event:
+                                        (event.stage, event.step, event.state) == (stage, step, state), LIMITS, since)
+
+    def told(self) -> int:
+        """How many events it has told since it was started."""
+        return len(self._watched().events)
+
+    def unplug(self, disk: str) -> None:
+        """Pull a SCSI disk out of its controller, by its name in the shape."""
+        self._watched().tell_machine("device_del", id=disk)
+
+    def _watched(self) -> Watch:
         if self.watch is None:
             raise ValueError(f"{self.name} is off")
-        return self.watch.wait_for(f"{stage}/{step} {state} of {self.name}", lambda event:
-                                   (event.stage, event.step, event.state) == (stage, step, state), LIMITS)
+        return self.watch
 
 
 @dataclass(eq=False)

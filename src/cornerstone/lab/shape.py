@@ -165,7 +165,7 @@ class Shape(_Part):
             return [*words, *ports.add(f"{_PCI[controller.kind]},id={name},{self._tells(controller.disks[0])}", virtio)]
         else:
             words += ports.add(f"{_PCI[controller.kind]},id={name}", virtio)
-            devices = [f"scsi-hd,bus={name}.0,scsi-id={number},{self._tells(disk, 'product')}"
+            devices = [f"scsi-hd,id={disk.name},bus={name}.0,scsi-id={number},{self._tells(disk, 'product')}"
                        for number, disk in enumerate(controller.disks)]
         return [*words, *(word for device in devices for word in ("-device", device))]
 

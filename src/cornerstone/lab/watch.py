@@ -47,6 +47,10 @@ class Watch:
         self._thread.join()
         self._running.interrupts.hold()
 
+    def tell_machine(self, command: str, **arguments: object) -> None:
+        """Give QEMU a command by QMP, whatever comes of it: its answers go by with all else that is heard."""
+        self._running.tell(command, **arguments)
+
     def wait_for(self, what: str, reached: Callable[[Event], bool], limits: Limits, since: int = 0) -> Event:
         """The first event that reached says true of, from events[since] on; it may have been told already.
 

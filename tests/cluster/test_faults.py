@@ -1,0 +1,111 @@
+"""What a cluster survives: a dead CVM, a host without power, a cable between two nodes, a disk that is pulled.
+
+Each test leaves the cluster as it found it, but the last: a pulled disk doesn't come back.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import testinfra
+
+
+def hosts(cluster, kind: str) -> list[testinfra.host.Host]:
+    end = [""] if len(cluster.members) == 1 else [f"-{number}" for number in range(1, len(cluster.members) + 1)]
+    return [testinfra.get_host(f"ssh://{kind}{each}", ssh_config=str(cluster.access.config)) for each in end]
+
+
+@pytest.fixture
+def nodes(cluster):
+    return hosts(cluster, "node")
+
+
+@pytest.fixture
+def cvms(cluster):
+    return hosts(cluster, "cvm")
+
+
+@pytest.fixture
+def several(cluster):
+    if len(cluster.members) < 3:
+        pytest.skip("it takes three nodes")
+
+
+def health(cvm) -> dict:
+    return json.loads(cvm.check_output("ceph --format json status"))
+
+
+def osds(cvm) -> tuple[int, int]:
+    """How many there are, and how many are up."""
+    found = health(cvm)["osdmap"]
+    return found["num_osds"], found["num_up_osds"]
+
+
+def settled(cvm) -> None:
+    """Wait until every placement group is whole again."""
+    clean = r'pgs: [0-9]+ active\+clean;'
+    cvm.check_output(f"timeout 900 sh -c 'until ceph pg stat | grep -qE \"{clean}\"; do sleep 2; done'")
+
+
+def put(cvm, name: str, text: str) -> None:
+    cvm.check_output("echo %s | rados --pool $(ceph osd pool ls | grep ^default-container) put %s -", text, name)
+
+
+def got(cvm, name: str) -> str:
+    return cvm.check_output("rados --pool $(ceph osd pool ls | grep ^default-container) get %s -", name)
+
+
+def test_a_cvm_that_is_killed_is_started_again_and_serves(cluster, nodes, cvms):
+    put(cvms[0], "before-kill", "still here")
+    member = cluster.members[0]
+    told = member.told()
+    nodes[0].check_output("kill -9 $(cat /run/libvirt/qemu/NTNX-*.pid)")
+    member.wait_for("hypervisor", "controller", "started", since=told)
+    member.wait_for("genesis", "ready", since=told)
+    assert got(cvms[0], "before-kill") == "still here"
+    count, up = osds(cvms[0])
+    assert count == up
+
+
+def test_a_host_whose_power_was_cut_comes_back(cluster, cvms):
+    put(cvms[0], "before-cut", "still here")
+    member = cluster.members[-1]
+    member.cut_power()
+    if len(cluster.members) > 1:
+        # the others are a quorum, and have all data
+        assert got(cvms[0], "before-cut") == "still here"
+        put(cvms[0], "meanwhile", "written by two")
+    cluster.access.disconnect()
+    member.power_on()
+    member.wait_for("genesis", "ready")
+    assert got(cvms[-1], "before-cut") == "still here"
+    settled(cvms[-1])
+    count, up = osds(cvms[-1])
+    assert count == up
+    if len(cluster.members) > 1:
+        assert got(cvms[-1], "meanwhile") == "written by two"
+
+
+def test_a_cut_between_two_nodes_heals(several, cluster, cvms):
+    one, other = (member.name for member in cluster.members[:2])
+    cluster.switch.cut(one, other)
+    try:
+        # the third reaches both, so there is a quorum, and no two clusters
+        put(cvms[2], "in-two-minds", "one answer")
+        assert got(cvms[2], "in-two-minds") == "one answer"
+    finally:
+        cluster.switch.heal(one, other)
+    settled(cvms[2])
+    assert len(health(cvms[2])["quorum_names"]) == 3
+    assert {got(cvm, "in-two-minds") for cvm in cvms} == {"one answer"}
+
+
+def test_a_pulled_disk_is_told_and_nothing_is_lost_with_two_copies(several, cluster, cvms):
+    put(cvms[0], "before-pull", "still here")
+    member = cluster.members[1]
+    told = member.told()
+    member.unplug("data-2")
+    member.wait_for("genesis", "disks", "warning", since=told)
+    assert "LAB-2-DATA-2" in cvms[1].check_output("genesis status")
+    assert {got(cvm, "before-pull") for cvm in cvms} == {"still here"}
