@@ -44,7 +44,8 @@ def test_a_machine_is_what_its_shape_says(tmp_path):
     assert "-device ide-hd,bus=ide.1,drive=boot,bootindex=1,serial=B-1,model=SATADOM " in text
     assert ("-device pcie-root-port,id=rp1,bus=pcie.0,chassis=1,slot=1 "
             "-device virtio-scsi-pci,id=hba1,bus=rp1,disable-legacy=on,iommu_platform=on "
-            "-device scsi-hd,id=data,bus=hba1.0,scsi-id=0,drive=data,bootindex=2,wwn=0x5000c50000000001,product=LAB SSD "
+            "-device scsi-hd,id=data,bus=hba1.0,scsi-id=0,drive=data,bootindex=2,wwn=0x5000c50000000001,"
+            "product=LAB SSD "
             ) in text
     assert "-netdev user,net=10.20.0.0/24,id=net0 " in text
     assert "-netdev user,restrict=on,id=net1 " in text
