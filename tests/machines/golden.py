@@ -24,7 +24,7 @@ from cornerstone.model.rules import check_machine  # noqa: E402
 from cornerstone.model.site_file import read_site  # noqa: E402
 
 # profiles/base.yaml, and an ISO of 2026-11-20
-NEEDS = Requirements(controller_memory=20 * GIB, controller_vcpus=8, controller_disk=20 * GIB, root_slot=2 * GIB,
+NEEDS = Requirements(controller_memory=20 * GIB, controller_vcpus=None, controller_disk=20 * GIB, root_slot=2 * GIB,
                      epoch=1795132800)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -16,13 +17,18 @@ from pathlib import Path
 import pytest
 
 from cornerstone.factory.customize import customize
+from cornerstone.factory.iso_image import Image
+from cornerstone.factory.settings import Workspace
+from cornerstone.factory.signing import signing_key
 from cornerstone.lab.boot import follow
 from cornerstone.lab.hotplug import plug, unplug
 from cornerstone.lab.install import TO_INSTALLED, Run, started
 from cornerstone.lab.network import resolver
+from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.shape import load_shape
-from cornerstone.lab.verdict import Goal, Judge, Leg, Limits
+from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.model.error import Code
+from cornerstone.model.manifest import NAME, SIGNATURE_NAME
 
 GIB = 1 << 30
 WRITES = Leg((Goal("foundation", "image", "started", name="writes"),))
@@ -49,20 +55,35 @@ class Case:
     block: str = "LAB"
 
 
+# Each is the whole of what Foundation says: a second refusal beside it fails the test.
 CASES = {
-    "two candidates": Case(r"disk\.boot-choice: 2 disks could be the boot disk, exactly one must:.*B-1.*B-2",
+    "two candidates": Case(r"disk\.boot-choice: 2 disks could be the boot disk, exactly one must:"
+                           r"\n  sd[a-z] .*serial B-1\n  sd[a-z] .*serial B-2",
                            disks=(Disk("B-1"), Disk("B-2")), extra={"boot_disk": None}),
-    "somebody's data": Case(r"disk\.not-empty: .*LAB-1-BOOT.*isn't empty: .*ext4", disks=(Disk(full=True),)),
-    "no serial": Case(r"hw\.boot-disk: no disk is fit: .*has no serial", disks=(Disk(""),)),
-    "unknown serial": Case(r"node\.identity: no node of the site matches this machine \(serial LAB-1;",
+    "somebody's data": Case(r"disk\.not-empty: sd[a-z] .*serial LAB-1-BOOT isn't empty: ext4",
+                            disks=(Disk(full=True),)),
+    "no serial": Case(r"hw\.boot-disk: no disk is fit: .*sd[a-z] has no serial.*", disks=(Disk(""),),
+                      extra={"boot_disk": None}),
+    "too little memory": Case(r"hw\.memory: 7\.\d GiB, below 22\.0: 20\.0 for the Controller VM and 2\.0 for the host",
+                              node={"cvm_gb_ram": 20}),
+    "unknown serial": Case(r"node\.identity: no node of the site matches this machine \(serial LAB-1; .*",
                            node={"node_serial": "OTHER"}, block="OTHER"),
-    "duplicate address": Case(r"10\.20\.0\.2\b.*52:55:0a:14:00:02", step="address",
+    "duplicate address": Case(r"address\.duplicate: lab-1's hypervisor address 10\.20\.0\.2 is in use by "
+                              r"52:55:0a:14:00:02, heard on \w+", step="address",
                               node={"hypervisor_ip": "10.20.0.2"}),
-    "wrong token": Case(r"disk\.token: the site's token for .*LAB-1-BOOT.* is for another disk",
+    "wrong token": Case(r"disk\.token: the site's token for sd[a-z] .*serial LAB-1-BOOT is for another disk",
                         disks=(Disk(full=True),), extra={"erase_tokens": {"LAB-1-BOOT": "0123456789ab"}}),
-    "a layer that doesn't fit": Case(r"hw\.boot-disk: no disk is fit: .*has 16\.0 GiB, below 26\.3",
-                                     disks=(Disk(size=16 * GIB),)),
+    "a disk that is too small": Case(r"hw\.boot-disk: no disk is fit: .*sd[a-z] has 16\.0 GiB, below 26\.3.*",
+                                     disks=(Disk(size=16 * GIB),), extra={"boot_disk": None}),
 }
+
+
+def refused(verdict: Verdict, step: str, says: str) -> None:
+    """The machine has refused, at that step, for that reason and no other."""
+    assert not verdict.ok and verdict.reason == "guest-failed", verdict.sentence
+    assert re.fullmatch(rf"foundation/{step} failed: {says}", verdict.sentence), verdict.sentence
+    assert "; also " not in verdict.sentence
+    assert verdict.hint and verdict.code == Code.REFUSED
 
 
 def site_of(case: Case, site_file: Path) -> dict:
@@ -99,11 +120,17 @@ def disk_image(path: Path, disk: Disk) -> Path:
     return path
 
 
+def written_to(running: RunningMachine, *disks: str) -> dict[str, int]:
+    """How many bytes each disk was written, by its name."""
+    told = {each["device"] or each["node-name"]: each["stats"]["wr_bytes"] for each in running.ask("query-blockstats")}
+    return {name: told[name] for name in disks}
+
+
 @pytest.fixture(scope="module")
 def machine(iso, site_file, runs):
     """A machine without a disk to boot from: it has refused for that, and may look again."""
     run = Run.prepare(runs / "refusals", load_shape("cage"), site_file.read_bytes(),
-                      lambda site, to: customize(iso, site, to), "bios", "cd")
+                      lambda site, to: customize(iso, site, to), "uefi", "cd")
     try:
         with started(run, (TO_INSTALLED,)) as outcome:
             yield outcome
@@ -112,10 +139,8 @@ def machine(iso, site_file, runs):
 
 
 def test_a_machine_without_a_boot_disk(machine):
-    verdict = machine.verdict
-    assert not verdict.ok
-    assert re.search(r"foundation/plan failed: hw\.boot-disk: no disk is fit", verdict.sentence)
-    assert verdict.code == Code.REFUSED
+    assert re.match(r"foundation/plan failed: hw\.boot-disk: no disk is fit", machine.verdict.sentence)
+    assert machine.verdict.code == Code.REFUSED
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -126,34 +151,65 @@ def test_refused(machine, site_file, name, tmp_path):
         plug(running, "hba0", f"disk{number}", disk_image(tmp_path / f"{number}.qcow2", disk), serial=disk.serial,
              place=number)
     running.type("\r")
-    judge = Judge("bios", (WRITES,), Limits.of(machine.verdict.accel), time.monotonic())
+    judge = Judge("uefi", (WRITES,), Limits.of(machine.verdict.accel), time.monotonic())
     follow(running, judge)
     verdict = judge.verdict("cd", machine.verdict.accel, time.monotonic(), machine.run.folder)
-    written = {each["device"]: each["stats"]["wr_bytes"] for each in running.ask("query-blockstats")}
-    for plugged in ["site", *(f"disk{number}" for number, _ in enumerate(case.disks, 1))]:
-        unplug(running, plugged)
-    assert not verdict.ok and verdict.reason == "guest-failed", verdict.sentence
-    assert re.search(rf"^foundation/{case.step} failed: {case.says}", verdict.sentence, re.S), verdict.sentence
-    assert verdict.hint and verdict.code == Code.REFUSED
-    assert set(written.values()) == {0}
+    plugged = ["site", *(f"disk{number}" for number, _ in enumerate(case.disks, 1))]
+    written = written_to(running, "data", *plugged)
+    for name in plugged:
+        unplug(running, name)
+    refused(verdict, case.step, case.says)
+    assert written == dict.fromkeys(["data", *plugged], 0)
 
 
 def test_the_duplicate_is_the_address_at_which_the_network_answers(machine):
     assert str(resolver(machine.run.site, machine.run.node)) == CASES["duplicate address"].node["hypervisor_ip"]
 
 
-def test_a_machine_that_lacks_nearly_everything_is_told_all_of_it(iso, site_file, runs):
-    run = Run.prepare(runs / "nothing-right", load_shape("nothing-right"), site_file.read_bytes(),
-                      lambda site, to: customize(iso, site, to), "uefi", "usb")
+def refusal(run: Run) -> Verdict:
+    """How a run's machine ends, and that nothing was written."""
     try:
         with started(run, (TO_INSTALLED,)) as outcome:
-            verdict = outcome.verdict
+            names = [disk.name for disk in run.shape.disks]
+            assert written_to(outcome.running, *names) == dict.fromkeys(names, 0)
+            return outcome.verdict
     finally:
         run.remove_secrets()
-    assert not verdict.ok and verdict.reason == "guest-failed", verdict.sentence
-    assert verdict.sentence.startswith("foundation/plan failed: ")
-    for says in (r"hw\.iommu: the firmware offers no IOMMU", r"hw\.cores: 1 thread, below 2",
-                 r"hw\.memory: 2\.\d GiB, below 6\.0", r"hw\.boot-disk: no disk is fit: .*has no serial",
-                 r"hw\.nic: there is none"):
-        assert re.search(says, verdict.sentence, re.S), says
-    assert verdict.code == Code.REFUSED
+
+
+def test_no_iommu(iso, site_file, runs):
+    shape = load_shape("one-node").model_copy(update={"iommu": False})
+    run = Run.prepare(runs / "no-iommu", shape, site_file.read_bytes(), lambda site, to: customize(iso, site, to),
+                      "uefi", "usb")
+    verdict = refusal(run)
+    # no controller can be passed through then: what follows from it is told beside it
+    assert re.fullmatch(r"foundation/plan failed: hw\.iommu: the firmware offers no IOMMU; also hw\.passthrough: "
+                        r"0000:\S+ \[1af4:1048\] has no IOMMU group", verdict.sentence), verdict.sentence
+    assert verdict.hint and verdict.code == Code.REFUSED
+
+
+@pytest.fixture
+def narrow_iso(iso, tmp_path):
+    """An ISO whose profile has root slots of 256 MiB, signed: the factory makes none whose layers don't fit."""
+    copy = tmp_path / "narrow.iso"
+    shutil.copyfile(iso, copy)
+    image = Image(iso)
+    places, manifest = [image.place(path) for path in (NAME, SIGNATURE_NAME)], image.content(NAME)
+    image.close()
+    wide, narrow = b'"hypervisor": {"root_slot": 2147483648}', b'"hypervisor": {"root_slot":  268435456}'
+    assert manifest.count(wide) == 1
+    manifest = manifest.replace(wide, narrow)
+    key = signing_key(Workspace(Path(__file__).resolve().parents[2]).cache)
+    with copy.open("r+b") as file:
+        for place, content in zip(places, (manifest, key.sign(manifest)), strict=True):
+            file.seek(place.start)
+            file.write(content)
+    yield copy
+    copy.unlink()
+
+
+def test_a_layer_that_does_not_fit(narrow_iso, site_file, runs):
+    run = Run.prepare(runs / "narrow", load_shape("one-node"), site_file.read_bytes(),
+                      lambda site, to: customize(narrow_iso, site, to), "secureboot", "cd")
+    refused(refusal(run), "plan",
+            r"layer\.fit: hypervisor\.squashfs has \d+ MiB and doesn't fit a root slot of 256 MiB")

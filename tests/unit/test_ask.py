@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation.ask import ask_site
+from cornerstone.foundation.ask import NONE, ask_site
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.facts import Clock, Contents, Cpu, Disk, Dmi, Facts, Firmware, Nic, Signature
+from cornerstone.model.node import erase_token
 from cornerstone.model.site_file import read_site
 
 DISKS = (Disk("sda", 480 << 30, "BOOT-1", model="SATADOM"), Disk("sdb", 960 << 30, model="NO SERIAL"),
@@ -23,7 +24,8 @@ DISKS = (Disk("sda", 480 << 30, "BOOT-1", model="SATADOM"), Disk("sdb", 960 << 3
 FACTS = Facts(Dmi(serial="SN-77"), Firmware("uefi"), Cpu("x", 1, 2, 2), 32 << 30, Clock(0), disks=DISKS,
               boot_medium="sdd", nics=(Nic("eno1", "02:00:5e:00:01:01"), Nic("usb0", "02:00:5e:00:01:02", usb=True)))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7uqUmTbFQXyAQn0XcKeZzOmTjbC7zBRUIAkVsZJXkR me@example"
-USUAL = ["", "", "10.20.0.1/24", "", "10.20.0.11", "", "1", "", "", "", "", "", "yes"]
+USUAL = ["", "", "10.20.0.1/24", "", "10.20.0.11", "", "1", "", "", "", "", "", "", "yes"]
+TOKEN = erase_token("DATA-1")
 PROMPT = r"press Enter on this console\.|[])]: |change it: "
 
 
@@ -116,9 +118,10 @@ def test_each_site_has_a_secret_of_its_own(terminals):
 def test_all_that_can_be_said(terminals):
     terminal = terminals()
     terminal.answer("", "edge-1.example.net", "10.40.0.1/255.255.254.0", "140", "10.40.1.11", "10.40.0.21", "DATA-1",
-                    "edge", "10.40.0.31", "10.40.0.53,10.40.0.54", "ntp.example.net", KEY, "yes")
+                    TOKEN, "edge", "10.40.0.31", "10.40.0.53,10.40.0.54", "ntp.example.net", KEY, "yes")
     site = read_site(json.dumps(terminal.site()).encode())
     [node], [cluster] = site.nodes, site.clusters
+    assert node.erase_tokens == (("DATA-1", TOKEN),)
     assert (node.hostname, node.uplink.vlan, str(node.hypervisor), str(node.cvm), node.boot_disk.serial) == (
         "edge-1.example.net", 140, "10.40.1.11/23", "10.40.0.21/23", "DATA-1")
     assert (cluster.name, str(cluster.data_services), cluster.cvm_ntp_servers) == (
@@ -140,9 +143,10 @@ def test_all_that_can_be_said(terminals):
     (5, "10.20.0.11", "already"),
     (6, "3", "is none of them"),
     (6, "STICK", "is none of them"),
-    (8, "10.20.0.11", "already"),
-    (9, "10.20.0.53;x", "isn't an IPv4 address"),
-    (11, "ssh-dss AAAA", "isn't an OpenSSH public key"),
+    (7, "0123456789ab", "isn't this disk's token"),
+    (9, "10.20.0.11", "already"),
+    (10, "10.20.0.53;x", "isn't an IPv4 address"),
+    (12, "ssh-dss AAAA", "isn't an OpenSSH public key"),
 ])
 def test_what_is_wrong_is_said_at_once_and_asked_again(terminals, before, wrong, reason):
     terminal = terminals()
@@ -154,7 +158,7 @@ def test_what_is_wrong_is_said_at_once_and_asked_again(terminals, before, wrong,
 def test_back_keeps_what_was_said_as_the_default_and_again_starts_over(terminals):
     terminal = terminals()
     shown = terminal.answer("", "first", "10.20.0.1/24", "back", "back", "second", "", "7", "again", "third", "", "",
-                            "10.20.0.11", "", "1", "", "", "", "", "", "back", KEY, "no", "yes")
+                            "10.20.0.11", "", "1", "", "", "", "", "", "", "back", KEY, "no", "yes")
     assert "[first]" in shown and "[second]" in shown and "[10.20.0.1/24]" in shown and "[7]" in shown
     site = terminal.site()
     assert site["blocks"][0]["nodes"][0]["hypervisor_hostname"] == "third"
@@ -163,7 +167,7 @@ def test_back_keeps_what_was_said_as_the_default_and_again_starts_over(terminals
 
 def test_an_answer_that_a_later_change_makes_wrong_is_asked_for_again(terminals):
     terminal = terminals()
-    back = ["back"] * 10
+    back = ["back"] * 11
     shown = terminal.answer(*USUAL[:-1], *back, "10.30.0.1/24", "", "", "10.30.0.11", "10.30.0.12", *USUAL[6:])
     assert "10.20.0.11 isn't in 10.30.0.0/24" in " ".join(shown.split())
     assert terminal.site()["clusters"][0]["cluster_members"] == ["10.30.0.12"]
@@ -200,8 +204,24 @@ def test_a_machine_without_a_serial_is_known_by_its_cards(terminals, serial):
 
 def test_the_only_disk_is_the_default(terminals):
     terminal = terminals(facts=replace(FACTS, disks=DISKS[:1]))
-    terminal.answer(*USUAL[:6], "", *USUAL[7:])
+    terminal.answer(*USUAL[:6], "", *USUAL[8:])
     assert terminal.site()["blocks"][0]["nodes"][0]["cornerstone"]["boot_disk"] == {"serial": "BOOT-1"}
+
+
+def test_the_boot_disk_needs_its_token_when_something_is_on_it(terminals):
+    terminal = terminals()
+    shown = terminal.answer(*USUAL[:6], "DATA-1", NONE, TOKEN, *USUAL[8:])
+    assert "sdc is the boot disk, and isn't empty" in " ".join(shown.split())
+    assert f"Erase sdc, serial DATA-1 ({TOKEN} lets all on it go" in " ".join(shown.split())
+    assert terminal.site()["blocks"][0]["nodes"][0]["cornerstone"] == {
+        "boot_disk": {"serial": "DATA-1"}, "erase_tokens": {"DATA-1": TOKEN}}
+
+
+def test_a_disk_that_is_to_be_left_alone_is_no_data_disk(terminals):
+    more = Disk("sde", 960 << 30, "DATA-2", model="SSD")
+    terminal = terminals(facts=replace(FACTS, disks=(*DISKS, more)))
+    terminal.answer(*USUAL)
+    assert terminal.site()["blocks"][0]["nodes"][0]["cornerstone"]["data_disks"] == [{"serial": "DATA-2"}]
 
 
 def test_a_console_that_is_not_there_is_left_out(tmp_path):

@@ -75,6 +75,20 @@ def test_sizes_of_the_site_win_over_the_profile_s():
     assert (plan.config.controller.memory, plan.config.controller.vcpus) == (12 * GIB, 4)
 
 
+@pytest.mark.parametrize(("cores", "threads", "vcpus"), [(10, 128, 10), (16, 128, 12), (4, 128, 8), (16, 6, 6)])
+def test_cpus_are_those_of_the_controllers_numa_node_when_nobody_says(cores, threads, vcpus):
+    numa = tuple(replace(node, cores=cores if node.id == 2 else 1) for node in BASE.cpu.numa)
+    facts = machine(cpu=replace(BASE.cpu, threads=threads, numa=numa))
+    near = tuple(replace(device, numa=2) if device.address == HBA else device for device in facts.pci)
+    plan = plan_for(replace(facts, pci=near))
+    assert (plan.config.controller.vcpus, plan.needs.controller_vcpus) == (vcpus, vcpus)
+
+
+def test_cpus_of_the_profile_win_over_the_machines():
+    fixed = golden.MANIFEST.profile | {"controller": golden.MANIFEST.profile["controller"] | {"vcpus": 9}}
+    assert plan_for(manifest=replace(golden.MANIFEST, profile=fixed)).config.controller.vcpus == 9
+
+
 REFUSED = {
     "two disks could be it": (dict(cornerstone={}), "disk.boot-choice",
                               "3 disks could be the boot disk, exactly one must:"),

@@ -21,6 +21,8 @@ from typing import Any
 from cornerstone.foundation.screen import WIDTH, console_devices
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.facts import Disk, Facts
+from cornerstone.model.fitness import data_disks
+from cornerstone.model.node import erase_token
 from cornerstone.model.site_fields import CLUSTER, CLUSTER_EXTRA, EXTRA, NODE, SERIAL, SITE, SITE_EXTRA
 from cornerstone.model.site_file import SiteError, as_text, read_site
 from cornerstone.model.site_kinds import Notes
@@ -137,8 +139,7 @@ def document(answers: Answers, facts: Facts, *, complete: bool = False) -> dict[
     macs = [nic.mac for nic in facts.nics if not nic.usb]
     node = {"node_position": "A", "hypervisor": "kvm", **({"node_serial": dmi_serial} if dmi_serial else {}),
             **given(hypervisor_hostname="hostname", hypervisor_ip="hypervisor", cvm_ip="cvm")}
-    extra = {**({} if dmi_serial else {"nic_macs": macs}),
-             **({"boot_disk": {"serial": answers["disk"]}} if answers.get("disk") else {})}
+    extra = {**({} if dmi_serial else {"nic_macs": macs}), **_disks_of(answers, facts)}
     gateway: IPv4Interface | None = answers.get("gateway")
     network = {"gateway": str(gateway.ip), "netmask": str(gateway.netmask)} if gateway else {}
     cluster = {"redundancy_factor": 1, "single_node_cluster": True,
@@ -157,6 +158,16 @@ def document(answers: Answers, facts: Facts, *, complete: bool = False) -> dict[
     }
 
 
+def _disks_of(answers: Answers, facts: Facts) -> dict[str, Any]:
+    """What the site says of disks: which one is booted from, which may be erased, and which are left as they are."""
+    boot = answers.get("disk")
+    erased = {disk.serial: token for disk in _full(facts) if (token := answers.get(_erase(disk)))}
+    kept = [disk.serial for disk in _full(facts) if answers.get(_erase(disk)) == "" and disk.serial != boot]
+    others = [{"serial": disk.serial} for disk in data_disks(facts) if disk.serial not in (boot, *kept)]
+    return {**({"boot_disk": {"serial": boot}} if boot else {}), **({"erase_tokens": erased} if erased else {}),
+            **({"data_disks": others} if kept and others else {})}
+
+
 def _conversation(console: Console, questions: Sequence[Question], facts: Facts) -> Answers:
     """All answers, confirmed."""
     answers: Answers = {}
@@ -168,7 +179,7 @@ def _conversation(console: Console, questions: Sequence[Question], facts: Facts)
             default = texts.get(question.name) or question.default(answers)
             text = console.ask(f"{question.label} ({question.example})" + (f" [{default}]" if default else "") + ": ")
         else:
-            console.say("\n" + "\n".join(f"{each.label:<34}{texts[each.name]}" for each in questions))
+            console.say("\n" + "\n".join(f"{each.label:<33} {texts[each.name]}" for each in questions))
             text, default = console.ask("\nType yes to go on with this, back or again to change it: "), ""
         if text in ("back", "again"):
             at = max(at - 1, 0) if text == "back" else 0
@@ -185,6 +196,7 @@ def _conversation(console: Console, questions: Sequence[Question], facts: Facts)
         if not notes.problems:
             for rule in RULES:
                 rule(document(answers, facts), notes)
+            _check_boot_disk(answers, facts, notes)
         if notes.problems:
             for problem in notes.problems:
                 console.say(textwrap.fill(f"{problem.reason}: {problem.hint}", WIDTH, initial_indent="  ",
@@ -223,6 +235,9 @@ def _questions(facts: Facts) -> list[Question]:
         Question("cvm", "Address of its Controller VM", "in the same network", _next_address,
                  field(NODE["cvm_ip"].kind)),
         *(choice if disks else []),
+        *(Question(_erase(disk), f"Erase {disk.name}, serial {disk.serial}",
+                   f"{erase_token(disk.serial)} lets all on it go, {NONE} leaves it alone", no_more,
+                   lambda text, notes, disk=disk: _token(text, disk, notes)) for disk in _full(facts)),
         Question("cluster", "Name of the cluster", "letters, digits, dots and dashes",
                  lambda answers: answers["hostname"].partition(".")[0], field(CLUSTER["cluster_name"].kind)),
         Question("data_services", "Address of its iSCSI target", NONE, no_more,
@@ -268,6 +283,29 @@ def _disk(text: str, disks: Sequence[Disk], notes: Notes) -> str | None:
     if text.isascii() and text.isdigit() and 1 <= int(text) <= len(disks) and text not in serials:
         return serials[int(text) - 1]
     return text if text in serials else notes.wrong("", f"'{text}' is none of them", f"1 to {len(disks)}, or a serial")
+
+
+def _full(facts: Facts) -> list[Disk]:
+    """Those of them that hold something, and so are written only with a token."""
+    return [disk for disk in _disks(facts) if not (disk.removable or disk.contents.empty or disk.contents.unfinished)]
+
+
+def _erase(disk: Disk) -> str:
+    return f"erase {disk.serial}"
+
+
+def _token(text: str, disk: Disk, notes: Notes) -> str | None:
+    if text in (NONE, erase_token(disk.serial)):
+        return "" if text == NONE else text
+    return notes.wrong("", f"'{text}' isn't this disk's token", f"{erase_token(disk.serial)}, or {NONE}")
+
+
+def _check_boot_disk(answers: Answers, facts: Facts, notes: Notes) -> None:
+    for disk in _full(facts):
+        # a node that is installed is refused, or installed again, by other tokens
+        if disk.serial == answers.get("disk") and answers.get(_erase(disk)) == "" and disk.contents.installed is None:
+            notes.wrong("", f"{disk.name} is the boot disk, and isn't empty",
+                        "its token, or back, to choose another boot disk")
 
 
 def _disk_list(facts: Facts) -> str:

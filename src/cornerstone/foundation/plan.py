@@ -6,6 +6,7 @@ serial; a disk without a serial is refused; an installed node isn't installed ag
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from cornerstone.foundation.identify import identify
@@ -18,6 +19,7 @@ from cornerstone.model.requirements import Requirements
 from cornerstone.model.rules.hardware import check_machine
 from cornerstone.model.rules.registry import Level, Outcome
 from cornerstone.model.site import DiskChoice, Node, Site
+from cornerstone.model.sizing import FEWEST_VCPUS, controller_vcpus
 from cornerstone.model.slot_disk import MIB, Layout, layout
 
 # What scsi instead of passthrough does without.
@@ -78,8 +80,9 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
     """
     node = _node(facts, site)
     needs = Requirements.of(manifest.profile, manifest.epoch)
+    vcpus = node.cvm_vcpus or needs.controller_vcpus
     needs = replace(needs, controller_memory=node.cvm_memory or needs.controller_memory,
-                    controller_vcpus=min(node.cvm_vcpus or needs.controller_vcpus, facts.cpu.threads))
+                    controller_vcpus=min(vcpus or FEWEST_VCPUS, facts.cpu.threads))
     plan = Plan(node, needs)
     _check_hardware(plan, facts)
     _check_fit(plan, manifest)
@@ -89,6 +92,8 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
         return plan
     _choose_data_disks(plan, facts)
     _choose_controllers(plan, facts)
+    if not vcpus:
+        plan.needs = replace(plan.needs, controller_vcpus=_vcpus(plan, facts))
     _check_contents(plan, site, reinstall)
     if not plan.refusals:
         plan.layout = layout(plan.boot_disk.serial, plan.boot_disk.size, needs.root_slot)
@@ -194,6 +199,14 @@ def _choose_controllers(plan: Plan, facts: Facts) -> None:
     plan.passed, plan.scsi = tuple(passed), tuple(scsi)
     kept = {disk for entry in passed for disk in entry.disks} | {disk for disk, _ in scsi}
     plan.data_disks = tuple(disk for disk in plan.data_disks if disk in kept)
+
+
+def _vcpus(plan: Plan, facts: Facts) -> int:
+    """The Controller VM's CPUs by the NUMA node that most of its controllers hang off, else the first."""
+    homes = Counter(entry.device.numa for entry in plan.passed if entry.device.numa is not None)
+    home = homes.most_common(1)[0][0] if homes else 0
+    cores = next((node.cores for node in facts.cpu.numa if node.id == home), facts.cpu.cores)
+    return controller_vcpus(cores, facts.cpu.threads)
 
 
 def _check_contents(plan: Plan, site: Site, reinstall: str) -> None:

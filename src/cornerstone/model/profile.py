@@ -70,7 +70,8 @@ class ControllerFile(_Section):
     """Sizes of the Controller VM."""
 
     memory: Size | None = Field(None, description="memory of the Controller VM")
-    vcpus: Annotated[StrictInt, Field(ge=1, le=256)] | None = Field(None, description="virtual CPUs")
+    vcpus: Annotated[StrictInt, Field(ge=1, le=256)] | None = Field(
+        None, description="virtual CPUs; left out, as many as the NUMA node of its disks has cores, 8 to 12")
     disk: Size | None = Field(None, description="size of its virtual system disk")
     root_slot: Size | None = Field(None, description="size of each of the two root slots on that disk")
 
@@ -114,12 +115,12 @@ class HypervisorSizes:
 
 @dataclass(frozen=True)
 class ControllerSizes:
-    """The Controller VM: memory, disk and root_slot (each of two) in bytes."""
+    """The Controller VM: memory, disk and root_slot (each of two) in bytes; vcpus None: by the machine (sizing.py)."""
 
     memory: int
-    vcpus: int
     disk: int
     root_slot: int
+    vcpus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Profile:
         for key, value in self.resolved().items():
             if isinstance(value, dict):
                 rows += [f".{key}.{inner} = {format_size(number) if inner in _SIZES else number}"
-                         for inner, number in value.items()]
+                         for inner, number in value.items() if number is not None]
             else:
                 rows.append(f".{key} = {', '.join(value) if isinstance(value, list) else value}")
         return rows
@@ -214,7 +215,7 @@ class _Loaded:
 
 _REQUIRED: tuple[Where, ...] = (
     ("aos",), ("ahv",), ("payload",), ("reference", "suite"), ("hypervisor", "root_slot"), ("controller", "memory"),
-    ("controller", "vcpus"), ("controller", "disk"), ("controller", "root_slot"),
+    ("controller", "disk"), ("controller", "root_slot"),
 )
 
 

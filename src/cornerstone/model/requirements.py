@@ -33,11 +33,12 @@ PUBLISHED_MEMORY = 32 * 1000 ** 3
 class Requirements:
     """One profile's needs. firmware: any, uefi or secureboot; tpm: any or 2.0.
 
-    epoch: when the ISO was made, in seconds; a clock that is before it is wrong.
+    controller_vcpus: None when the machine decides (sizing.py). epoch: when the ISO was made, in seconds; a clock that
+    is before it is wrong.
     """
 
     controller_memory: int
-    controller_vcpus: int
+    controller_vcpus: int | None
     controller_disk: int
     root_slot: int
     firmware: str = "any"

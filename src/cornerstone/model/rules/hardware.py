@@ -25,6 +25,7 @@ from cornerstone.model.requirements import (
     Requirements,
 )
 from cornerstone.model.rules.registry import REGISTRY, Level, Result, Verdict
+from cornerstone.model.sizing import FEWEST_VCPUS
 
 SCOPE = "machine"
 CLOCK_YEARS = 10
@@ -78,7 +79,7 @@ def cores(subject: Subject) -> Result:
 @REGISTRY.rule("hw.controller-cpus", Level.WARNING, SCOPE, "give the Controller VM fewer CPUs, or the machine more")
 def controller_cpus(subject: Subject) -> Result:
     """Each of the Controller VM's CPUs has a thread of its own."""
-    threads, vcpus = subject.facts.cpu.threads, subject.needs.controller_vcpus
+    threads, vcpus = subject.facts.cpu.threads, subject.needs.controller_vcpus or FEWEST_VCPUS
     if threads < vcpus:
         return Result.violated(f"the Controller VM's {vcpus} CPUs would share {threads} threads")
     return Result.ok(f"{vcpus} of {threads} threads")

@@ -186,8 +186,9 @@ def controller_sizing(subject: Subject) -> Result:
     disk = 2 * sizes.root_slot + MIN_CONTROLLER_STATE
     if sizes.memory < MIN_CONTROLLER_MEMORY:
         return Result.violated(f"controller.memory is {sizes.memory // mib} MiB, below {MIN_CONTROLLER_MEMORY // mib}")
-    if sizes.vcpus < MIN_CONTROLLER_VCPUS:
+    if sizes.vcpus is not None and sizes.vcpus < MIN_CONTROLLER_VCPUS:
         return Result.violated(f"controller.vcpus is {sizes.vcpus}, below {MIN_CONTROLLER_VCPUS}")
     if sizes.disk < disk:
         return Result.violated(f"controller.disk is {sizes.disk // mib} MiB, below {disk // mib}: two slots and state")
-    return Result.ok(f"{sizes.memory // mib} MiB of memory, {sizes.vcpus} CPUs, disk of {sizes.disk // mib} MiB")
+    vcpus = f"{sizes.vcpus} CPUs" if sizes.vcpus else "CPUs as the machine has them"
+    return Result.ok(f"{sizes.memory // mib} MiB of memory, {vcpus}, disk of {sizes.disk // mib} MiB")
