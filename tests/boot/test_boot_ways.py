@@ -1,4 +1,8 @@
-"""The ISO boots every way that a machine may start it, to the Foundation screen, its content verified."""
+"""The ISO boots to the Foundation screen, its content verified.
+
+These are three of the six ways in which a machine may start it. The node tier takes the others: it installs from a CD
+with a BIOS and from USB with Secure Boot, and is refused from USB with UEFI.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import pytest
 
 from cornerstone.lab.boot import boot
 
-WAYS = [(firmware, media) for firmware in ("bios", "uefi", "secureboot") for media in ("cd", "usb")]
+WAYS = [("bios", "usb"), ("uefi", "cd"), ("secureboot", "cd")]
 
 
 def assert_arrived(verdict, firmware: str) -> None:

@@ -17,8 +17,9 @@ from cornerstone.lab.power import Cut, Survived, installed_in_spite
 from cornerstone.lab.shape import load_shape
 from cornerstone.model.manifest import Manifest
 
-# Firmware and medium, and where the power is cut before the machine is left in peace.
-WAYS = {("secureboot", "cd"): (Cut("root", 40), Cut("commit"), Cut(first_boot="controller"))}
+# Firmware and medium, and where the power is cut before the machine is left in peace. `./invoke lab install` does the
+# other ways on demand, and the tier `power` all the cuts.
+WAYS = {("secureboot", "usb"): (Cut("root", 40), Cut(first_boot="controller")), ("bios", "cd"): ()}
 
 
 @dataclass

@@ -72,6 +72,14 @@ def addresses(node, device: str) -> list[str]:
     return [f"{info['local']}/{info['prefixlen']}" for link in links for info in link["addr_info"]]
 
 
+def test_its_bmc_has_the_address_of_the_site(node):
+    planned = node.run.node.bmc
+    given = {name: node.installing.bmc[name] for name in ("ip_addr_src", "ip_addr", "subnet_mask",
+                                                          "default_gw_ip_addr")}
+    assert given == {"ip_addr_src": "static", "ip_addr": str(planned.address.ip),
+                     "subnet_mask": str(planned.address.netmask), "default_gw_ip_addr": str(planned.gateway)}
+
+
 def test_it_has_its_addresses(node):
     planned = node.run.node
     assert node.host.check_output("hostname") == planned.hostname

@@ -93,6 +93,11 @@ class EmulatedBmc:
         """The words by which ipmitool reaches it from this machine."""
         return ("-I", "lan", "-H", self.address, "-p", str(LAN_PORT), "-U", account, "-f", str(password_file))
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """All LAN settings."""
+        return {name: self.setting(name) for name in UNSET}
+
     def setting(self, name: str) -> str:
         """A LAN setting by ipmi_sim's name, a key of UNSET."""
         return (self.folder / "settings" / name).read_text()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cornerstone.lab.accel import choose
 from cornerstone.lab.access import Access, with_key
+from cornerstone.lab.bmc import EmulatedBmc
 from cornerstone.lab.boot import follow, write_verdict
 from cornerstone.lab.machine import Machine
 from cornerstone.lab.network import forwarded_port, user_network
@@ -102,15 +105,16 @@ class Run:
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.image(disk.name), str(disk.size)],
                            check=True)
 
-    def machine(self, *, medium: bool = True, network: str = "") -> Machine:
+    def machine(self, *, medium: bool = True, network: str = "", bmc: EmulatedBmc | None = None) -> Machine:
         """What QEMU is asked for; without the medium it has to start from its disks.
 
-        network: the -netdev value of its first card; else it has a network of its own (network.py).
+        network: the -netdev value of its first card; else it has a network of its own (network.py). bmc: one that runs.
         """
         images = {disk.name: self.image(disk.name) for disk in self.shape.disks}
+        words = self.shape.words(images, network or user_network(self.site, self.node))
         return Machine(choose(), self.firmware, self.shape.memory_mib, self.shape.cpus, self.iso if medium else None,
                        self.media, iommu=self.shape.iommu, reboots=True,
-                       extra=self.shape.words(images, network or user_network(self.site, self.node)))
+                       extra=(*words, *(bmc.qemu_arguments if bmc else ())))
 
     def remove_secrets(self) -> None:
         """The key and the ISO with its site go; disks and logs stay."""
@@ -122,13 +126,14 @@ class Run:
 class Outcome:
     """How a run went, while the machine still runs.
 
-    written: disk → bytes that were written to it until it was installed.
+    written: disk → bytes that were written to it until it was installed; bmc: the LAN settings of its BMC then.
     """
 
     run: Run
     verdict: Verdict
     timeline: Timeline
     written: dict[str, int]
+    bmc: dict[str, str]
     running: RunningMachine = field(repr=False)
     listener: Listener = field(repr=False)
 
@@ -162,22 +167,28 @@ def started(run: Run, legs: tuple[Leg, ...] = WHOLE, listener: Listener = lambda
     A way that wasn't gone to its end is an Outcome with a failed verdict. timeline.json, verdict.json, events.jsonl and
     the machine's logs go to the run's folder, or a folder in it that logs names. CornerstoneError as from boot.
     """
-    machine = run.machine(medium=medium)
     folder = run.folder / logs
     folder.mkdir(exist_ok=True)
     (folder / "events.jsonl").unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         record = JsonLines(folder / "events.jsonl")
         stack.callback(record.close)
+        bmc = None
+        if run.shape.bmc:
+            of_bmc = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cornerstone-bmc-")))
+            bmc = stack.enter_context(EmulatedBmc(of_bmc, secrets.token_hex(8)))
+        machine = run.machine(medium=medium, bmc=bmc)
         running = stack.enter_context(RunningMachine(machine, folder))
         timeline = Timeline()
         written: dict[str, int] = {}
+        settings: dict[str, str] = {}
 
         def tell(event: Event) -> None:
             for each in (record, timeline, listener):
                 each(event)
             if (event.stage, event.step) == ("boot", "installed"):
                 written.update(_written(running))
+                settings.update(bmc.settings if bmc else {})
 
         tell(Event("boot", "machine", "started", f"{run.firmware}, {run.media}, {run.shape.description}; "
                    f"{machine.accel}", {"firmware": run.firmware, "media": run.media, "accel": machine.accel.name}))
@@ -191,7 +202,7 @@ def started(run: Run, legs: tuple[Leg, ...] = WHOLE, listener: Listener = lambda
                        accel=machine.accel.name, shape=run.shape.description, written=written)
         tell(Event("boot", "verdict", "done" if verdict.ok else "failed", verdict.sentence,
                    {"ok": verdict.ok, "reason": verdict.reason, "seconds": verdict.seconds}))
-        yield Outcome(run, verdict, timeline, written, running, tell)
+        yield Outcome(run, verdict, timeline, written, settings, running, tell)
 
 
 def _empty(folder: Path) -> None:

@@ -81,7 +81,7 @@ class Identity(_Part):
 
 
 class Shape(_Part):
-    """A machine. memory in bytes; iommu: an emulated VT-d; bmc: an emulated BMC at /dev/ipmi0."""
+    """A machine. memory in bytes; iommu: an emulated VT-d; bmc: an emulated BMC (bmc.py) at /dev/ipmi0."""
 
     description: str
     memory: Size
@@ -129,7 +129,7 @@ class Shape(_Part):
         return self.memory // MIB
 
     def words(self, images: Mapping[str, Path], network: str = "") -> tuple[str, ...]:
-        """QEMU's words for all of it but memory, CPUs and IOMMU. images: disk name to its qcow2 image.
+        """QEMU's words for all of it but memory, CPUs, IOMMU and BMC. images: disk name to its qcow2 image.
 
         network: the -netdev value of the first card (network.py), without an id; empty: it has one of its own, too.
         """
@@ -141,8 +141,6 @@ class Shape(_Part):
             net = network if network and number == 0 else "user,restrict=on"
             words += ["-netdev", f"{net},id=net{number}", *ports.add(
                 f"{_NIC[nic.model]},id=nic{number},netdev=net{number},mac={nic.mac}", self._virtio(nic.model))]
-        if self.bmc:
-            words += ["-device", "ipmi-bmc-sim,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0"]
         return tuple(words)
 
     def _identity(self) -> list[str]:
