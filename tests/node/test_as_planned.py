@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from ipaddress import IPv4Interface
 
 import pytest
 
+from cornerstone.factory.customize import area_of
 from cornerstone.lab.access import Access
 from cornerstone.model.manifest import CVM, HYPERVISOR
 from cornerstone.model.site import cvm_name
+from cornerstone.model.site_area import unpack
+from cornerstone.model.site_file import read_site, secrets_of
 
 STATE = "/var/lib/cornerstone"
 
@@ -62,9 +66,15 @@ def test_node_json_is_as_planned(node, config):
 
 
 def test_no_secret_is_readable(node):
-    secret = node.host.file(f"{STATE}/bootstrap-secret")
-    assert (secret.user, secret.mode) == ("root", 0o600)
-    assert secret.content_string.strip() not in node.host.file(f"{STATE}/node.json").content_string
+    with area_of(node.run.iso) as (file, place, _):
+        secrets = secrets_of(read_site(unpack(os.pread(file, place.size, place.start))))
+    kept = node.host.file(f"{STATE}/bootstrap-secret")
+    assert (kept.user, kept.mode) == ("root", 0o600)
+    # empty once the node has become a member
+    assert kept.content_string.strip() in ("", *secrets)
+    for name in ("node.json", "events.jsonl"):
+        content = node.host.file(f"{STATE}/{name}").content_string
+        assert secrets and not any(secret in content for secret in secrets)
 
 
 def addresses(node, device: str) -> list[str]:
