@@ -69,7 +69,8 @@ def test_no_secret_is_readable(node):
     with area_of(node.run.iso) as (file, place, _):
         secrets = secrets_of(read_site(unpack(os.pread(file, place.size, place.start))))
     kept = node.host.file(f"{STATE}/bootstrap-secret")
-    assert (kept.user, kept.mode) == ("root", 0o600)
+    # while its CVM runs libvirt lends the file to the QEMU that hands it over
+    assert kept.user in ("root", "libvirt-qemu") and kept.mode == 0o600
     # empty once the node has become a member
     assert kept.content_string.strip() in ("", *secrets)
     for name in ("node.json", "events.jsonl"):
@@ -119,6 +120,7 @@ def test_no_unit_has_failed(node):
 def test_first_boot_is_complete(node):
     assert node.host.file(f"{STATE}/first-boot/complete").is_file
     steps = [json.loads(line) for line in node.host.file(f"{STATE}/events.jsonl").content_string.splitlines()]
+    steps = [step for step in steps if step["stage"] == "first-boot"]
     assert [step for step in steps if step["state"] in ("warning", "failed")] == []
     assert (steps[-1]["step"], steps[-1]["state"]) == ("complete", "done")
 
