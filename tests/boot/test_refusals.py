@@ -27,7 +27,7 @@ from cornerstone.model.error import Code
 
 # pytest's importlib mode leaves a test's folder out of the path
 sys.path.insert(0, str(Path(__file__).parent))
-from refused import refused, written_to  # noqa: E402
+from refused import refused, written_to
 
 GIB = 1 << 30
 WRITES = Leg((Goal("foundation", "image", "started", name="writes"),))

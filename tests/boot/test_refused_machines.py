@@ -19,7 +19,7 @@ from cornerstone.model.manifest import NAME, SIGNATURE_NAME
 
 # pytest's importlib mode leaves a test's folder out of the path
 sys.path.insert(0, str(Path(__file__).parent))
-from refused import refused, written_to  # noqa: E402
+from refused import refused, written_to
 
 ROOT = Path(__file__).resolve().parents[2]
 
