@@ -19,6 +19,7 @@ from string import ascii_lowercase
 
 from cornerstone.hypervisor.cvm_events import SOCKET
 from cornerstone.hypervisor.host import BlockDevice, Host, NumaNode, read_host
+from cornerstone.model.data_path import INITIATOR_CREDENTIAL
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import PORT
 from cornerstone.model.gpt import derived_id
@@ -31,7 +32,8 @@ CONSOLE_LOG = "/var/log/NTNX.serial.out.0"
 INTERNAL_BRIDGE = "virbr-internal"
 # as systemd.system-credentials(7) has it
 NODE_CREDENTIAL = "io.systemd.credential.binary:cornerstone.node"
-BOOTSTRAP_CREDENTIAL = "opt/io.systemd.credentials/cornerstone.bootstrap-secret"
+CREDENTIALS = "opt/io.systemd.credentials"
+BOOTSTRAP_CREDENTIAL = f"{CREDENTIALS}/cornerstone.bootstrap-secret"
 
 
 def domain_xml(config: NodeConfig, host: Host) -> str:
@@ -80,12 +82,16 @@ def _add_cpus(domain: ET.Element, config: NodeConfig, host: Host) -> None:
 
 
 def _add_credentials(domain: ET.Element, config: NodeConfig, host: Host) -> None:
-    """node.json through SMBIOS; the secret as a file, for command lines and `virsh dumpxml` are everybody's to read."""
+    """node.json through SMBIOS; secrets as files, for command lines and `virsh dumpxml` are everybody's to read."""
     text = json.dumps(to_record(config), separators=(",", ":")).encode()
     strings = _add(_add(domain, "sysinfo", type="smbios"), "oemStrings")
     _add(strings, "entry", f"{NODE_CREDENTIAL}={base64.b64encode(text).decode()}")
-    if host.secret:
-        _add(_add(domain, "sysinfo", type="fwcfg"), "entry", name=BOOTSTRAP_CREDENTIAL, file=host.secret)
+    files = {BOOTSTRAP_CREDENTIAL: host.secret, f"{CREDENTIALS}/{INITIATOR_CREDENTIAL}": host.initiator}
+    if any(files.values()):
+        entries = _add(domain, "sysinfo", type="fwcfg")
+        for name, path in files.items():
+            if path:
+                _add(entries, "entry", name=name, file=path)
 
 
 def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:

@@ -1,4 +1,4 @@
-"""What the domain of the Controller VM has to know of this host: NUMA nodes, disks by serial, the bootstrap secret."""
+"""What the domain of the Controller VM has to know of this host: NUMA nodes, disks by serial, files with secrets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cornerstone.model.data_path import INITIATOR_FILE
 from cornerstone.model.disk_serial import disk_serial
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import SECRET_FILE, NodeConfig
@@ -36,13 +37,15 @@ class BlockDevice:
 class Host:
     """numa: its nodes; nearest: the one that most of the passed controllers hang off, None when none tells.
 
-    disks: by serial, for all that node.json gives singly. secret: path of the bootstrap secret, "" without one.
+    disks: by serial, for all that node.json gives singly. secret, initiator: paths of the bootstrap secret and of the
+    identity as an iSCSI initiator, "" without one.
     """
 
     numa: tuple[NumaNode, ...]
     nearest: NumaNode | None = None
     disks: Mapping[str, BlockDevice] = field(default_factory=dict)
     secret: str = ""
+    initiator: str = ""
 
 
 def read_host(config: NodeConfig, state: Path = STATE, root: Path = Path("/")) -> Host:
@@ -55,10 +58,10 @@ def read_host(config: NodeConfig, state: Path = STATE, root: Path = Path("/")) -
     if missing := [serial for serial in config.controller.scsi if serial not in present]:
         raise CornerstoneError(f"no disk has the serial {', '.join(missing)}, of node.json's controller.scsi; there "
                                f"are {', '.join(sorted(present)) or 'none'}", "put the disk back in", Code.MACHINE)
-    secret = state / Path(SECRET_FILE).name
+    secret, initiator = (state / Path(name).name for name in (SECRET_FILE, INITIATOR_FILE))
     return Host(nodes, next((node for node in nodes if str(node.id) == nearest), None),
                 {serial: present[serial] for serial in config.controller.scsi},
-                str(secret) if secret.exists() else "")
+                *(str(path) if path.exists() else "" for path in (secret, initiator)))
 
 
 def _numa_nodes(system: Path) -> Iterator[NumaNode]:

@@ -1,0 +1,177 @@
+"""The host's end of the data path: logged in to the cluster's target on every CVM, with the volumes that there are.
+
+The host's own CVM says what there is (model/data_path.py's Offer): when its target has come up, and at each change.
+Until it does, which after a power cut may take minutes, the portals of the last offer are what is known. One process
+under data-path.service; data-path.socket listens on the internal address, so that no offer finds nobody.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from cornerstone.model.data_path import (
+    CVM_ADDRESS,
+    Answer,
+    Offer,
+    device_name,
+    from_line,
+    to_line,
+)
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.event import Event, Listener, open_listeners
+
+STATE = Path("/var/lib/cornerstone")
+STAGE = "hypervisor"
+STEP = "data-path"
+OFFER_SECONDS = 10
+LONGEST_OFFER = 1 << 20
+# what systemd's socket activation hands over first
+SOCKET = 3
+# iscsiadm(8): there already; nothing there
+EXISTS, NO_OBJECTS = 15, 21
+_SESSION = re.compile(r"^tcp: \[\d+\] (\S+:\d+),(\d+) (\S+)", re.MULTILINE)
+
+Run = Callable[..., tuple[int, str]]
+
+
+def run(*words: str) -> tuple[int, str]:
+    """A command's exit code, and what it said on both outputs."""
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.returncode, done.stdout.strip()
+
+
+def sessions(listed: str) -> dict[str, set[str]]:
+    """What `iscsiadm -m session` or `-m node` lists: by target, the portals as address:port,tag."""
+    found: dict[str, set[str]] = {}
+    for address, tag, target in _SESSION.findall(re.sub(r"^(?=\d)", "tcp: [0] ", listed, flags=re.MULTILINE)):
+        found.setdefault(target, set()).add(f"{address},{tag}")
+    return found
+
+
+class DataPath:
+    """Brings open-iscsi and multipath to what is offered; does only what is missing, so it may be asked again."""
+
+    def __init__(self, tell: Listener, run: Run = run, devices: Path = Path("/sys/class/scsi_device")) -> None:
+        self._tell = tell
+        self._run = run
+        self._devices = devices
+
+    def recall(self) -> None:
+        """Log in to all portals that earlier offers named, without waiting for those that don't answer."""
+        self._run("iscsiadm", "--mode", "node", "--loginall", "automatic", "--no_wait")
+
+    def take(self, offer: Offer) -> Answer:
+        """Be logged in to an offer's portals and no others, and see its volumes."""
+        wanted = {str(portal) for portal in offer.portals}
+        errors: list[str] = []
+        for target, portals in sessions(self._list("node")).items():
+            for portal in sorted(portals - wanted if target == offer.target else portals):
+                self._node(target, portal, "--logout")
+                self._node(target, portal, "--op", "delete")
+        self._drop(offer.volumes)
+        known = sessions(self._list("node")).get(offer.target, set())
+        here = sessions(self._list("session")).get(offer.target, set())
+        for portal in sorted(wanted - here):
+            code, said = (0, "") if portal in known else self._node(offer.target, portal, "--op", "new")
+            if not code:
+                # one that is down is logged in to when it is back: the CVM offers again until we are everywhere
+                here_now = () if portal.startswith(f"{CVM_ADDRESS}:") else ("--no_wait",)
+                code, said = self._node(offer.target, portal, "--login", *here_now)
+            if code not in (0, EXISTS):
+                errors.append(f"{portal}: {said.splitlines()[-1] if said else code}")
+        # finds what has come since its login; a login looks for itself
+        if here:
+            self._run("iscsiadm", "--mode", "session", "--rescan")
+        answer = Answer(tuple(sorted(sessions(self._list("session")).get(offer.target, set()) & wanted)),
+                        "; ".join(errors))
+        self._tell(Event(STAGE, STEP, "warning" if errors else "done",
+                         f"{len(answer.sessions)} of {len(wanted)} portals, {len(offer.volumes)} volumes"
+                         + (f"; {answer.error}" if errors else "")))
+        return answer
+
+    def _list(self, mode: str) -> str:
+        code, said = self._run("iscsiadm", "--mode", mode)
+        if code not in (0, NO_OBJECTS):
+            raise CornerstoneError(f"iscsiadm --mode {mode}: {said}", "see: journalctl -u iscsid", Code.FAILED)
+        return said if code == 0 else ""
+
+    def _node(self, target: str, portal: str, *words: str) -> tuple[int, str]:
+        return self._run("iscsiadm", "--mode", "node", "--targetname", target, "--portal", portal, *words)
+
+    def _drop(self, volumes: Iterable[str]) -> None:
+        """Forget our devices whose volume is gone: their maps, then their SCSI devices."""
+        kept = {device_name(serial) for serial in volumes}
+        gone: dict[str, list[Path]] = {}
+        for device in sorted(self._devices.glob("*/device")):
+            if _read(device / "vendor") == "LIO-ORG" and (name := naa(device)) and name not in kept:
+                gone.setdefault(name, []).append(device)
+        for name, devices in gone.items():
+            code, said = self._run("multipath", "-f", name)
+            if code and (Path("/dev/mapper") / name).exists():
+                self._tell(Event(STAGE, STEP, "warning", f"{name} is gone from the cluster and in use here: {said}"))
+                continue
+            for device in devices:
+                (device / "delete").write_text("1\n")
+
+
+def naa(device: Path) -> str:
+    """How multipath calls a SCSI device: 3 and its NAA id (VPD page 0x83); "" where it has none."""
+    text = _read(device / "wwid")
+    return f"3{text.removeprefix('naa.')}" if text.startswith("naa.") else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def serve(listener: socket.socket, data_path: DataPath) -> None:
+    """Take offers, one at a time, for ever. Only the host's own CVM makes any."""
+    while True:
+        peer, (address, _) = listener.accept()
+        with peer:
+            peer.settimeout(OFFER_SECONDS)
+            if address != CVM_ADDRESS:
+                continue
+            try:
+                with peer.makefile("rb") as lines:
+                    line = lines.readline(LONGEST_OFFER)
+                peer.sendall(to_line(answer(line, data_path)))
+            except OSError as error:
+                print(f"{address}: {error}", file=sys.stderr)
+
+
+def answer(line: bytes, data_path: DataPath) -> Answer:
+    """Take the offer of a line; what is wrong with it is in the answer."""
+    try:
+        return data_path.take(checked(from_line(Offer, line, "offer")))
+    except CornerstoneError as error:
+        return Answer((), error.message)
+
+
+def checked(offer: Offer) -> Offer:
+    """An offer whose words can go on a command line."""
+    for value, form in ((offer.target, r"iqn\.[a-z0-9.:-]{1,200}"),
+                        *((portal.address, r"\d{1,3}(\.\d{1,3}){3}") for portal in offer.portals),
+                        *((serial, r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}") for serial in offer.volumes)):
+        if not re.fullmatch(form, value):
+            raise CornerstoneError(f"offer: {value!r:.60} isn't of the form {form}", "", Code.REFUSED)
+    return offer
+
+
+def main() -> int:
+    data_path = DataPath(open_listeners(STATE / "events.jsonl"))
+    data_path.recall()
+    serve(socket.socket(fileno=SOCKET), data_path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
