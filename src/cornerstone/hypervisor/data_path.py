@@ -7,16 +7,19 @@ under data-path.service; data-path.socket listens on the internal address, so th
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from cornerstone.model.data_path import (
     CVM_ADDRESS,
+    INITIATOR_FILE,
     Answer,
+    Initiator,
     Offer,
     device_name,
     from_line,
@@ -34,6 +37,24 @@ LONGEST_OFFER = 1 << 20
 SOCKET = 3
 # iscsiadm(8): there already; nothing there
 EXISTS, NO_OBJECTS = 15, 21
+# where open-iscsi keeps what it knows of portals: the newer releases, the older ones
+RECORDS = (Path("/var/lib/iscsi/nodes"), Path("/etc/iscsi/nodes"))
+# Of each portal, besides what open-iscsi has itself. Seconds: one that doesn't answer is given up after
+# noop_out_interval + noop_out_timeout + replacement_timeout, then multipath takes another.
+SETTINGS = {
+    "node.startup": "automatic",
+    "node.session.auth.authmethod": "CHAP",
+    "node.session.auth.chap_algs": "SHA3-256,SHA256",
+    "node.session.timeo.replacement_timeout": "5",
+    "node.session.initial_login_retry_max": "4",
+    "node.session.queue_depth": "64",
+    "node.session.iscsi.FastAbort": "Yes",
+    "node.conn[0].startup": "automatic",
+    "node.conn[0].timeo.login_timeout": "10",
+    "node.conn[0].timeo.logout_timeout": "10",
+    "node.conn[0].timeo.noop_out_interval": "5",
+    "node.conn[0].timeo.noop_out_timeout": "5",
+}
 _SESSION = re.compile(r"^tcp: \[\d+\] (\S+:\d+),(\d+) (\S+)", re.MULTILINE)
 
 Run = Callable[..., tuple[int, str]]
@@ -56,7 +77,11 @@ def sessions(listed: str) -> dict[str, set[str]]:
 class DataPath:
     """Brings open-iscsi and multipath to what is offered; does only what is missing, so it may be asked again."""
 
-    def __init__(self, tell: Listener, run: Run = run, devices: Path = Path("/sys/class/scsi_device")) -> None:
+    def __init__(self, initiator: Initiator, tell: Listener, run: Run = run,
+                 devices: Path = Path("/sys/class/scsi_device"), records: Iterable[Path] = RECORDS) -> None:
+        self._settings = SETTINGS | {"node.session.auth.username": initiator.name,
+                                     "node.session.auth.password": initiator.secret}
+        self._records = records
         self._tell = tell
         self._run = run
         self._devices = devices
@@ -79,6 +104,7 @@ class DataPath:
         for portal in sorted(wanted - here):
             code, said = (0, "") if portal in known else self._node(offer.target, portal, "--op", "new")
             if not code:
+                self._configure(offer.target, portal)
                 # one that is down is logged in to when it is back: the CVM offers again until we are everywhere
                 here_now = () if portal.startswith(f"{CVM_ADDRESS}:") else ("--no_wait",)
                 code, said = self._node(offer.target, portal, "--login", *here_now)
@@ -103,6 +129,16 @@ class DataPath:
     def _node(self, target: str, portal: str, *words: str) -> tuple[int, str]:
         return self._run("iscsiadm", "--mode", "node", "--targetname", target, "--portal", portal, *words)
 
+    def _configure(self, target: str, portal: str) -> None:
+        """Put the settings into a portal's record. Not by iscsiadm: everybody may read its command line."""
+        folder = portal.replace(":", ",")
+        for records, path in [(each, path) for each in self._records for path in (each / target / folder).glob("*")]:
+            new = records.with_name("record.new")
+            new.unlink(missing_ok=True)
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(configured(path.read_text(), self._settings))
+            new.replace(path)
+
     def _drop(self, volumes: Iterable[str]) -> None:
         """Forget our devices whose volume is gone: their maps, then their SCSI devices."""
         kept = {device_name(serial) for serial in volumes}
@@ -117,6 +153,13 @@ class DataPath:
                 continue
             for device in devices:
                 (device / "delete").write_text("1\n")
+
+
+def configured(record: str, settings: Mapping[str, str]) -> str:
+    """A record of open-iscsi, lines of `key = value` between two comments, with these settings."""
+    lines = [line for line in record.splitlines() if line.partition(" = ")[0] not in settings]
+    end = next((number for number, line in enumerate(lines) if line.startswith("# END")), len(lines))
+    return "\n".join((*lines[:end], *(f"{key} = {value}" for key, value in settings.items()), *lines[end:])) + "\n"
 
 
 def naa(device: Path) -> str:
@@ -167,7 +210,17 @@ def checked(offer: Offer) -> Offer:
 
 
 def main() -> int:
-    data_path = DataPath(open_listeners(STATE / "events.jsonl"))
+    """Take offers for ever; an error's code when first boot hasn't drawn this host's identity."""
+    credential = STATE / Path(INITIATOR_FILE).name
+    try:
+        initiator = from_line(Initiator, credential.read_bytes(), str(credential))
+    except OSError as error:
+        print(f"{credential}: {error.strerror}", file=sys.stderr)
+        return int(Code.INPUT)
+    except CornerstoneError as error:
+        print(f"{error.message}; {error.hint}", file=sys.stderr)
+        return int(error.code)
+    data_path = DataPath(initiator, open_listeners(STATE / "events.jsonl"))
     data_path.recall()
     serve(socket.socket(fileno=SOCKET), data_path)
     return 0

@@ -1,8 +1,7 @@
 """This host as an iSCSI initiator: its name and its CHAP secret, drawn here once and told to its own CVM alone.
 
-`python3 -m cornerstone.hypervisor.initiator node.json`, in first boot, writes three files, for root only: the
-credential that the CVM's domain hands over (see domain.py), and open-iscsi's two files of configuration. So the secret
-is on no command line, ever.
+`python3 -m cornerstone.hypervisor.initiator node.json`, in first boot, writes them for root only: into the credential
+that the CVM's domain hands over (see domain.py), and the name into open-iscsi's configuration.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from cornerstone.model.data_path import INITIATOR_FILE, IQN, Initiator, from_line, to_line
@@ -21,51 +19,21 @@ from cornerstone.model.node import NodeConfig
 # 128 bit; some initiators take no more than 16 characters, ours does
 SECRET_BYTES = 16
 
-# What isn't in here is as open-iscsi has it. Times in seconds: a portal that doesn't answer is given up after
-# noop_out_interval + noop_out_timeout + replacement_timeout, then multipath takes another.
-_ISCSID = """\
-iscsid.startup = /bin/systemctl start iscsid.socket
-node.startup = automatic
-node.session.auth.authmethod = CHAP
-node.session.auth.username = {name}
-node.session.auth.password = {secret}
-node.session.auth.chap_algs = SHA3-256,SHA256
-node.session.timeo.replacement_timeout = 5
-node.conn[0].timeo.login_timeout = 10
-node.conn[0].timeo.logout_timeout = 10
-node.conn[0].timeo.noop_out_interval = 5
-node.conn[0].timeo.noop_out_timeout = 5
-node.session.initial_login_retry_max = 4
-node.session.cmds_max = 128
-node.session.queue_depth = 64
-node.session.scan = auto
-node.session.iscsi.FastAbort = Yes
-"""
-
-
 def drawn(config: NodeConfig) -> Initiator:
     """A new identity: the name is always the same for a node, the secret never."""
     where = derived_id(config.serial, config.controller.name, config.controller.address, "initiator")
     return Initiator(f"{IQN}:host-{where}", secrets.token_hex(SECRET_BYTES))
 
 
-def files(initiator: Initiator) -> Mapping[str, str]:
-    """open-iscsi's configuration, by its path from the root."""
-    return {"etc/iscsi/initiatorname.iscsi": f"InitiatorName={initiator.name}\n",
-            "etc/iscsi/iscsid.conf": _ISCSID.format(name=initiator.name, secret=initiator.secret)}
-
-
-def write(config: NodeConfig, state: Path, root: Path = Path("/")) -> Initiator:
-    """Draw the identity unless there is one in state, and write what follows from it below root."""
+def write(config: NodeConfig, state: Path, root: Path = Path("/")) -> None:
+    """Draw the identity unless there is one in state, and tell open-iscsi, below root."""
     credential = state / Path(INITIATOR_FILE).name
     if credential.exists():
         initiator = from_line(Initiator, credential.read_bytes(), str(credential))
     else:
         initiator = drawn(config)
         _put(credential, to_line(initiator))
-    for name, text in files(initiator).items():
-        _put(root / name, text.encode())
-    return initiator
+    _put(root / "etc/iscsi/initiatorname.iscsi", f"InitiatorName={initiator.name}\n".encode())
 
 
 def _put(path: Path, content: bytes) -> None:

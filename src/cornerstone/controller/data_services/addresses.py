@@ -1,0 +1,105 @@
+"""Addresses of the cluster that one CVM at a time has: whoever holds a RADOS lock whose lease it keeps renewing.
+
+The kernel is told to drop the address when the lease may have ended (valid_lft), so a holder that hangs, or that can't
+reach the cluster, has lost it before another may have it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import rados
+
+from cornerstone.model.event import Event, Listener
+
+LEASE_SECONDS = 15
+RENEW_SECONDS = 4
+# clocks run at different speeds, and the kernel counts whole seconds
+MARGIN_SECONDS = 2
+MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
+STAGE, STEP = "data-services", "address"
+
+
+class Lease(Protocol):
+    """A lock that ends by itself."""
+
+    def renew(self) -> bool: ...
+
+    def end(self) -> None: ...
+
+
+class RadosLease:
+    """On an object of its own; holder: what only this process calls itself."""
+
+    def __init__(self, objects: rados.Ioctx, name: str, holder: str) -> None:
+        self._objects = objects
+        self._name = name
+        self._holder = holder
+
+    def renew(self) -> bool:
+        """Take it or keep it; False when another has it or the cluster can't be asked."""
+        try:
+            self._objects.lock_exclusive(self._name, "holder", self._holder, self._holder, LEASE_SECONDS, MAY_RENEW)
+        except rados.Error:
+            return False
+        return True
+
+    def end(self) -> None:
+        with contextlib.suppress(rados.Error):
+            self._objects.unlock(self._name, "holder", self._holder)
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, capture_output=True, check=False)
+
+
+class FloatingAddress:
+    """One address, as 10.20.0.31, on an interface. changed: called when we have got it or lost it."""
+
+    def __init__(self, address: str, interface: str, lease: Lease, changed: Callable[[], None], tell: Listener,
+                 run: Callable[..., None] = _run, clock: Callable[[], float] = time.monotonic) -> None:
+        self.address = address
+        self._interface = interface
+        self._lease = lease
+        self._changed = changed
+        self._tell = tell
+        self._run = run
+        self._clock = clock
+        self._until = 0.0
+        self._had = False
+
+    @property
+    def held(self) -> bool:
+        """Whether it is ours now."""
+        return self._clock() < self._until
+
+    def tick(self) -> None:
+        """Try to get it, or to keep it."""
+        asked = self._clock()
+        if self._lease.renew():
+            self._until = asked + LEASE_SECONDS - MARGIN_SECONDS
+        if left := int(self._until - self._clock()) if self.held else 0:
+            self._run("ip", "address", "replace", f"{self.address}/32", "dev", self._interface,
+                      "valid_lft", str(left), "preferred_lft", str(left))
+        if self.held and not self._had:
+            # who has it in mind as another CVM's learns the new one
+            self._run("arping", "-U", "-c", "2", "-I", self._interface, self.address)
+        if self.held != self._had:
+            self._had = self.held
+            self._tell(Event(STAGE, STEP, "done" if self.held else "warning",
+                             f"{self.address} is {'held here' if self.held else 'no longer ours'}"))
+            self._changed()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until stop is set; then it is free for another at once."""
+        while not stop.is_set():
+            self.tick()
+            stop.wait(RENEW_SECONDS)
+        if self.held:
+            self._run("ip", "address", "delete", f"{self.address}/32", "dev", self._interface)
+            self._lease.end()

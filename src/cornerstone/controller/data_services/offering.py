@@ -1,0 +1,61 @@
+"""Offer this CVM's host what there is, until it has logged in everywhere; again at each change."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from cornerstone.model.data_path import HOST_ADDRESS, OFFER_PORT, Answer, Offer, from_line, to_line
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.event import Event, Listener
+
+# the host logs in before it answers
+ANSWER_SECONDS = 120
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1, 30
+
+
+class Offering:
+    """The offer that stands, and a thread that makes it. where: the host's address and port."""
+
+    def __init__(self, tell: Listener, where: tuple[str, int] = (HOST_ADDRESS, OFFER_PORT)) -> None:
+        self._tell = tell
+        self._where = where
+        self._offer: Offer | None = None
+        self._changed = threading.Event()
+        self._last = ""
+
+    def set(self, offer: Offer) -> None:
+        """Offer this from now on, unless that is what is offered."""
+        if offer != self._offer:
+            self._offer = offer
+            self._changed.set()
+
+    def stop(self) -> None:
+        self._changed.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until stop is set."""
+        pause: float | None = None
+        while not stop.is_set():
+            # a host that is everywhere needs no more until something changes
+            changed = self._changed.wait(pause)
+            self._changed.clear()
+            if stop.is_set() or self._offer is None:
+                continue
+            said = self.make(self._offer)
+            if said != self._last:
+                self._last = said
+                self._tell(Event("data-services", "host", "warning" if said else "done", said))
+            pause = min((pause or FIRST_PAUSE_SECONDS / 2) * (1 if changed else 2), LONGEST_PAUSE_SECONDS) \
+                if said else None
+
+    def make(self, offer: Offer) -> str:
+        """Offer once; "" when the host is logged in to every portal, else what isn't so."""
+        try:
+            with socket.create_connection(self._where, timeout=ANSWER_SECONDS) as host, host.makefile("rb") as lines:
+                host.sendall(to_line(offer))
+                answer = from_line(Answer, lines.readline(), "the host's answer")
+        except (OSError, CornerstoneError) as error:
+            return f"the host takes no offer: {error}"
+        missing = sorted({str(portal) for portal in offer.portals} - set(answer.sessions))
+        return f"the host isn't logged in to {', '.join(missing)}: {answer.error}" if missing else ""

@@ -1,0 +1,177 @@
+"""data-services.service: serves the cluster's volumes by iSCSI from this CVM, and its floating addresses.
+
+What is wanted is the catalogue, the hosts that may come in, and what initiators ask for; what wakes it is a notify on
+the catalogue, and LIO when it has written a change of a volume's state. It starts with an empty kernel or finds what an
+earlier process left there: both end the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import rados
+
+from cornerstone.controller.data_services import target
+from cornerstone.controller.data_services.addresses import FloatingAddress, RadosLease
+from cornerstone.controller.data_services.catalogue import Disk
+from cornerstone.controller.data_services.device import Device
+from cornerstone.controller.data_services.gateway import Gateway, lun_of
+from cornerstone.controller.data_services.inotify import Written
+from cornerstone.controller.data_services.lio import Lio
+from cornerstone.controller.data_services.locks import ImageLocks
+from cornerstone.controller.data_services.offering import Offering
+from cornerstone.controller.data_services.store import CATALOGUE, Store
+from cornerstone.controller.node import EVENTS
+from cornerstone.controller.notify import notify
+from cornerstone.model.data_path import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
+from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.node import NodeConfig
+
+POOL = "default-container-1"
+RECORDS = Path("/run/cornerstone/alua")
+# of a volume in RECORDS, with the volume's serial behind it
+FOLDER = "tpgs_"
+# a look without anything having been said: for what a lost notify would have told
+LOOK_SECONDS = 30
+# volumes that are taken at once, when a CVM has died
+TAKERS = 8
+STAGE, STEP = "data-services", "target"
+
+
+class Service:
+    """All of it, on one connection to Ceph."""
+
+    def __init__(self, config: NodeConfig, store: Store, tell: Listener) -> None:
+        self._config = config
+        self._store = store
+        self._tell = tell
+        own = config.controller.address.partition("/")[0]
+        self._members = config.cluster.members if config.cluster else (own,)
+        self._own = own
+        self._tag = self._members.index(own) + 1
+        self._fsid = store.cluster.get_fsid()
+        self._lio = Lio(target.target_name(self._fsid), self._tag, RECORDS)
+        self._gateway = Gateway(self._lio, ImageLocks(store, self._tag), self._device, tell)
+        self._written = Written()
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._disks: dict[str, Disk] = {}
+        self._stop = threading.Event()
+        names = (config.cluster.data_services, config.cluster.address) if config.cluster else ()
+        self._addresses = [self._floating(name) for name in names if name]
+        self.offering = Offering(tell)
+
+    def _device(self, disk: Disk) -> Device:
+        return Device(lun_of(disk).backstore, self._store.pool, disk.image, disk.size)
+
+    def _floating(self, address: str) -> FloatingAddress:
+        lease = RadosLease(self._store.objects, f"address-{address}", f"{self._own} {uuid.uuid4()}")
+        return FloatingAddress(address, "eth0", lease, self.wake, self._tell)
+
+    def wake(self) -> None:
+        """Have the loop look, from any thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"x")
+
+    def run(self, initiator: Initiator | None) -> None:
+        """Serve until SIGTERM. initiator: this CVM's own host."""
+        if initiator is not None and self._store.let_in(self._own, initiator):
+            self._store.tell({})
+        signal.signal(signal.SIGTERM, lambda *_: (self._stop.set(), self.wake()))
+        with contextlib.suppress(rados.ObjectExists), rados.WriteOpCtx() as once:
+            once.new(rados.LIBRADOS_CREATE_EXCLUSIVE)
+            self._store.objects.operate_write_op(once, CATALOGUE)
+        watch = self._store.objects.watch(CATALOGUE, self._heard, lambda _: self.wake())
+        threads = [threading.Thread(target=address.run, args=(self._stop,)) for address in self._addresses]
+        threads.append(threading.Thread(target=self.offering.run, args=(self._stop,), daemon=True))
+        self.look()
+        for thread in threads:
+            thread.start()
+        notify("READY=1")
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        poll.register(self._written.fileno(), select.POLLIN)
+        while not self._stop.is_set():
+            ready = dict(poll.poll(LOOK_SECONDS * 1000))
+            try:
+                if self._written.fileno() in ready:
+                    self._take(folder.name.removeprefix(FOLDER) for folder in self._written.folders())
+                if not ready:
+                    self._gateway.check(self._disks.values())
+                if not ready or self._woken in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._woken, 65536)
+                    self.look()
+            except CornerstoneError as error:
+                self._tell(Event(STAGE, STEP, "failed", error.message))
+        watch.close()
+        self.offering.stop()
+        for thread in threads[:-1]:
+            thread.join()
+
+    def _heard(self, notify_id: int, notifier: int, watch_id: int, data: bytes) -> None:
+        """On a thread of librados, and the notifier waits: another CVM wants a volume, or the catalogue is another."""
+        message = json.loads(data or b"{}")
+        disk = self._disks.get(message.get("release", ""))
+        if disk and message["by"] != str(self._tag):
+            self._gateway.release(disk)
+        self.wake()
+
+    def look(self) -> None:
+        """Bring the kernel to what is wanted, and take the volumes that initiators have asked for."""
+        disks = {disk.serial: disk for disk in self._store.catalogue().disks()}
+        wanted = target.Target(
+            target.target_name(self._fsid), self._tag,
+            frozenset((CVM_ADDRESS, self._own, *(each.address for each in self._addresses[:1] if each.held))),
+            frozenset(lun_of(disk) for disk in disks.values()), frozenset(self._store.initiators()))
+        gone = [disk for serial, disk in self._disks.items() if serial not in disks]
+        self._disks = disks
+        for step in target.steps(self._lio.present(), wanted):
+            if isinstance(step.what, target.Lun) and step.verb == "add":
+                self._device(disks[step.what.serial]).make()
+            self._lio.take(step)
+        for disk in gone:
+            self._device(disk).remove()
+        for disk in disks.values():
+            self._written.watch(RECORDS / f"{FOLDER}{disk.serial}")
+        self._take(disks)
+        self.offering.set(target.offer(self._fsid, self._members, self._own, CVM_ADDRESS, sorted(disks)))
+
+    def _take(self, serials: Iterable[str]) -> None:
+        """What initiators ask for, of these volumes."""
+        disks = [self._disks[serial] for serial in serials if serial in self._disks]
+        with ThreadPoolExecutor(TAKERS) as takers:
+            list(takers.map(self._gateway.look, disks))
+
+
+def main(pool: str = POOL) -> int:
+    """Serve this CVM's part; 0 after SIGTERM, or an error's code with the error in one line."""
+    credentials = Path(os.environ["CREDENTIALS_DIRECTORY"])
+    try:
+        config = NodeConfig.from_json((credentials / "cornerstone.node").read_bytes(), "credential cornerstone.node")
+        given = credentials / INITIATOR_CREDENTIAL
+        initiator = from_line(Initiator, given.read_bytes(), f"credential {INITIATOR_CREDENTIAL}") \
+            if given.exists() else None
+        with Store(pool) as store:
+            Service(config, store, open_listeners(EVENTS)).run(initiator)
+    except CornerstoneError as error:
+        print(f"{error.message}; {error.hint}", file=sys.stderr)
+        return int(error.code)
+    except rados.Error as error:
+        print(f"Ceph: {error}", file=sys.stderr)
+        return int(Code.FAILED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
