@@ -19,8 +19,19 @@ def test_it_runs_no_machines(cvm, name):
     assert not cvm.host.package(name).is_installed
 
 
-def test_the_iscsi_target_starts(cvm):
-    assert cvm.host.file("/etc/systemd/system/multi-user.target.wants/rtslib-fb-targetctl.service").is_symlink
+def test_the_iscsi_target_is_genesis_s_to_start(cvm):
+    """And nothing restores one: it is made anew from the catalogue of volumes."""
+    for unit in ("rtslib-fb-targetctl", "data-services"):
+        assert not cvm.host.file(f"/etc/systemd/system/multi-user.target.wants/{unit}.service").exists
+
+
+def test_the_data_services_load_with_the_root_s_own_python(cvm):
+    cvm.run("env PYTHONPATH=/usr/lib/cornerstone PYTHONDONTWRITEBYTECODE=1 python3 -c "
+            "'import cornerstone.controller.data_services.service'")
+
+
+def test_lvm_sees_no_guest_s_disks(cvm):
+    assert 'global_filter = [ "r|^/dev/rbd|", "r|^/dev/mapper/volume-|" ]' in cvm.read("etc/lvm/lvmlocal.conf")
 
 
 def test_only_the_room_that_runs_here(cvm):

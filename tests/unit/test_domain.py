@@ -24,7 +24,8 @@ TWO_NODES = (NumaNode(0, "0-9,20-29", 20, 10), NumaNode(1, "10-19,30-39", 20, 10
 ONE_NODE = (NumaNode(0, "0-7", 8, 4),)
 DISKS = {"S4EVNX0R100001": BlockDevice("/dev/disk/by-id/wwn-0x5002538e40b5ad1f", True),
          "PHLJ100001": BlockDevice("/dev/disk/by-id/nvme-eui.01000000010000005cd2e4b5e7025051", False)}
-HOSTS = {"passthrough": Host(TWO_NODES, TWO_NODES[1], secret="/var/lib/cornerstone/bootstrap-secret"),
+HOSTS = {"passthrough": Host(TWO_NODES, TWO_NODES[1], secret="/var/lib/cornerstone/bootstrap-secret",
+                             initiator="/var/lib/cornerstone/initiator.json"),
          "bond-and-single-disks": Host(ONE_NODE, None, DISKS)}
 
 
@@ -89,16 +90,18 @@ def test_node_json_arrives_as_it_was():
     assert NodeConfig.from_json(base64.b64decode(value)) == node
 
 
-def test_the_secret_is_named_not_told(tmp_path, capsys):
-    """Nothing of it in the domain: any user may read that, and QEMU's command line."""
+@pytest.mark.parametrize("files", [("bootstrap-secret",), ("initiator.json",), ("bootstrap-secret", "initiator.json")])
+def test_secrets_are_named_not_told(tmp_path, capsys, files):
+    """Nothing of them in the domain: any user may read that, and QEMU's command line."""
     (tmp_path / "node.json").write_text(config(passthrough=()).to_json())
-    (tmp_path / "bootstrap-secret").write_text("c2VjcmV0")
+    for file in files:
+        (tmp_path / file).write_text("c2VjcmV0")
     assert main(str(tmp_path / "node.json")) == 0
     printed = capsys.readouterr().out
     assert "c2VjcmV0" not in printed and base64.b64encode(b"c2VjcmV0").decode() not in printed
-    entry = ET.fromstring(printed).find("sysinfo[@type='fwcfg']/entry")
-    assert entry.attrib == {"name": "opt/io.systemd.credentials/cornerstone.bootstrap-secret",
-                            "file": str(tmp_path / "bootstrap-secret")}
+    names = {"bootstrap-secret": "cornerstone.bootstrap-secret", "initiator.json": "cornerstone.initiator"}
+    assert [entry.attrib for entry in ET.fromstring(printed).findall("sysinfo[@type='fwcfg']/entry")] == [
+        {"name": f"opt/io.systemd.credentials/{names[file]}", "file": str(tmp_path / file)} for file in files]
 
 
 def test_defining_it_again_changes_nothing_and_nodes_differ():

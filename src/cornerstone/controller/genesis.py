@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cornerstone.controller import disks, membership, status
+from cornerstone.controller import data_services, disks, membership, status
 from cornerstone.controller.ceph import check, engine, osd, pool
 from cornerstone.controller.node import EVENTS, STAGE, STATE, Node
 from cornerstone.controller.notify import notify
@@ -65,7 +65,8 @@ def join(node: Node) -> None:
 
 STEPS: dict[str, Callable[[Node], None]] = {
     "identity": identity, "disks": look_for_disks, "membership": join, "engine": engine.bring_up,
-    "pool": pool.make_pool, "container": pool.make_container, "ready": check.check}
+    "pool": pool.make_pool, "container": pool.make_container,
+    "data-services": data_services.bring_up, "ready": check.check}
 
 
 class Runner:

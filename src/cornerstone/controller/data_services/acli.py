@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from cornerstone.controller.data_services import container
 from cornerstone.controller.data_services.catalogue import UNITS, Disk, size_of
 from cornerstone.model.data_path import device_name
 from cornerstone.model.error import CornerstoneError
@@ -48,14 +49,14 @@ def disk_line(disk: Disk) -> str:
                       f"/dev/mapper/{device_name(disk.serial)}"))
 
 
-def run(words: Sequence[str], pool: str) -> list[str]:
+def run(words: Sequence[str]) -> list[str]:
     """Do what the words say; the lines to print."""
     word, name, arguments = parse(words)
     size = size_of(arguments["create_size"]) if "create_size" in arguments else 0
     # imported here: bad words need no Ceph
     from cornerstone.controller.data_services.store import Store
 
-    with Store(pool) as store:
+    with Store(container()) as store:
         if word == "vg.create":
             store.create_group(name)
         elif word == "vg.delete":
@@ -69,10 +70,10 @@ def run(words: Sequence[str], pool: str) -> list[str]:
     return [f"{name}: {'created' if word == 'vg.create' else 'deleted'}"]
 
 
-def main(words: Sequence[str], pool: str = "default-container-1") -> int:
+def main(words: Sequence[str]) -> int:
     """0, or the error's code with the error on standard error."""
     try:
-        print(*run(words, pool), sep="\n")
+        print(*run(words), sep="\n")
     except CornerstoneError as error:
         print(error, file=sys.stderr)
         return int(error.code)

@@ -6,14 +6,11 @@ reach the cluster, has lost it before another may have it.
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
-
-import rados
 
 from cornerstone.model.event import Event, Listener
 
@@ -21,7 +18,6 @@ LEASE_SECONDS = 15
 RENEW_SECONDS = 4
 # clocks run at different speeds, and the kernel counts whole seconds
 MARGIN_SECONDS = 2
-MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
 STAGE, STEP = "data-services", "address"
 
 
@@ -31,27 +27,6 @@ class Lease(Protocol):
     def renew(self) -> bool: ...
 
     def end(self) -> None: ...
-
-
-class RadosLease:
-    """On an object of its own; holder: what only this process calls itself."""
-
-    def __init__(self, objects: rados.Ioctx, name: str, holder: str) -> None:
-        self._objects = objects
-        self._name = name
-        self._holder = holder
-
-    def renew(self) -> bool:
-        """Take it or keep it; False when another has it or the cluster can't be asked."""
-        try:
-            self._objects.lock_exclusive(self._name, "holder", self._holder, self._holder, LEASE_SECONDS, MAY_RENEW)
-        except rados.Error:
-            return False
-        return True
-
-    def end(self) -> None:
-        with contextlib.suppress(rados.Error):
-            self._objects.unlock(self._name, "holder", self._holder)
 
 
 def _run(*words: str) -> None:

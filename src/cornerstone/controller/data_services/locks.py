@@ -1,15 +1,20 @@
-"""Who has an image's exclusive lock, and how it is taken from one that is gone."""
+"""Locks in Ceph: an image's, and how it is taken from one that is gone; and the lease of a floating address."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
+import rados
 import rbd
 
+from cornerstone.controller.data_services.addresses import LEASE_SECONDS
 from cornerstone.controller.data_services.catalogue import Disk
 from cornerstone.controller.data_services.device import Device
 from cornerstone.controller.data_services.store import Store
 from cornerstone.model.error import Code, CornerstoneError
+
+MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
 
 
 class ImageLocks:
@@ -46,9 +51,30 @@ class ImageLocks:
             return [owner["owner"] for owner in image.lock_get_owners()]
 
     @contextlib.contextmanager
-    def _opened(self, disk: Disk):
+    def _opened(self, disk: Disk) -> Iterator[rbd.Image]:
         try:
             with rbd.Image(self._store.images, disk.image) as image:
                 yield image
         except rbd.Error as error:
             raise CornerstoneError(f"image {disk.image}: {error}", "see: ceph -s", Code.FAILED) from error
+
+
+class RadosLease:
+    """On an object of its own; holder: what only this process calls itself."""
+
+    def __init__(self, objects: rados.Ioctx, name: str, holder: str) -> None:
+        self._objects = objects
+        self._name = name
+        self._holder = holder
+
+    def renew(self) -> bool:
+        """Take it or keep it; False when another has it or the cluster can't be asked."""
+        try:
+            self._objects.lock_exclusive(self._name, "holder", self._holder, self._holder, LEASE_SECONDS, MAY_RENEW)
+        except rados.Error:
+            return False
+        return True
+
+    def end(self) -> None:
+        with contextlib.suppress(rados.Error):
+            self._objects.unlock(self._name, "holder", self._holder)

@@ -21,14 +21,14 @@ from pathlib import Path
 
 import rados
 
-from cornerstone.controller.data_services import target
-from cornerstone.controller.data_services.addresses import FloatingAddress, RadosLease
+from cornerstone.controller.data_services import container, target
+from cornerstone.controller.data_services.addresses import FloatingAddress
 from cornerstone.controller.data_services.catalogue import Disk
 from cornerstone.controller.data_services.device import Device
 from cornerstone.controller.data_services.gateway import Gateway, lun_of
 from cornerstone.controller.data_services.inotify import Written
 from cornerstone.controller.data_services.lio import Lio
-from cornerstone.controller.data_services.locks import ImageLocks
+from cornerstone.controller.data_services.locks import ImageLocks, RadosLease
 from cornerstone.controller.data_services.offering import Offering
 from cornerstone.controller.data_services.store import CATALOGUE, Store
 from cornerstone.controller.node import EVENTS
@@ -38,7 +38,6 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener, open_listeners
 from cornerstone.model.node import NodeConfig
 
-POOL = "default-container-1"
 RECORDS = Path("/run/cornerstone/alua")
 # of a volume in RECORDS, with the volume's serial behind it
 FOLDER = "tpgs_"
@@ -118,6 +117,7 @@ class Service:
         self.offering.stop()
         for thread in threads[:-1]:
             thread.join()
+        self._let_go()
 
     def _heard(self, notify_id: int, notifier: int, watch_id: int, data: bytes) -> None:
         """On a thread of librados, and the notifier waits: another CVM wants a volume, or the catalogue is another."""
@@ -147,6 +147,13 @@ class Service:
         self._take(disks)
         self.offering.set(target.offer(self._fsid, self._members, self._own, CVM_ADDRESS, sorted(disks)))
 
+    def _let_go(self) -> None:
+        """Nothing served and no image mapped, so that another CVM needs to break nothing."""
+        for step in target.steps(self._lio.present(), target.Target("", self._tag)):
+            self._lio.take(step)
+        for disk in self._disks.values():
+            self._device(disk).remove()
+
     def _take(self, serials: Iterable[str]) -> None:
         """What initiators ask for, of these volumes."""
         disks = [self._disks[serial] for serial in serials if serial in self._disks]
@@ -154,7 +161,7 @@ class Service:
             list(takers.map(self._gateway.look, disks))
 
 
-def main(pool: str = POOL) -> int:
+def main() -> int:
     """Serve this CVM's part; 0 after SIGTERM, or an error's code with the error in one line."""
     credentials = Path(os.environ["CREDENTIALS_DIRECTORY"])
     try:
@@ -162,7 +169,7 @@ def main(pool: str = POOL) -> int:
         given = credentials / INITIATOR_CREDENTIAL
         initiator = from_line(Initiator, given.read_bytes(), f"credential {INITIATOR_CREDENTIAL}") \
             if given.exists() else None
-        with Store(pool) as store:
+        with Store(container()) as store:
             Service(config, store, open_listeners(EVENTS)).run(initiator)
     except CornerstoneError as error:
         print(f"{error.message}; {error.hint}", file=sys.stderr)
@@ -174,4 +181,4 @@ def main(pool: str = POOL) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

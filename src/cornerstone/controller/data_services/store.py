@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import rados
 import rbd
 
+from cornerstone.controller.ceph.cluster import Cluster
 from cornerstone.controller.data_services.catalogue import Catalogue, Disk
 from cornerstone.model.data_path import Initiator
 from cornerstone.model.error import Code, CornerstoneError
@@ -28,23 +29,17 @@ LOCK = "change"
 # a change takes seconds; the lock of one that died in the middle doesn't hold up the next for longer than this
 LOCK_SECONDS = 60
 NOTIFY_MS = 5000
-OPERATION_SECONDS = 30
 
 
 class Store:
     """One connection to the cluster, on one container. A context manager."""
 
-    def __init__(self, pool: str, conffile: str = "/etc/ceph/ceph.conf") -> None:
+    def __init__(self, pool: str) -> None:
         self.pool = pool
-        self._conffile = conffile
 
     def __enter__(self) -> Store:
-        with contextlib.ExitStack() as stack, _told("connect to Ceph"):
-            conf = {"rados_osd_op_timeout": str(OPERATION_SECONDS), "rados_mon_op_timeout": str(OPERATION_SECONDS),
-                    "client_mount_timeout": str(OPERATION_SECONDS)}
-            self.cluster = rados.Rados(conffile=self._conffile, conf=conf)
-            self.cluster.connect()
-            stack.callback(self.cluster.shutdown)
+        with contextlib.ExitStack() as stack, _told(f"open the container {self.pool}"):
+            self.cluster = stack.enter_context(Cluster()).rados
             self.images = stack.enter_context(self.cluster.open_ioctx(self.pool))
             self.objects = stack.enter_context(self.cluster.open_ioctx(self.pool))
             self.objects.set_namespace(NAMESPACE)

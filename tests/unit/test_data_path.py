@@ -1,0 +1,183 @@
+"""The host's end of the data path: what iscsiadm is asked, from recorded answers of open-iscsi 2.1.11."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from cornerstone.hypervisor.data_path import DataPath, answer, checked, configured, naa, serve, sessions
+from cornerstone.model.data_path import Answer, Initiator, Offer, Portal, device_name, from_line, to_line
+from cornerstone.model.error import CornerstoneError
+
+TARGET = "iqn.2024-07.internal.cornerstone:11111111-2222-3333-4444-555555555555"
+VOLUME = "e7159402-b3b2-567d-864b-1174ab0788cf"
+OFFER = Offer(TARGET, (Portal("192.168.5.2", 1), Portal("10.20.0.22", 2)), (VOLUME,))
+OWN, OTHER, FORMER = "192.168.5.2:3260,1", "10.20.0.22:3260,2", "10.20.0.29:3260,3"
+RECORD = """\
+# BEGIN RECORD 2.1.11
+node.name = iqn.x
+node.tpgt = 1
+node.startup = manual
+node.session.auth.authmethod = None
+node.conn[0].address = 192.168.5.2
+# END RECORD
+"""
+
+
+class OpenIscsi:
+    """Knows records and sessions as `address:port,tag`; those of down take no login."""
+
+    def __init__(self, tmp_path: Path, known=(), logged_in=(), down=()) -> None:
+        self.known, self.logged_in, self.down = set(known), set(logged_in), set(down)
+        self.calls: list[str] = []
+        self.records, self.devices = tmp_path / "nodes", tmp_path / "scsi_device"
+        self.events: list[str] = []
+
+    def run(self, *words: str) -> tuple[int, str]:
+        line = " ".join(words)
+        self.calls.append(line)
+        if line == "iscsiadm --mode session":
+            return self._list([f"tcp: [{number}] {portal} {TARGET} (non-flash)"
+                               for number, portal in enumerate(sorted(self.logged_in), 1)], "No active sessions.")
+        if line == "iscsiadm --mode node":
+            return self._list([f"{portal} {TARGET}" for portal in sorted(self.known)], "No records found")
+        if words[:3] == ("iscsiadm", "--mode", "node"):
+            return self._node(words[6], words[7:])
+        return 0, ""
+
+    @staticmethod
+    def _list(lines: list[str], none: str) -> tuple[int, str]:
+        return (0, "\n".join(lines)) if lines else (21, f"iscsiadm: {none}")
+
+    def _node(self, portal: str, words: tuple[str, ...]) -> tuple[int, str]:
+        if words == ("--op", "new"):
+            self.known.add(portal)
+            record = self.records / TARGET / portal.replace(":", ",") / "default"
+            record.parent.mkdir(parents=True)
+            record.write_text(RECORD)
+        elif words == ("--op", "delete"):
+            self.known.remove(portal)
+        elif words == ("--logout",):
+            self.logged_in.discard(portal)
+        elif portal in self.down:
+            return 8, "iscsiadm: initiator reported error (8 - connection timed out)\niscsiadm: Could not log in"
+        else:
+            self.logged_in.add(portal)
+        return 0, ""
+
+    def device(self, name: str, wwid: str, vendor: str = "LIO-ORG") -> Path:
+        folder = self.devices / name / "device"
+        folder.mkdir(parents=True)
+        for key, value in {"wwid": wwid, "vendor": f"{vendor} ", "delete": ""}.items():
+            (folder / key).write_text(f"{value}\n")
+        return folder
+
+    def data_path(self) -> DataPath:
+        return DataPath(Initiator("iqn.host", "hush"), lambda event: self.events.append(event.message), self.run,
+                        self.devices, (self.records,))
+
+
+def test_a_new_host_logs_in_everywhere_with_its_secret_on_no_command_line(tmp_path):
+    world = OpenIscsi(tmp_path)
+    assert world.data_path().take(OFFER) == Answer((OTHER, OWN))
+    assert not any("hush" in call for call in world.calls)
+    for portal in (OWN, OTHER):
+        record = world.records / TARGET / portal.replace(":", ",") / "default"
+        assert "node.session.auth.password = hush\n" in record.read_text()
+        assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    # only the own CVM's login is waited for
+    assert [call for call in world.calls if call.endswith("--no_wait")] == \
+        [f"iscsiadm --mode node --targetname {TARGET} --portal {OTHER} --login --no_wait"]
+
+
+def test_what_is_there_already_is_only_looked_at_again(tmp_path):
+    world = OpenIscsi(tmp_path, known=(OWN, OTHER), logged_in=(OWN, OTHER))
+    assert world.data_path().take(OFFER) == Answer((OTHER, OWN))
+    assert [call for call in world.calls if "--targetname" in call] == []
+    assert "iscsiadm --mode session --rescan" in world.calls
+
+
+def test_a_portal_that_is_down_is_told_and_the_others_are_used(tmp_path):
+    world = OpenIscsi(tmp_path, down=(OTHER,))
+    assert world.data_path().take(OFFER) == Answer((OWN,), f"{OTHER}: iscsiadm: Could not log in")
+    assert world.events == [f"1 of 2 portals, 1 volumes; {OTHER}: iscsiadm: Could not log in"]
+
+
+def test_a_portal_that_is_offered_no_more_is_left(tmp_path):
+    world = OpenIscsi(tmp_path, known=(OWN, OTHER, FORMER), logged_in=(OWN, OTHER, FORMER))
+    assert world.data_path().take(OFFER) == Answer((OTHER, OWN))
+    assert world.known == world.logged_in == {OWN, OTHER}
+
+
+def test_only_our_devices_whose_volume_is_gone_are_dropped(tmp_path):
+    world = OpenIscsi(tmp_path, known=(OWN, OTHER), logged_in=(OWN, OTHER))
+    kept = world.device("6:0:0:0", f"naa.{device_name(VOLUME)[1:]}")
+    gone = [world.device(name, "naa.60014051111111122223333444455555") for name in ("6:0:0:1", "7:0:0:1")]
+    local = world.device("0:0:0:0", "naa.5002538e40b5ad1f", "ATA")
+    world.data_path().take(OFFER)
+    assert "multipath -f 360014051111111122223333444455555" in world.calls
+    assert [(folder / "delete").read_text() for folder in gone] == ["1\n", "1\n"]
+    assert [(folder / "delete").read_text() for folder in (kept, local)] == ["\n", "\n"]
+
+
+def test_sessions_and_records_are_read_alike():
+    listed = f"tcp: [9] {OWN} {TARGET} (non-flash)\ntcp: [10] {OTHER} {TARGET} (non-flash)\ntcp: [2] {OWN} iqn.y (x)"
+    assert sessions(listed) == {TARGET: {OWN, OTHER}, "iqn.y": {OWN}}
+    assert sessions(f"{OWN} {TARGET}\n{OTHER} {TARGET}") == {TARGET: {OWN, OTHER}}
+    assert sessions("") == {}
+
+
+def test_a_record_gets_settings_and_keeps_the_rest():
+    made = configured(RECORD, {"node.startup": "automatic", "node.session.auth.password": "hush"})
+    assert made == RECORD.replace("node.startup = manual\n", "").replace(
+        "# END", "node.startup = automatic\nnode.session.auth.password = hush\n# END")
+    assert configured(made, {"node.startup": "automatic", "node.session.auth.password": "hush"}) == made
+
+
+def test_a_device_without_an_naa_id_has_no_name(tmp_path):
+    (tmp_path / "wwid").write_text("t10.ATA     QEMU HARDDISK\n")
+    assert naa(tmp_path) == "" == naa(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("offer, said", [
+    (Offer("--help", (), ()), "'--help'"),
+    (Offer(TARGET, (Portal("-x", 1),), ()), "'-x'"),
+    (Offer(TARGET, (), ("../../x",)), "'../../x'"),
+])
+def test_an_offer_with_other_words_is_refused(offer, said):
+    with pytest.raises(CornerstoneError, match=said):
+        checked(offer)
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[]\n", b'{"target": 1}\n'])
+def test_what_is_no_offer_is_answered_with_what_is_wrong(line, tmp_path):
+    world = OpenIscsi(tmp_path)
+    said = answer(line, world.data_path())
+    assert said.sessions == () and said.error.startswith("offer")
+    assert world.calls == []
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_the_own_cvm_makes_offers(tmp_path, monkeypatch, own):
+    monkeypatch.setattr("cornerstone.hypervisor.data_path.CVM_ADDRESS", "127.0.0.1" if own else "192.168.5.2")
+    world = OpenIscsi(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener, world.data_path()), daemon=True).start()
+        with socket.create_connection(listener.getsockname(), timeout=30) as cvm, cvm.makefile("rb") as lines:
+            cvm.sendall(to_line(OFFER))
+            said = b""
+            try:
+                said = lines.readline()
+            except ConnectionResetError:
+                assert not own
+    assert (from_line(Answer, said, "answer") == Answer((OTHER, OWN))) if own else said == b""
+    assert bool(world.calls) == own
+
+
+def test_no_secret_is_in_an_offer():
+    assert set(json.loads(to_line(OFFER))) == {"target", "portals", "volumes"}
