@@ -13,7 +13,7 @@ from cornerstone.model.error import Code, CornerstoneError
 CGROUPS = Path("/sys/fs/cgroup")
 # while this file is there, the services are stopped because somebody wants it so, over reboots too
 HELD = STATE / "stopped"
-STORAGE = ("data-services.service", "ceph-osd@*.service", "ceph-mgr@*.service", "ceph-mon@*.service")
+STORAGE = ("ceph-osd@*.service", "ceph-mgr@*.service", "ceph-mon@*.service")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Service:
 def running() -> tuple[Service, ...]:
     """genesis, the iSCSI target and all of Ceph's daemons that systemd knows here."""
     done = subprocess.run(["systemctl", "show", "--property=Id,ActiveState,ControlGroup", "genesis.service",
-                           *STORAGE],
+                           "data-services.service", *STORAGE],
                           capture_output=True, text=True, check=False)
     return parse(done.stdout)
 
