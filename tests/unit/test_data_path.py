@@ -167,7 +167,8 @@ def test_only_the_own_cvm_makes_offers(tmp_path, monkeypatch, own):
     monkeypatch.setattr("cornerstone.hypervisor.data_path.CVM_ADDRESS", "127.0.0.1" if own else "192.168.5.2")
     world = OpenIscsi(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=(listener, world.data_path()), daemon=True).start()
+        # it serves for ever: its end is that of the listener
+        threading.Thread(target=lambda: pytest.raises(OSError, serve, listener, world.data_path()), daemon=True).start()
         with socket.create_connection(listener.getsockname(), timeout=30) as cvm, cvm.makefile("rb") as lines:
             cvm.sendall(to_line(OFFER))
             said = b""

@@ -39,9 +39,9 @@ class Lio:
     def __init__(self, name: str, tag: int, records: Path) -> None:
         self._records = records
         self._root = RTSRoot()
+        records.mkdir(mode=0o700, parents=True, exist_ok=True)
         alua = Path(self._root.dbroot) / "alua"
         if alua.resolve() != records.resolve():
-            records.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 alua.rmdir()
             alua.symlink_to(records)

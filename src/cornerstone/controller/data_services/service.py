@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import rados
+from rtslib_fb.utils import RTSLibError
 
 from cornerstone.controller.data_services import container, target
 from cornerstone.controller.data_services.addresses import FloatingAddress
@@ -97,6 +98,17 @@ class Service:
         for thread in threads:
             thread.start()
         notify("READY=1")
+        try:
+            self._serve()
+        finally:
+            self._stop.set()
+            watch.close()
+            self.offering.stop()
+            for thread in threads[:-1]:
+                thread.join()
+        self._let_go()
+
+    def _serve(self) -> None:
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
         poll.register(self._written.fileno(), select.POLLIN)
@@ -111,13 +123,9 @@ class Service:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._woken, 65536)
                     self.look()
-            except CornerstoneError as error:
-                self._tell(Event(STAGE, STEP, "failed", error.message))
-        watch.close()
-        self.offering.stop()
-        for thread in threads[:-1]:
-            thread.join()
-        self._let_go()
+            except (CornerstoneError, RTSLibError, rados.Error) as error:
+                # what couldn't be done is looked at again with the next look
+                self._tell(Event(STAGE, STEP, "failed", str(error)))
 
     def _heard(self, notify_id: int, notifier: int, watch_id: int, data: bytes) -> None:
         """On a thread of librados, and the notifier waits: another CVM wants a volume, or the catalogue is another."""
