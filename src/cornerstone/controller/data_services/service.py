@@ -44,6 +44,8 @@ RECORDS = Path("/run/cornerstone/alua")
 FOLDER = "tpgs_"
 # a look without anything having been said: for what a lost notify would have told
 LOOK_SECONDS = 30
+# a notify's sender waits for us this long, and less than NOTIFY_MS
+HEARD_SECONDS = 4
 # volumes that are taken at once, when a CVM has died
 TAKERS = 8
 STAGE, STEP = "data-services", "target"
@@ -67,6 +69,8 @@ class Service:
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._disks: dict[str, Disk] = {}
         self._stop = threading.Event()
+        self._looks = threading.Condition()
+        self._looks_begun = self._looks_done = 0
         names = (config.cluster.data_services, config.cluster.address) if config.cluster else ()
         self._addresses = [self._floating(name) for name in names if name]
         self.offering = Offering(tell)
@@ -130,26 +134,40 @@ class Service:
     def _heard(self, notify_id: int, notifier: int, watch_id: int, data: bytes) -> None:
         """On a thread of librados, and the notifier waits: another CVM wants a volume, or the catalogue is another."""
         message = json.loads(data or b"{}")
-        disk = self._disks.get(message.get("release", ""))
-        if disk and message["by"] != str(self._tag):
+        if "release" not in message:
+            with self._looks:
+                # the one that may be under way has begun before this
+                due = self._looks_begun + 1
+                self.wake()
+                self._looks.wait_for(lambda: self._looks_done >= due, HEARD_SECONDS)
+        elif (disk := self._disks.get(message["release"])) and message["by"] != str(self._tag):
             self._gateway.release(disk)
-        self.wake()
 
     def look(self) -> None:
         """Bring the kernel to what is wanted, and take the volumes that initiators have asked for."""
+        with self._looks:
+            self._looks_begun = begun = self._looks_begun + 1
+        try:
+            self._look()
+        finally:
+            with self._looks:
+                self._looks_done = begun
+                self._looks.notify_all()
+
+    def _look(self) -> None:
         disks = {disk.serial: disk for disk in self._store.catalogue().disks()}
         wanted = target.Target(
             target.target_name(self._fsid), self._tag,
             frozenset((CVM_ADDRESS, self._own, *(each.address for each in self._addresses[:1] if each.held))),
             frozenset(lun_of(disk) for disk in disks.values()), frozenset(self._store.initiators()))
         gone = [disk for serial, disk in self._disks.items() if serial not in disks]
-        self._disks = disks
         for step in target.steps(self._lio.present(), wanted):
             if isinstance(step.what, target.Lun) and step.verb == "add":
                 self._device(disks[step.what.serial]).make()
             self._lio.take(step)
         for disk in gone:
             self._device(disk).remove()
+        self._disks = disks
         for disk in disks.values():
             self._written.watch(RECORDS / f"{FOLDER}{disk.serial}")
         self._take(disks)
