@@ -2,9 +2,11 @@
 
 import pytest
 
+from cornerstone.controller.membership.authority import Authority
+
 REQUIRED = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common", "python3-rados", "python3-rbd", "targetcli-fb",
-            "python3-rtslib-fb", "lvm2", "smartmontools", "linux-image-amd64", "openssh-server", "shim-signed",
-            "grub-efi-amd64-signed")
+            "python3-cryptography", "python3-rtslib-fb", "lvm2", "smartmontools", "linux-image-amd64",
+            "openssh-server", "shim-signed", "grub-efi-amd64-signed")
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -44,6 +46,18 @@ def test_it_learns_who_it_is_with_the_root_s_own_python(cvm):
                    "'import cornerstone.controller.identity as identity; print(identity.__file__)'")
     assert said == "/usr/lib/cornerstone/cornerstone/controller/identity.py"
     assert cvm.host.file("/etc/systemd/system/multi-user.target.wants/cvm-identity.service").is_symlink
+
+
+def test_its_cryptography_derives_the_authority_that_other_suites_do(cvm):
+    said = cvm.run("env PYTHONPATH=/usr/lib/cornerstone PYTHONDONTWRITEBYTECODE=1 python3 -c "
+                   "'from cornerstone.controller.membership.authority import Authority\n"
+                   "print(Authority(bytes(32), \"lab\").certificate)'")
+    assert said.strip() == Authority(bytes(32), "lab").certificate.strip()
+
+
+def test_members_are_served_and_the_command_is_there(cvm):
+    assert cvm.host.file("/etc/systemd/system/multi-user.target.wants/membership.service").is_symlink
+    assert "this is no CVM of a node" in cvm.run("cluster status 2>&1 || true")
 
 
 def test_it_takes_the_node_s_keys_beside_its_own(cvm):

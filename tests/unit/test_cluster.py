@@ -16,7 +16,7 @@ from cornerstone.controller.membership.client import Client
 from cornerstone.controller.membership.join import CREATE
 from cornerstone.controller.membership.kept import Membership, keep
 from cornerstone.controller.membership.member import certify
-from cornerstone.controller.membership.state import BOOT_ID
+from cornerstone.controller.membership.state import BOOT_ID, NodeState
 from cornerstone.model.error import Code
 from cornerstone.model.genesis import Genesis, StateRecord
 
@@ -99,6 +99,11 @@ def test_status_of_a_cluster_with_one_member_down(three, systemctl, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "The state of the cluster: start", "", f"\tCVM: {one} Up", *lines, "", f"\tCVM: {two} Up", *lines, "",
         f"\tCVM: {down} Down: {down} doesn't answer: Connection refused"]
+
+
+def test_a_service_that_is_not_up_yet_and_has_processes_is_starting():
+    state = NodeState("", False, "engine", False, (services.Service("genesis", False, (121, 140)),))
+    assert list(cluster.text([cluster.Answer("10.20.0.31", state)]))[-1] == f"{'genesis':>36}   STARTING [121, 140]"
 
 
 def test_status_before_there_is_a_cluster_says_what_is_waited_for(three, systemctl, capsys):

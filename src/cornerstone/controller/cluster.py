@@ -134,7 +134,8 @@ def text(answers: Sequence[Answer]) -> Iterator[str]:
         yield ""
         yield f"\tCVM: {answer.address} {'Up' if answer.state else f'Down: {answer.error}'}"
         for service in answer.state.services if answer.state else ():
-            yield f"{service.name:>36}   {'UP' if service.up else 'DOWN':<8} {list(service.pids)}"
+            how = "UP" if service.up else "STARTING" if service.pids else "DOWN"
+            yield f"{service.name:>36}   {how:<8} {list(service.pids)}"
 
 
 def _waiting(answer: Answer) -> str:

@@ -123,7 +123,8 @@ class MembersHandler(BaseHTTPRequestHandler):
             status, answer = HTTPStatus.FORBIDDEN, {"error": f"{address} isn't taken for a member: {reason}"}
         else:
             status, answer = self._answer(content, address)
-        self.server.note(address, f"{self.path[1:]}: {answer.get('error', 'done')}")
+        if status != HTTPStatus.OK or self.path != "/status":
+            self.server.note(address, f"{self.path[1:]}: {answer.get('error', 'done')}")
         _send(self, status, answer)
 
     def _content(self) -> bytes:
