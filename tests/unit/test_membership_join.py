@@ -105,9 +105,10 @@ def test_a_joiner_says_whom_it_waits_for(tmp_path):
 
 # a node in a process of its own, that is killed ahead of the change of this number
 CUT = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
-from cornerstone.controller.membership import join, kept
+from cornerstone.controller.membership import join
+from cornerstone.controller.waiting import Waiting
 from cornerstone.model.node import NodeConfig
 left = [int(sys.argv[3])]
 def cut(real):
@@ -121,7 +122,13 @@ for module, name in ((os, "open"), (os, "fsync"), (os, "link"), (os, "replace"),
     setattr(module, name, cut(getattr(module, name)))
 Path.replace = cut(Path.replace)
 Path.unlink = cut(Path.unlink)
-join.bring_up(NodeConfig.from_json(Path(sys.argv[1]).read_text()), sys.stdin.read(), Path(sys.argv[2]))
+config, secret = NodeConfig.from_json(Path(sys.argv[1]).read_text()), sys.stdin.read()
+while True:
+    try:
+        join.bring_up(config, secret, Path(sys.argv[2]))
+        break
+    except Waiting:
+        time.sleep(0.02)
 print("changes left", left[0])
 """
 MANY = 1000
@@ -148,6 +155,20 @@ def test_who_forms_may_be_killed_at_any_write(tmp_path):
         formed = node.bring_up()
         assert before in (None, formed)
         assert_private(node)
+
+
+def test_who_forms_may_be_killed_at_any_write_while_others_join(tmp_path):
+    """What one of them got is the cluster's, also when it got it between two of the writes."""
+    point = done = 0
+    while not done:
+        three = nodes(tmp_path / str(point), 3)
+        with all_serving(*three), beside() as threads:
+            joining = [started(threads, node) for node in three[1:]]
+            done = cut_after(three[0], point)
+            formed = three[0].bring_up()
+            assert {future.result(60) for future in joining} == {formed}
+        point += 1
+    assert point > 8
 
 
 def test_who_joins_may_be_killed_at_any_write(tmp_path):
