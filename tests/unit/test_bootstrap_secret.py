@@ -44,7 +44,7 @@ def running(server):
 def test_it_is_wiped_when_the_cvm_says_that_the_node_is_a_member(tmp_path, address):
     path, told = tmp_path / "bootstrap-secret", []
     path.write_text(SECRET)
-    secret = BootstrapSecret(path, told.append, lambda: is_member(address))
+    secret = BootstrapSecret(path, told.append, lambda: is_member(address, "lo"))
     secret.look()
     with running(PublicServer(tmp_path, address)):
         secret.look()
@@ -85,13 +85,21 @@ def test_any_other_answer_is_no(address, answer):
             self.connection.recv(4096)
             self.connection.sendall(answer)
     with running(FreeBind((address, bootstrap_secret.PORT), Handler)):
+        assert not is_member(address, "lo")
+
+
+def test_nobody_is_asked_but_on_the_internal_bridge(tmp_path, address):
+    keep(Membership.draw(), tmp_path)
+    with running(PublicServer(tmp_path, address)):
+        assert is_member(address, "lo")
+        # here there is none
         assert not is_member(address)
 
 
 def test_a_damaged_membership_is_no_membership(tmp_path, address):
     (tmp_path / MEMBERSHIP).write_text("{")
     with running(PublicServer(tmp_path, address)):
-        assert not is_member(address)
+        assert not is_member(address, "lo")
 
 
 @pytest.mark.parametrize("point", range(4))

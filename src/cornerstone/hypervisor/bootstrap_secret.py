@@ -8,9 +8,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from cornerstone.hypervisor.domain import INTERNAL_BRIDGE
 from cornerstone.model.event import Event, Listener
 
 STAGE = "hypervisor"
@@ -36,17 +38,20 @@ class BootstrapSecret:
             self._tell(Event(STAGE, STEP, "done", "the node is a member of its cluster: the bootstrap secret is wiped"))
 
 
-def is_member(address: str = ADDRESS) -> bool:
+def is_member(address: str = ADDRESS, bridge: str = INTERNAL_BRIDGE) -> bool:
     """Ask the CVM. No when it doesn't answer, or answers something else."""
-    connection = http.client.HTTPConnection(address, PORT, timeout=TIMEOUT_SECONDS)
-    try:
-        connection.request("GET", "/")
-        answer = json.loads(connection.getresponse().read(MAX_BYTES))
-        return isinstance(answer, dict) and answer.get("member") is True
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    connection = http.client.HTTPConnection(address, PORT)
+    with socket.socket() as connection.sock:
+        try:
+            connection.sock.settimeout(TIMEOUT_SECONDS)
+            # without its CVM the bridge has no link, and the default route would lead to whoever is out there
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
+            connection.sock.connect((address, PORT))
+            connection.request("GET", "/")
+            answer = json.loads(connection.getresponse().read(MAX_BYTES))
+            return isinstance(answer, dict) and answer.get("member") is True
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
 
 
 def wipe(path: Path) -> None:

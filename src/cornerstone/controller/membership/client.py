@@ -6,6 +6,7 @@ the two doesn't take the other for a member (Refused).
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import ssl
@@ -60,6 +61,9 @@ class Client:
             raise Refused(f"{address} and {self.me.address} aren't members of one cluster: {_words(error)}", SAME_ISO,
                           Code.REFUSED) from None
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise Absent(f"this CVM hasn't got its address {self.me.address} yet", "see: networkctl status eth0",
+                             Code.NETWORK) from None
             raise Absent(f"{address} doesn't answer: {error.strerror or error}", "", Code.NETWORK) from None
         except (ValueError, http.client.HTTPException):
             raise Absent(f"{address} answers in another language", "", Code.NETWORK) from None

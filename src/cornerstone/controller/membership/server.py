@@ -78,7 +78,7 @@ class MembersServer(FreeBind, ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             with self._lock:
-                self._open[client_address[0]] -= 1
+                self._open -= Counter([client_address[0]])
 
     def finish_request(self, request: Any, client_address: tuple[str, int]) -> None:
         request.settimeout(TIMEOUT_SECONDS)
