@@ -196,7 +196,7 @@ def test_rubbish_is_refused_and_the_service_goes_on(formed, sent, status):
 
 def test_an_action_that_there_is_not_is_refused(formed):
     one, other = formed
-    with pytest.raises(Refused, match="there is no /format"):
+    with pytest.raises(Refused, match="there is no format"):
         Client(other.member, other.folder).ask(one.member.address, "format")
 
 
@@ -243,6 +243,15 @@ def test_nobody_there_is_said_with_the_address(formed):
     with pytest.raises(Absent, match=f"{nowhere} doesn't answer: Connection refused") as caught:
         Client(formed[1].member, formed[1].folder).ask(nowhere, "status")
     assert caught.value.code is Code.NETWORK
+
+
+@pytest.mark.parametrize("action", ["join", "create", "start", "stop"])
+def test_a_member_of_another_cluster_changes_nothing_here(formed, action):
+    one, other = formed
+    theirs = keep(Membership.draw(), other.folder)
+    with pytest.raises(Refused, match="there is no second formation") as caught:
+        Client(other.member, other.folder).ask(one.member.address, action)
+    assert theirs.fsid in str(caught.value)
 
 
 def test_cluster_create_is_refused_where_there_is_a_cluster(formed):

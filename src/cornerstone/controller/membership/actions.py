@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -29,10 +29,16 @@ class Actions:
     me: Member
     folder: Path
 
-    def named(self, name: str) -> Callable[[Member], Answer] | None:
-        """The action of that name, if there is one."""
-        return {"join": self.join, "status": self.status, "create": self.create, "start": self.start,
-                "stop": self.stop}.get(name)
+    def answer(self, name: str, theirs: Member) -> Answer:
+        """Do what a member asks for, unless it is one of another cluster; that may only see how we are."""
+        action = {"join": self.join, "status": self.status, "create": self.create, "start": self.start,
+                  "stop": self.stop}.get(name)
+        if action is None:
+            return HTTPStatus.NOT_FOUND, {"error": f"there is no {name}"}
+        ours = self.me.now(self.folder)
+        if name != "status" and ours.fsid and theirs.fsid and ours.fsid != theirs.fsid:
+            return _refused(refusal(ours, theirs), "see: cluster status")
+        return action(theirs)
 
     def join(self, theirs: Member) -> Answer:
         """The cluster's id and keys, for who may be a member with us."""

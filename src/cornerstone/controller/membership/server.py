@@ -136,11 +136,8 @@ class MembersHandler(BaseHTTPRequestHandler):
             theirs = from_record(Member, json.loads(content).get("member"), f"what {address} sends")
         except (ValueError, AttributeError, CornerstoneError) as error:
             return HTTPStatus.BAD_REQUEST, {"error": str(error)}
-        action = self.server.actions.named(self.path[1:])
-        if action is None:
-            return HTTPStatus.NOT_FOUND, {"error": f"there is no {self.path}"}
         try:
-            return action(theirs)
+            return self.server.actions.answer(self.path[1:], theirs)
         except CornerstoneError as error:
             return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": error.message, "hint": error.hint}
 
