@@ -1,7 +1,7 @@
 """The CVM's disk boots by itself from root slot A, with BIOS and with UEFI, up to its login, as who it is told to be.
 
 node.json and the bootstrap secret reach it as they do from the hypervisor: the one through SMBIOS, the other through
-QEMU's fw_cfg.
+QEMU's fw_cfg. With its data disks there, it becomes a cluster of one by itself.
 """
 
 from __future__ import annotations
@@ -9,24 +9,29 @@ from __future__ import annotations
 import base64
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pycdlib
 import pytest
 
 from cornerstone.lab.boot import boot
+from cornerstone.lab.machine import Disk
 from cornerstone.model.manifest import CVM
+from cornerstone.model.node import DataDisk, NodeConfig
 
+MEMORY_MIB = 4096
+DATA_DISK = 20 << 30
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
 # what the CVM's console shows before a login, with the addresses that its interfaces have
 ISSUE = re.compile(r"NTNX-22SM6D010001-A-CVM: eth0 10\.20\.0\.31, eth1 192\.168\.5\.2")
 
 
-def credentials(folder: Path) -> tuple[str, ...]:
+def credentials(folder: Path, config: str = NODE.read_text()) -> tuple[str, ...]:
     """QEMU's words for them. Another credential, systemd's own, has the console show the secret: so it has arrived."""
     (folder / "secret").write_text("bootstrap-secret-of-this-test\n")
     show = "C /etc/issue.d/05-test.issue - - - - /run/credentials/@system/cornerstone.bootstrap-secret"
-    node = base64.b64encode(NODE.read_bytes()).decode()
+    node = base64.b64encode(config.encode()).decode()
     return ("-smbios", f"type=11,value=io.systemd.credential.binary:cornerstone.node={node}",
             "-smbios", f"type=11,value=io.systemd.credential:tmpfiles.extra={show}",
             "-fw_cfg", f"name=opt/io.systemd.credentials/cornerstone.bootstrap-secret,file={folder / 'secret'}")
@@ -58,3 +63,25 @@ def test_boots_to_its_login_as_who_it_is_told_to_be(cvm_disk, firmware, logs, tm
                    extra=(*credentials(tmp_path), *card(0), *card(1)))
     assert verdict.ok, f"{verdict.sentence}; see {verdict.console_log}"
     assert "bootstrap-secret-of-this-test" in Path(verdict.console_log).read_text(errors="replace")
+
+
+@pytest.mark.parametrize("cvm_disk", ["iso"], indirect=True)
+def test_becomes_a_cluster_of_one(cvm_disk, logs, tmp_path, capsys):
+    disks = [Disk(tmp_path / serial, serial, "scsi") for serial in ("DATA-1", "DATA-2")]
+    for disk in disks:
+        with disk.path.open("wb") as file:
+            file.truncate(DATA_DISK)
+    config = NodeConfig.from_json(NODE.read_text())
+    config = replace(
+        config, cluster=replace(config.cluster, members=("10.20.0.31",), redundancy_factor=2),
+        controller=replace(config.controller, memory=MEMORY_MIB << 20,
+                           disks=tuple(DataDisk(disk.serial, "", DATA_DISK) for disk in disks)))
+    told = []
+    verdict = boot(cvm_disk, firmware="uefi", media="disk", memory_mib=MEMORY_MIB, log_dir=logs, disks=tuple(disks),
+                   until=re.compile("genesis: ready done"), listener=told.append,
+                   extra=(*credentials(tmp_path, config.to_json()), *card(0), *card(1)))
+    assert verdict.ok, f"{verdict.sentence}; see {verdict.console_log}"
+    took = {event.step: event.data["seconds"] for event in told if event.stage == "genesis" and event.state == "done"}
+    assert list(took) == ["identity", "disks", "membership", "engine", "pool", "container", "ready"]
+    with capsys.disabled():
+        print(f"\n  ready {verdict.seconds:.0f} s after power-on; seconds by state: {took}")

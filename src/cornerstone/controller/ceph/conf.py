@@ -74,7 +74,9 @@ def ceph_conf(node: Node) -> str:
         "mon allow pool size one": "true" if count == 1 else "false",
         "mon warn on pool no redundancy": "false" if count == 1 else "true",
         "osd memory target": str(osd_memory(node)),
-        # to the journal
+        # to the journal; without the databases' settings, thousands of lines at each start
+        "debug rocksdb": "1/5",
+        "debug bdev": "0/5",
         "log to file": "false",
         "log to stderr": "true",
         "mon cluster log to file": "false",

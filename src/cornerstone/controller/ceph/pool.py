@@ -34,9 +34,10 @@ def container_name(membership: Membership) -> str:
 def make_pool(node: Node) -> None:
     """The rule: each copy on another host, or on a single one on another disk."""
     with Cluster() as cluster:
-        # one that is there already is what is wanted
-        cluster.command("osd crush rule create-replicated", name=pool_name(node.member), root="default",
-                        type=conf.failure_domain(node))
+        name = pool_name(node.member)
+        if name not in cluster.command("osd crush rule ls"):
+            cluster.command("osd crush rule create-replicated", name=name, root="default",
+                            type=conf.failure_domain(node))
 
 
 def make_container(node: Node) -> None:
@@ -45,10 +46,11 @@ def make_container(node: Node) -> None:
     with Cluster() as cluster:
         if name not in cluster.command("osd pool ls"):
             _check_room(node, cluster, count)
+            # how many copies a write needs comes from ceph.conf
             cluster.command("osd pool create", pool=name, pg_num=PLACEMENT_GROUPS, pool_type="replicated",
                             rule=pool_name(node.member), size=count, yes_i_really_mean_it=True)
-        cluster.command("osd pool set", pool=name, var="min_size", val=str(conf.least_replicas(count)))
-        cluster.command("osd pool application enable", pool=name, app=APPLICATION, yes_i_really_mean_it=True)
+        if not cluster.command("osd pool application get", pool=name):
+            cluster.command("osd pool application enable", pool=name, app=APPLICATION)
 
 
 def _check_room(node: Node, cluster: Cluster, count: int) -> None:
