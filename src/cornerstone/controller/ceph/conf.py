@@ -12,6 +12,12 @@ MSGR2_PORT = 3300
 OTHERS_MEMORY = 4 * GIB
 OSD_MEMORY = (896 * MIB, 8 * GIB)
 
+# of the manager, which else loads all that it finds, each into an interpreter of its own
+UNUSED_MODULES = (
+    "alerts", "cephadm", "cli_api", "dashboard", "diskprediction_local", "feedback", "influx", "insights", "iostat",
+    "k8sevents", "localpool", "mds_autoscaler", "mirroring", "nfs", "osd_perf_query", "osd_support", "prometheus",
+    "restful", "rgw", "rook", "selftest", "snap_schedule", "stats", "telegraf", "test_orchestrator", "zabbix")
+
 
 def name(address: str) -> str:
     """What the daemons on a member are called, by its CVM's address: 10.20.0.31 → 10-20-0-31."""
@@ -74,6 +80,7 @@ def ceph_conf(node: Node) -> str:
         "mon allow pool size one": "true" if count == 1 else "false",
         "mon warn on pool no redundancy": "false" if count == 1 else "true",
         "osd memory target": str(osd_memory(node)),
+        "mgr disabled modules": ",".join(UNUSED_MODULES),
         # to the journal; without the databases' settings, thousands of lines at each start
         "debug rocksdb": "1/5",
         "debug bdev": "0/5",

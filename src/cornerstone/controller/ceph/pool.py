@@ -44,13 +44,18 @@ def make_container(node: Node) -> None:
     """The Ceph pool, with as many copies as the site's redundancy factor."""
     count, name = conf.replicas(node), container_name(node.member)
     with Cluster() as cluster:
-        if name not in cluster.command("osd pool ls"):
+        if name not in _applications(cluster):
             _check_room(node, cluster, count)
             # how many copies a write needs comes from ceph.conf
             cluster.command("osd pool create", pool=name, pg_num=PLACEMENT_GROUPS, pool_type="replicated",
                             rule=pool_name(node.member), size=count, yes_i_really_mean_it=True)
-        if not cluster.command("osd pool application get", pool=name):
+        if APPLICATION not in _applications(cluster)[name]:
             cluster.command("osd pool application enable", pool=name, app=APPLICATION)
+
+
+def _applications(cluster: Cluster) -> dict[str, dict]:
+    """What each Ceph pool is for, by its name."""
+    return {pool["pool_name"]: pool["application_metadata"] for pool in cluster.command("osd pool ls", detail="detail")}
 
 
 def _check_room(node: Node, cluster: Cluster, count: int) -> None:
