@@ -23,7 +23,7 @@ from cornerstone.factory.settings import Workspace  # noqa: E402
 from cornerstone.model.error import Code, CornerstoneError  # noqa: E402
 
 PROFILE = "aos-6.8"
-TIERS = ["unit", "build", "image", "boot"]
+TIERS = ["unit", "build", "image", "engine", "boot"]
 # A machine under emulation keeps about one CPU busy, so these two run beside each other.
 MACHINES = ("boot", "node")
 WORKSPACE = Workspace(ROOT)

@@ -121,9 +121,9 @@ class Container:
         self._disks[serial] = path
         return path
 
-    def remove_disk(self, serial: str) -> None:
-        """A disk that isn't there any more from the next start on."""
-        del self._disks[serial]
+    def remove_disk(self, serial: str) -> Path:
+        """A disk that isn't there any more from the next start on; its file stays."""
+        return self._disks.pop(serial)
 
     def start(self) -> None:
         """Start its systemd; genesis runs by itself."""
