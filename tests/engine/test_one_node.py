@@ -1,4 +1,4 @@
-"""A node alone brings its storage engine up, with the real daemons, and comes back after a power cut with all it had."""
+"""A node alone brings its storage engine up, with the real daemons; after a power cut it comes back with all it had."""
 
 from __future__ import annotations
 
