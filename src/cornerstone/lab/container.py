@@ -43,6 +43,9 @@ mount -t tmpfs tmpfs dev/shm
 cp -r "$FOLDER/credentials" run/credentials-of-the-machine
 touch run/notify-of-the-machine
 mount --bind "$FOLDER/notify" run/notify-of-the-machine
+# the iSCSI target is the kernel's, which isn't this root's here
+mkdir -p run/systemd/system/data-services.service.d
+printf '[Unit]\nConditionVirtualization=!container\n' > run/systemd/system/data-services.service.d/container.conf
 # the disks as a machine would show them
 sectors=$(for disk in $DISKS; do cat "/sys/block/${disk#*=/dev/}/size"; done)
 mount -t tmpfs tmpfs sys/block

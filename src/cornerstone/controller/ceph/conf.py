@@ -77,6 +77,8 @@ def ceph_conf(node: Node) -> str:
         "osd pool default min size": str(least_replicas(count)),
         "osd pool default pg num": "32",
         "osd crush chooseleaf type": "0" if failure_domain(node) == "osd" else "1",
+        # on a single host there is but one that could report
+        "mon osd min down reporters": "1" if failure_domain(node) == "osd" else "2",
         "mon allow pool size one": "true" if count == 1 else "false",
         "mon warn on pool no redundancy": "false" if count == 1 else "true",
         "osd memory target": str(osd_memory(node)),

@@ -42,6 +42,7 @@ def bring_up(node: Node) -> None:
                 manager.prepare(node, cluster)
                 services.start(manager.unit(node))
             _wait_until_up(cluster, numbers)
+            _mark_down(cluster, node.config.controller.name, numbers)
 
 
 def usable(node: Node) -> tuple[Disk, ...]:
@@ -55,6 +56,16 @@ def usable(node: Node) -> tuple[Disk, ...]:
 def _activate(disk: Disk, uuid: str) -> int | None:
     number = osd.running(uuid)
     return osd.activate(disk, uuid) if number is None else number
+
+
+def _mark_down(cluster: Cluster, host: str, numbers: list[int]) -> None:
+    """Tell the cluster which OSDs of this host don't run: others may be long in noticing."""
+    tree = cluster.command("osd tree")["nodes"]
+    here = {number for entry in tree if entry["type"] == "host" and entry["name"] == host
+            for number in entry["children"]}
+    gone = [str(entry["id"]) for entry in tree if entry["id"] in here - set(numbers) and entry.get("status") == "up"]
+    if gone:
+        cluster.command("osd down", ids=gone)
 
 
 def _wait_until_up(cluster: Cluster, numbers: list[int]) -> None:
