@@ -23,7 +23,7 @@ from cornerstone.factory.settings import Workspace  # noqa: E402
 from cornerstone.model.error import Code, CornerstoneError  # noqa: E402
 
 PROFILE = "aos-6.8"
-TIERS = ["unit", "build", "image", "engine", "boot"]
+TIERS = ["unit", "build", "image", "boot"]
 # A machine under emulation keeps about one CPU busy, so these two run beside each other.
 MACHINES = ("boot", "node")
 WORKSPACE = Workspace(ROOT)
@@ -379,14 +379,14 @@ def fetch(c, profile=PROFILE, to=""):
         fetch_all(WORKSPACE, profile_named(profile), show, Path(to) if to else None)
 
 
-@task(help={"tier": f"{', '.join(TIERS)}, or all of these; node and power on demand; several with commas"})
+@task(help={"tier": f"{', '.join(TIERS)}, or all of these; engine, node and power on demand; several with commas"})
 @told
 def test(c, tier="all"):
     """Run the tests; all tiers but the first build the ISOs that they need."""
     tiers = TIERS if tier == "all" else tier.split(",")
     missing = [name for name in tiers if not (ROOT / "tests" / name).is_dir()]
     if missing:
-        raise CornerstoneError(f"there is no test tier {missing[0]!r}", f"{', '.join(TIERS)}, node, power or all")
+        raise CornerstoneError(f"there is no test tier {missing[0]!r}", f"{', '.join(TIERS)}, engine, node, power or all")
     first = [name for name in tiers if name not in MACHINES]
     code = pytests([first]) if first else 0
     if machines := [[name] for name in tiers if name in MACHINES]:
