@@ -386,7 +386,8 @@ def test(c, tier="all"):
     tiers = TIERS if tier == "all" else tier.split(",")
     missing = [name for name in tiers if not (ROOT / "tests" / name).is_dir()]
     if missing:
-        raise CornerstoneError(f"there is no test tier {missing[0]!r}", f"{', '.join(TIERS)}, engine, node, power or all")
+        raise CornerstoneError(f"there is no test tier {missing[0]!r}",
+                               f"{', '.join(TIERS)}, engine, node, power or all")
     first = [name for name in tiers if name not in MACHINES]
     code = pytests([first]) if first else 0
     if machines := [[name] for name in tiers if name in MACHINES]:
