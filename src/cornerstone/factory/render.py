@@ -7,12 +7,12 @@ from pathlib import Path
 
 import jinja2
 
-from cornerstone.model.slot_disk import CONSOLES
+from cornerstone.model.slot_disk import HYPERVISOR_ARGUMENTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 # audit off: the live environment has no one to read it, and it would write over the screen
-LIVE_ARGUMENTS = f"{CONSOLES} intel_iommu=on iommu=pt audit=0"
+LIVE_ARGUMENTS = f"{HYPERVISOR_ARGUMENTS} audit=0"
 
 
 def render(template: str, **values: object) -> str:
