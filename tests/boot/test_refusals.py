@@ -121,6 +121,7 @@ def machine(iso, site_file, runs):
                       lambda site, to: customize(iso, site, to), "uefi", "cd")
     try:
         with started(run, (TO_INSTALLED,)) as outcome:
+            assert outcome.verdict.reason == "guest-failed", outcome.verdict.sentence
             yield outcome
     finally:
         run.remove_secrets()
