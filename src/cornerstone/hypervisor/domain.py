@@ -39,27 +39,27 @@ BOOTSTRAP_CREDENTIAL = f"{CREDENTIALS}/cornerstone.bootstrap-secret"
 def domain_xml(config: NodeConfig, host: Host) -> str:
     """The domain as libvirt's XML."""
     domain = ET.Element("domain", type="kvm")
-    _add(domain, "name", config.controller.name)
-    _add(domain, "uuid", str(_derived(config, "domain")))
+    add(domain, "name", config.controller.name)
+    add(domain, "uuid", str(_derived(config, "domain")))
     # VFIO pins all of it, and libvirt raises the limit for that; what is locked as well counts twice against the limit.
-    _add(domain, "memory", str(config.controller.memory >> 10), unit="KiB")
+    add(domain, "memory", str(config.controller.memory >> 10), unit="KiB")
     _add_cpus(domain, config, host)
     _add_credentials(domain, config, host)
-    system = _add(domain, "os")
-    _add(system, "type", "hvm", arch="x86_64", machine="q35")
-    _add(system, "smbios", mode="sysinfo")
-    features = _add(domain, "features")
-    _add(features, "acpi")
-    _add(features, "apic")
-    _add(domain, "cpu", mode="host-passthrough")
-    _add(domain, "clock", offset="utc")
-    _add(domain, "on_crash", "restart")
-    _add_devices(_add(domain, "devices"), config, host)
+    system = add(domain, "os")
+    add(system, "type", "hvm", arch="x86_64", machine="q35")
+    add(system, "smbios", mode="sysinfo")
+    features = add(domain, "features")
+    add(features, "acpi")
+    add(features, "apic")
+    add(domain, "cpu", mode="host-passthrough")
+    add(domain, "clock", offset="utc")
+    add(domain, "on_crash", "restart")
+    _add_devices(add(domain, "devices"), config, host)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode") + "\n"
 
 
-def _add(parent: ET.Element, tag: str, text: str | None = None, **attributes: str) -> ET.Element:
+def add(parent: ET.Element, tag: str, text: str | None = None, **attributes: str) -> ET.Element:
     element = ET.SubElement(parent, tag, attributes)
     element.text = text
     return element
@@ -75,104 +75,104 @@ def _add_cpus(domain: ET.Element, config: NodeConfig, host: Host) -> None:
     node = host.nearest or (host.numa[0] if host.numa else NumaNode(0, "", 1, 1))
     vcpus = config.controller.vcpus or controller_vcpus(node.cores, sum(each.threads for each in host.numa) or 1)
     near = host.nearest is not None and len(host.numa) > 1 and node.threads >= vcpus
-    _add(domain, "vcpu", str(vcpus), placement="static", **({"cpuset": node.cpus} if near else {}))
+    add(domain, "vcpu", str(vcpus), placement="static", **({"cpuset": node.cpus} if near else {}))
     if near:
         # preferred: memory of the other node is slower, no memory is no CVM
-        _add(_add(domain, "numatune"), "memory", mode="preferred", nodeset=str(node.id))
+        add(add(domain, "numatune"), "memory", mode="preferred", nodeset=str(node.id))
 
 
 def _add_credentials(domain: ET.Element, config: NodeConfig, host: Host) -> None:
     """node.json through SMBIOS; secrets as files, for command lines and `virsh dumpxml` are everybody's to read."""
     text = json.dumps(to_record(config), separators=(",", ":")).encode()
-    strings = _add(_add(domain, "sysinfo", type="smbios"), "oemStrings")
-    _add(strings, "entry", f"{NODE_CREDENTIAL}={base64.b64encode(text).decode()}")
+    strings = add(add(domain, "sysinfo", type="smbios"), "oemStrings")
+    add(strings, "entry", f"{NODE_CREDENTIAL}={base64.b64encode(text).decode()}")
     files = {BOOTSTRAP_CREDENTIAL: host.secret, f"{CREDENTIALS}/{INITIATOR_CREDENTIAL}": host.initiator}
     if any(files.values()):
-        entries = _add(domain, "sysinfo", type="fwcfg")
+        entries = add(domain, "sysinfo", type="fwcfg")
         for name, path in files.items():
             if path:
-                _add(entries, "entry", name=name, file=path)
+                add(entries, "entry", name=name, file=path)
 
 
 def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:
-    disk = _add(devices, "disk", type="file", device="disk")
-    _add(disk, "driver", name="qemu", type="qcow2", cache="none", io="native", discard="unmap")
-    _add(disk, "source", file=DISK)
-    _add(disk, "target", dev="vda", bus="virtio")
+    disk = add(devices, "disk", type="file", device="disk")
+    add(disk, "driver", name="qemu", type="qcow2", cache="none", io="native", discard="unmap")
+    add(disk, "source", file=DISK)
+    add(disk, "target", dev="vda", bus="virtio")
     # the one that it boots, whatever else there is
-    _add(disk, "boot", order="1")
+    add(disk, "boot", order="1")
     _add_single_disks(devices, config, host)
     _add_network(devices, config, "eth0", "br0")
     _add_network(devices, config, "eth1", INTERNAL_BRIDGE)
     for address in config.controller.passthrough:
         _add_controller(devices, address)
-    serial = _add(devices, "serial", type="pty")
-    _add(serial, "log", file=CONSOLE_LOG, append="on")
-    _add(serial, "target", port="0")
-    _add(_add(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
-    channel = _add(devices, "channel", type="unix")
-    _add(channel, "source", mode="bind", path=str(SOCKET))
-    _add(channel, "target", type="virtio", name=PORT.name)
+    serial = add(devices, "serial", type="pty")
+    add(serial, "log", file=CONSOLE_LOG, append="on")
+    add(serial, "target", port="0")
+    add(add(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
+    channel = add(devices, "channel", type="unix")
+    add(channel, "source", mode="bind", path=str(SOCKET))
+    add(channel, "target", type="virtio", name=PORT.name)
     # by it libvirt learns that the guest's kernel has crashed
-    _add(devices, "panic", model="isa")
+    add(devices, "panic", model="isa")
     # memory that is pinned can't be given back
-    _add(devices, "memballoon", model="none")
+    add(devices, "memballoon", model="none")
 
 
 def _add_single_disks(devices: ET.Element, config: NodeConfig, host: Host) -> None:
     """Disks whose controller can't be passed through: SCSI ones raw, with their commands; others as block devices."""
     # vda is its own disk
-    targets = {"sd": _names("sd"), "vd": islice(_names("vd"), 1, None)}
+    targets = {"sd": names("sd"), "vd": islice(names("vd"), 1, None)}
     if any(host.disks[serial].scsi for serial in config.controller.scsi):
-        _add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
+        add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     for serial in config.controller.scsi:
         device = host.disks[serial]
         _add_single_disk(devices, serial, device, next(targets["sd" if device.scsi else "vd"]))
 
 
-def _names(prefix: str) -> Iterator[str]:
+def names(prefix: str) -> Iterator[str]:
     """sda … sdz, sdaa … sdzz."""
     return (prefix + "".join(letters) for length in (1, 2) for letters in product(ascii_lowercase, repeat=length))
 
 
 def _add_single_disk(devices: ET.Element, serial: str, device: BlockDevice, target: str) -> None:
-    disk = _add(devices, "disk", type="block", device="lun" if device.scsi else "disk")
-    _add(disk, "driver", name="qemu", type="raw", cache="none", io="native")
+    disk = add(devices, "disk", type="block", device="lun" if device.scsi else "disk")
+    add(disk, "driver", name="qemu", type="raw", cache="none", io="native")
     # optional: a dead data disk is no reason to have no CVM
-    _add(disk, "source", dev=device.path, startupPolicy="optional")
-    _add(disk, "target", dev=target, bus="scsi" if device.scsi else "virtio")
+    add(disk, "source", dev=device.path, startupPolicy="optional")
+    add(disk, "target", dev=target, bus="scsi" if device.scsi else "virtio")
     if not device.scsi:
         # a LUN tells its own
-        _add(disk, "serial", serial)
+        add(disk, "serial", serial)
 
 
 def _add_network(devices: ET.Element, config: NodeConfig, name: str, bridge: str) -> None:
     uplink = config.hypervisor.uplink
-    interface = _add(devices, "interface", type="bridge")
+    interface = add(devices, "interface", type="bridge")
     # 52: of the locally administered ones
     digest = hashlib.sha256(_derived(config, name).bytes).digest()
-    _add(interface, "mac", address=":".join(f"{byte:02x}" for byte in b"\x52" + digest[:5]))
-    _add(interface, "source", bridge=bridge)
+    add(interface, "mac", address=":".join(f"{byte:02x}" for byte in b"\x52" + digest[:5]))
+    add(interface, "source", bridge=bridge)
     if bridge == "br0":
         if uplink.vlan:
-            _add(_add(interface, "vlan"), "tag", id=str(uplink.vlan))
-        _add(_add(interface, "virtualport", type="openvswitch"), "parameters",
+            add(add(interface, "vlan"), "tag", id=str(uplink.vlan))
+        add(add(interface, "virtualport", type="openvswitch"), "parameters",
              interfaceid=str(_derived(config, f"port {name}")))
-    _add(interface, "target", dev=f"cvm-{name}")
-    _add(interface, "model", type="virtio")
+    add(interface, "target", dev=f"cvm-{name}")
+    add(interface, "model", type="virtio")
     if bridge == "br0":
-        _add(interface, "mtu", size=str(uplink.mtu))
+        add(interface, "mtu", size=str(uplink.mtu))
 
 
 def _add_controller(devices: ET.Element, address: str) -> None:
     where, _, function = address.rpartition(".")
     domain, bus, slot = where.split(":")
-    hostdev = _add(devices, "hostdev", mode="subsystem", type="pci", managed="yes")
-    _add(hostdev, "driver", name="vfio")
-    _add(_add(hostdev, "source"), "address", domain=f"0x{domain}", bus=f"0x{bus}", slot=f"0x{slot}",
+    hostdev = add(devices, "hostdev", mode="subsystem", type="pci", managed="yes")
+    add(hostdev, "driver", name="vfio")
+    add(add(hostdev, "source"), "address", domain=f"0x{domain}", bus=f"0x{bus}", slot=f"0x{slot}",
          function=f"0x{function}")
     # its option ROM would only slow the CVM's start
-    _add(hostdev, "rom", bar="off")
+    add(hostdev, "rom", bar="off")
 
 
 def main(path: str) -> int:
