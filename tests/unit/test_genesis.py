@@ -74,6 +74,7 @@ def test_one_that_fails_stops_there_and_is_gone_on_with(tmp_path):
     # what is done is looked at again, silently; the same error isn't told twice
     assert bench.ran == ["first", "second"] * 2 + ["first", "second", "third"]
     assert bench.told.count("second failed no disk; put it in") == 1 and bench.told.count("first done") == 1
+    assert bench.told.count("second started") == 1
 
 
 def test_one_that_was_done_and_fails_later_is_told(tmp_path):

@@ -98,7 +98,9 @@ class Runner:
         again = before.state == "done"
         if not again:
             self._set(name, state="running", tries=before.tries + 1)
-            node.tell(Event(STAGE, name, "started"))
+            # one that waits is tried every few seconds
+            if not before.error:
+                node.tell(Event(STAGE, name, "started"))
         error = None
         try:
             step(node)
