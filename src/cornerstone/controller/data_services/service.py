@@ -71,7 +71,10 @@ class Service:
         self._stop = threading.Event()
         self._looks = threading.Condition()
         self._looks_begun = self._looks_done = 0
-        names = (config.cluster.data_services, config.cluster.address) if config.cluster else ()
+        cluster = config.cluster
+        # of the two only this one is a portal
+        self._data_services = cluster.data_services if cluster else ""
+        names = (self._data_services, cluster.address) if cluster else ()
         self._addresses = [self._floating(name) for name in names if name]
         self.offering = Offering(tell)
 
@@ -158,7 +161,8 @@ class Service:
         disks = {disk.serial: disk for disk in self._store.catalogue().disks()}
         wanted = target.Target(
             target.target_name(self._fsid), self._tag,
-            frozenset((CVM_ADDRESS, self._own, *(each.address for each in self._addresses[:1] if each.held))),
+            frozenset((CVM_ADDRESS, self._own, *(each.address for each in self._addresses
+                                                 if each.held and each.address == self._data_services))),
             frozenset(lun_of(disk) for disk in disks.values()), frozenset(self._store.initiators()))
         gone = [disk for serial, disk in self._disks.items() if serial not in disks]
         for step in target.steps(self._lio.present(), wanted):
