@@ -297,6 +297,8 @@ def test_a_watch_sees_the_end(stand_in):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_machine_in_order(stand_in, number):
     before = signal.getsignal(number)
+    if before is signal.SIG_IGN:
+        pytest.skip(f"{number.name} is ignored, as by nohup or in a job of the background; so it stays")
     with pytest.raises(CornerstoneError, match=f"interrupted by {number.name}") as stopped, \
             stand_in("stays") as machine:
         hear(machine, b"hello")
