@@ -93,6 +93,14 @@ def test_a_failure_on_the_bioss_screen_names_its_own_log():
     assert verdict.last_lines[-1] == "No bootable device."
 
 
+@pytest.mark.parametrize("state", ["failed", "waiting"])
+def test_what_genesis_tries_again_is_no_end(state):
+    subject = judge()
+    event = Event("genesis", "disks", state, "no disk yet")
+    assert not subject.feed("events", event.to_json().encode() + b"\n", 1.0)
+    assert not subject.decided and subject.events[-1].message == "no disk yet"
+
+
 def test_a_failed_event_of_the_guest():
     subject = judge()
     assert subject.feed("events", line("failed", step="verify", message="manifest signature", data={"hint": "h"}), 1.0)

@@ -14,6 +14,9 @@ from cornerstone.model.event import Event, Listener
 
 EVENT_LINE_LIMIT = 1 << 20
 
+# A stage that tries again what failed, for ever, and waits for what is missing: neither is an end.
+TRIED_AGAIN = ("genesis",)
+
 # In the order in which a boot passes them; each is noted when it is first seen.
 MILESTONES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("grub", re.compile(r"GNU GRUB|Welcome to GRUB|^\s*Booting [`'\"]|^Loading Linux")),
@@ -266,7 +269,9 @@ class Judge:
             self.secure_boot = proof
         if self.listener is not None:
             self.listener(event)
-        if event.state == "failed":
+        if event.stage in TRIED_AGAIN:
+            self._reach(lambda goal: goal.by_event(event), now)
+        elif event.state == "failed":
             self._fail("guest-failed", f"{event.stage}/{event.step} failed: {event.message or 'it gave no reason'}",
                        str(event.data.get("hint", "")))
         elif event.stage == self._leg.never and not self._before_reset:
