@@ -269,14 +269,9 @@ def install(c, profile=PROFILE, site="sites/lab-one-node.json", firmware="uefi",
     import pytest
 
     from cornerstone.factory import customize
-    from cornerstone.factory.build import build as build_iso
-    from cornerstone.factory.progress import Progress
     from cornerstone.lab.install import Run, started
-    from cornerstone.lab.shape import load_shape
     from cornerstone.lab.terminal import Terminal
-    chosen, shape, site_file = profile_named(profile), load_shape(machine), customize.read_file(Path(site))
-    with Progress() as show:
-        iso = build_iso(WORKSPACE, chosen, show)
+    chosen, shape, site_file, iso = lab_inputs(profile, machine, site)
     folder = Path(output) if output else WORKSPACE.output / "lab" / "-".join([chosen.name, Path(machine).stem, firmware,
                                                                                media])
     run = Run.prepare(folder, shape, site_file, functools.partial(customize.customize, iso), firmware, media)
@@ -294,21 +289,27 @@ def install(c, profile=PROFILE, site="sites/lab-one-node.json", firmware="uefi",
     print(f"{run.node.hostname} is installed and checked; its disks, logs and timeline are in {folder}")
 
 
-def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, firmware: str, output: str,
-                tests: list[str]) -> None:
+def lab_inputs(profile: str, machine: str, site: str):
+    """What every run of the lab begins with: profile, shape, the site file's bytes, and the profile's ISO, built."""
+    from cornerstone.factory.build import build as build_iso
+    from cornerstone.factory.customize import read_file
+    from cornerstone.factory.progress import Progress
+    from cornerstone.lab.shape import load_shape
+    chosen, shape, site_file = profile_named(profile), load_shape(machine), read_file(Path(site))
+    with Progress() as show:
+        return chosen, shape, site_file, build_iso(WORKSPACE, chosen, show)
+
+
+def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, firmware: str, output: str
+                ) -> None:
     """Install machines of a shape, run them as one cluster, and check what it has become."""
     import pytest
 
     from cornerstone.factory import customize
-    from cornerstone.factory.build import build as build_iso
-    from cornerstone.factory.progress import Progress
     from cornerstone.lab import cluster
     from cornerstone.lab.install import Run
-    from cornerstone.lab.shape import load_shape
     from cornerstone.lab.terminal import Terminal
-    chosen, shape, site_file = profile_named(profile), load_shape(machine), customize.read_file(Path(site))
-    with Progress() as show:
-        iso = build_iso(WORKSPACE, chosen, show)
+    chosen, shape, site_file, iso = lab_inputs(profile, machine, site)
     folder = Path(output) if output else WORKSPACE.output / "lab" / f"{chosen.name}-{name}-{firmware}"
     run = Run.prepare(folder / "node-1", shape, site_file, functools.partial(customize.customize, iso), firmware)
     try:
@@ -318,7 +319,7 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
                     dataclasses.replace(event, message=f"{member}: {event.message}"))) as formed:
                 try:
                     formed.wait_for("genesis", "ready")
-                    ended(int(pytest.main(["--quiet", "--no-header", *(str(ROOT / "tests" / each) for each in tests)],
+                    ended(int(pytest.main(["--quiet", "--no-header", *(str(ROOT / "tests" / each) for each in FORMED)],
                                           [formed])))
                 finally:
                     formed.write_timelines()
@@ -338,14 +339,14 @@ LAB_HELP = {"profile": "name in profiles/, or a path", "site": "the site file",
 @told
 def node(c, profile=PROFILE, site="sites/lab-one-node.json", machine="one-node", firmware="uefi", output=""):
     """From blank disks to a cluster of one node, in QEMU: its services and data path are checked."""
-    lab_cluster("node", 1, profile, site, machine, firmware, output, FORMED)
+    lab_cluster("node", 1, profile, site, machine, firmware, output)
 
 
 @task(help=LAB_HELP)
 @told
 def cluster(c, profile=PROFILE, site="sites/lab-three-nodes.json", machine="small-node", firmware="uefi", output=""):
     """From blank disks to a cluster of three nodes, in QEMU: its services are checked, and what it survives."""
-    lab_cluster("cluster", 3, profile, site, machine, firmware, output, FORMED)
+    lab_cluster("cluster", 3, profile, site, machine, firmware, output)
 
 
 @task(help={"format": "table, json, junit or markdown", "strict": "warnings fail too",
