@@ -10,10 +10,12 @@ import json
 import pytest
 import testinfra
 
+from cornerstone.lab.access import names
+
 
 def hosts(cluster, kind: str) -> list[testinfra.host.Host]:
-    end = [""] if len(cluster.members) == 1 else [f"-{number}" for number in range(1, len(cluster.members) + 1)]
-    return [testinfra.get_host(f"ssh://{kind}{each}", ssh_config=str(cluster.access.config)) for each in end]
+    return [testinfra.get_host(f"ssh://{name}", ssh_config=str(cluster.access.config))
+            for name in names(kind, len(cluster.members))]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import testinfra
 
 from cornerstone.factory.customize import customize
 from cornerstone.factory.iso_image import Image
+from cornerstone.lab.access import names
 from cornerstone.lab.cluster import Cluster
 from cornerstone.lab.install import Outcome, Run
 from cornerstone.lab.power import Cut, Survived, installed_in_spite
@@ -98,12 +99,8 @@ class Member:
 
 @pytest.fixture(scope="session")
 def members(node) -> list[Member]:
-    """The nodes of the cluster, when every CVM is ready."""
-    if isinstance(node, Cluster):
-        node.wait_for("genesis", "ready")
-        access, count = node.access, len(node.members)
-    else:
-        node.wait_for("genesis", "ready")
-        access, count = node.run.access, 1
-    return [Member(*(testinfra.get_host(f"ssh://{kind}{end}", ssh_config=str(access.config)) for kind in
-                     ("node", "cvm"))) for end in ([""] if count == 1 else [f"-{n}" for n in range(1, count + 1)])]
+    """The nodes of the cluster that is given, when every CVM is ready."""
+    node.wait_for("genesis", "ready")
+    hosts, cvms = ([testinfra.get_host(f"ssh://{name}", ssh_config=str(node.access.config))
+                    for name in names(kind, len(node.members))] for kind in ("node", "cvm"))
+    return list(map(Member, hosts, cvms))

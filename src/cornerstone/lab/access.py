@@ -51,16 +51,15 @@ class Access:
 
         Their host keys are taken at the first connection and insisted on from then on.
         """
-        ends = [(f"-{number}" * (len(ports) > 1), port) for number, port in enumerate(ports, 1)]
         hosts = "".join(f"""\
-Host node{end}
+Host {node}
     HostName 127.0.0.1
     Port {port}
-Host cvm{end}
+Host {cvm}
     HostName 192.168.5.2
-    HostKeyAlias cvm{end}
-    ProxyJump node{end}
-""" for end, port in ends)
+    HostKeyAlias {cvm}
+    ProxyJump {node}
+""" for node, cvm, port in zip(names("node", len(ports)), names("cvm", len(ports)), ports, strict=True))
         self.config.write_text(f"""\
 {hosts}Host *
     User root
@@ -89,6 +88,11 @@ Host cvm{end}
             (self.folder / name).unlink(missing_ok=True)
         if self.folder.is_dir():
             self.folder.rmdir()
+
+
+def names(kind: str, count: int) -> list[str]:
+    """What the nodes, or their CVMs (kind cvm), are called in a configuration of so many."""
+    return [kind] if count == 1 else [f"{kind}-{number}" for number in range(1, count + 1)]
 
 
 def with_key(site_file: bytes, public_key: str) -> bytes:
