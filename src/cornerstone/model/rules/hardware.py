@@ -67,9 +67,9 @@ def iommu(subject: Subject) -> Result:
     return Result.violated("the firmware offers no IOMMU")
 
 
-@REGISTRY.rule("hw.cores", Level.ERROR, SCOPE, "use a machine with more cores")
+@REGISTRY.rule("hw.cores", Level.WARNING, SCOPE, "use a machine with more cores")
 def cores(subject: Subject) -> Result:
-    """The machine has the two threads without which the Controller VM doesn't run."""
+    """The machine has two threads, so that the host and its Controller VM don't share one."""
     cpu = subject.facts.cpu
     if cpu.threads < MIN_THREADS:
         return Result.violated(f"{cpu.threads} thread, below {MIN_THREADS}")
