@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cornerstone.controller.ceph.cluster import wait_until
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.roots import copy_disk
 from cornerstone.lab.container import Container, Switch
@@ -38,6 +39,18 @@ class Controller(Container):
         genesis = Genesis.from_json(self.file("var/lib/cornerstone/genesis.json").read_bytes())
         assert done.returncode == 0 and genesis.ready, genesis
         return genesis
+
+    def become_whole(self) -> None:
+        """Wait until there are all copies of everything."""
+        def states() -> list[dict]:
+            return self.ceph("pg", "stat")["pg_summary"]["num_pg_by_state"]
+        assert wait_until(lambda: {entry["name"] for entry in states()} == {"active+clean"}, 120), states()
+
+    def osd_on(self, device: str) -> int:
+        """The number of the OSD on a device: sda."""
+        links = self.run("sh", "-c", "cd /var/lib/ceph/osd; for osd in *; do echo $osd $(readlink $osd/block); done")
+        (name,) = [name for name, block in map(str.split, links.stdout.splitlines()) if block == f"/dev/{device}"]
+        return int(name.removeprefix("ceph-"))
 
     def wait_for(self, text: str) -> None:
         """Wait until the node's events have this text."""

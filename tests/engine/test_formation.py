@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -103,6 +104,27 @@ def test_nothing_secret_is_readable_or_told(three):
 def test_a_second_formation_is_refused(three):
     done = three[2].run("cluster", "-s", ",".join(MEMBERS), "create")
     assert done.returncode == 8 and "there is no second formation" in done.stderr
+
+
+def test_a_member_that_is_imaged_again_takes_its_place_with_its_old_disk(three):
+    """Its disk may be erased and isn't, for it is this cluster's."""
+    late = three[2]
+    for cvm in three:
+        cvm.wait_for('"step": "engine", "state": "done"')
+    late.kill()
+    for name in ("upper", "work"):
+        shutil.rmtree(late.folder / name)
+        (late.folder / name).mkdir()
+    credential = late.folder / "credentials/cornerstone.node"
+    config = NodeConfig.from_json(credential.read_text())
+    disks = tuple(replace(disk, erase=True) for disk in config.controller.disks)
+    credential.write_text(replace(config, controller=replace(config.controller, disks=disks)).to_json())
+    late.start()
+    late.wait_for('"step": "engine", "state": "done"')
+    assert late.membership == three[0].membership
+    assert "making an OSD" not in late.file(f"{STATE}/events.jsonl").read_text()
+    osds = json.loads(late.run("ceph", "osd", "dump", "--format", "json").stdout)["osds"]
+    assert [osd["up"] for osd in osds] == [1, 1, 1]
 
 
 def test_stopped_it_stays_stopped_over_a_power_cut(three):

@@ -64,6 +64,8 @@ def test_what_is_on_a_disk(tmp_path):
     (Disk("S", Path("/dev/sda"), SIZE, OSD, "a BlueStore OSD"), False, (),
      "data disk sda (S, 0.1 GB) isn't empty and isn't this cluster's: a BlueStore OSD"),
     (Disk("T", Path("/dev/sda"), SIZE), True, (), "data disk S isn't there"),
+    (Disk("S", Path("/dev/sda"), SIZE, fault="Input/output error"), True, (),
+     "data disk sda (S, 0.1 GB) can't be read: Input/output error"),
 ])
 def test_a_disk_is_used_when_it_is_there_and_empty_or_ours_or_may_be_erased(disk, erase_it, ours, problem):
     assert check([DataDisk("S", "", SIZE, erase_it)], [disk], ours) == ([problem] if problem else [])
@@ -84,7 +86,10 @@ def test_erased_a_disk_is_empty(tmp_path):
 def test_a_disk_that_is_gone_meanwhile_is_an_error_with_its_name(tmp_path):
     with pytest.raises(CornerstoneError, match=r"sda \(S, .*\) can't be erased: No such file"):
         erase(Disk("S", tmp_path / "sda", SIZE))
-    device = add(tmp_path, "sda", "S")
-    device.unlink()
-    with pytest.raises(CornerstoneError, match=r"disk S \(.*/sda\) can't be read: No such file"):
-        find(["S"], tmp_path)
+
+
+def test_a_disk_that_cant_be_read_hides_no_other(tmp_path):
+    dead, good = add(tmp_path, "sda", "DEAD"), add(tmp_path, "sdb", "GOOD")
+    dead.unlink()
+    assert find(["DEAD", "GOOD"], tmp_path) == (
+        Disk("DEAD", dead, SIZE, fault="No such file or directory"), Disk("GOOD", good, SIZE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -29,13 +30,18 @@ UUID_LENGTH = 36
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk that is there. osd: uuid of the BlueStore OSD on it, or ""; contents: what is on it, or "" for nothing."""
+    """A disk that is there.
+
+    osd: uuid of the BlueStore OSD on it, or ""; contents: what is on it, or "" for nothing; fault: why it can't be
+    read, or "".
+    """
 
     serial: str
     device: Path
     size: int
     osd: str = ""
     contents: str = ""
+    fault: str = ""
 
     def __str__(self) -> str:
         return f"{self.device.name} ({self.serial}, {self.size / 10**9:.1f} GB)"
@@ -64,17 +70,16 @@ def _look(serial: str, device: Path, size: int) -> Disk:
     try:
         with device.open("rb") as disk:
             head = disk.read(HEAD)
+        osd = head[len(BLUESTORE):][:UUID_LENGTH].decode("ascii", "replace") if head.startswith(BLUESTORE) else ""
+        return Disk(serial, device, size, osd, "a BlueStore OSD" if osd else _contents(device, head))
     except OSError as error:
-        raise CornerstoneError(f"disk {serial} ({device}) can't be read: {error.strerror}", "replace it",
-                               Code.MACHINE) from error
-    osd = head[len(BLUESTORE):][:UUID_LENGTH].decode("ascii", "replace") if head.startswith(BLUESTORE) else ""
-    return Disk(serial, device, size, osd, "a BlueStore OSD" if osd else _contents(device, head))
+        return Disk(serial, device, size, fault=error.strerror)
 
 
 def _contents(device: Path, head: bytes) -> str:
     done = subprocess.run(["wipefs", "--no-act", "--json", device], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CornerstoneError(f"{device} can't be read: {done.stderr.strip()}", "replace it", Code.MACHINE)
+        raise OSError(errno.EIO, done.stderr.strip())
     found = json.loads(done.stdout)["signatures"] if done.stdout.strip() else []
     return ", ".join(sorted({entry["type"] for entry in found})) or ("data" if any(head) else "")
 
@@ -86,6 +91,8 @@ def check(named: Iterable[DataDisk], found: Iterable[Disk], ours: Iterable[str] 
         disk = there.get(entry.serial)
         if disk is None:
             problems.append(f"data disk {entry.serial} isn't there")
+        elif disk.fault:
+            problems.append(f"data disk {disk} can't be read: {disk.fault}")
         elif disk.contents and not entry.erase and disk.osd not in ours:
             problems.append(f"data disk {disk} isn't empty and isn't this cluster's: {disk.contents}")
     return problems
@@ -100,15 +107,15 @@ def erase(disk: Disk) -> None:
     """Take away what tells of contents: the disk's first and last 16 MiB. Refused while something uses it."""
     try:
         handle = os.open(disk.device, os.O_RDWR | os.O_EXCL)
+        try:
+            for offset in (0, max(disk.size - EDGE, 0)):
+                os.pwrite(handle, bytes(min(EDGE, disk.size)), offset)
+            os.fsync(handle)
+            # so that the partitions that were there go too
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(handle, BLKRRPART)
+        finally:
+            os.close(handle)
     except OSError as error:
-        raise CornerstoneError(f"{disk} can't be erased: {error.strerror}", "see what uses it: lsblk",
+        raise CornerstoneError(f"{disk} can't be erased: {error.strerror}", "see what uses it: lsblk; or replace it",
                                Code.MACHINE) from error
-    try:
-        for offset in (0, max(disk.size - EDGE, 0)):
-            os.pwrite(handle, bytes(min(EDGE, disk.size)), offset)
-        os.fsync(handle)
-        # so that the partitions that were there go too
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(handle, BLKRRPART)
-    finally:
-        os.close(handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cornerstone.controller.ceph.files import ADMIN_KEYRING, CONF
@@ -41,9 +41,16 @@ class Cluster:
 
     def command(self, prefix: str, **arguments: Any) -> Any:
         """The parsed answer to a command of `ceph`, None when it is empty. CornerstoneError with what it says."""
+        return self._ask(self.rados.mon_command, prefix, arguments)
+
+    def report(self, prefix: str) -> Any:
+        """The same for a command that the manager answers; there must be one."""
+        return self._ask(self.rados.mgr_command, prefix, {})
+
+    def _ask(self, ask: Callable, prefix: str, arguments: Mapping[str, Any]) -> Any:
         words = {"prefix": prefix, "format": "json", **arguments}
         try:
-            code, answer, said = self.rados.mon_command(json.dumps(words), b"")
+            code, answer, said = ask(json.dumps(words), b"")
         except self.error as error:
             code, answer, said = -1, b"", str(error)
         if code:

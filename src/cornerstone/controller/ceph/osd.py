@@ -6,7 +6,9 @@ tells by itself whose it is. All else that an OSD needs to start is on its disk 
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 from pathlib import Path
 
 from cornerstone.controller import disks, services
@@ -19,6 +21,10 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import derived_id
 
 HOME = files.HOME / "osd"
+SOCKETS = Path("/run/ceph")
+SOCKET_SECONDS = 5
+# what an OSD says of itself when the cluster's map shows this very process as up
+UP = "active"
 
 
 def uuid_of(membership: Membership, serial: str) -> str:
@@ -36,6 +42,25 @@ def running(uuid: str) -> int | None:
         if _read(home / "fsid") == uuid and services.active(unit(number := int(home.name.partition("-")[2]))):
             return number
     return None
+
+
+def state(number: int) -> str:
+    """What an OSD's process here says how it is, UP in the end; "" when there is none, "starting" when it can't yet.
+
+    The cluster's map may still show as up one that ran before a power cut.
+    """
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(SOCKET_SECONDS)
+        try:
+            line.connect(str(SOCKETS / f"ceph-osd.{number}.asok"))
+        except OSError:
+            return ""
+        try:
+            line.sendall(b'{"prefix": "status", "format": "json"}\0')
+            with line.makefile("rb") as answer:
+                return json.loads(answer.read(int.from_bytes(answer.read(4), "big")))["state"]
+        except (OSError, ValueError, KeyError):
+            return "starting"
 
 
 def activate(disk: Disk, uuid: str) -> int | None:
