@@ -329,7 +329,7 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
 
 
 # what a formed cluster has to be, then what it has to survive
-FORMED = ["node/test_formed.py", "cluster/test_faults.py"]
+FORMED = ["node/test_formed.py", "node/test_data_path.py", "cluster/test_faults.py"]
 LAB_HELP = {"profile": "name in profiles/, or a path", "site": "the site file",
             "machine": "a shape in src/cornerstone/lab/shapes, or the path of one",
             "firmware": "bios, uefi or secureboot", "output": "the run's folder (default: output/lab/...)"}

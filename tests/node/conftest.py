@@ -1,4 +1,4 @@
-"""Nodes for the tests: each way is installed once in a session, and runs while its tests do."""
+"""Nodes for the tests: each way is installed once in a session, and runs while its tests do, until it is a cluster."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ import testinfra
 
 from cornerstone.factory.customize import customize
 from cornerstone.factory.iso_image import Image
-from cornerstone.lab.access import names
-from cornerstone.lab.cluster import Cluster
-from cornerstone.lab.install import Outcome, Run
-from cornerstone.lab.power import Cut, Survived, installed_in_spite
+from cornerstone.lab.access import Access, names
+from cornerstone.lab.cluster import LIMITS, Cluster
+from cornerstone.lab.install import Outcome, Run, started
 from cornerstone.lab.shape import load_shape
+from cornerstone.lab.watch import Watch
 from cornerstone.model.manifest import Manifest
 
-# Firmware and medium, and where the power is cut before the machine is left in peace. `./invoke lab install` does the
-# other ways on demand, and the tier `power` all the cuts.
-WAYS = {("secureboot", "usb"): (Cut("root", 40), Cut(first_boot="controller")), ("bios", "cd"): ()}
+# Firmware and medium. `./invoke lab install` does the other ways on demand.
+WAYS = [("secureboot", "usb")]
 
 
 @dataclass
 class Installed:
-    """A node of the lab that runs, how it came to that, and what it was made from."""
+    """A node of the lab that runs, and what it was made from; watch: while somebody hears it."""
 
-    survived: Survived
-
-    @property
-    def installing(self) -> Outcome:
-        """The start of the machine in which it was imaged."""
-        return self.survived.installing
+    installing: Outcome
+    watch: Watch | None = None
 
     @property
     def run(self) -> Run:
         return self.installing.run
+
+    @property
+    def access(self) -> Access:
+        return self.run.access
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -49,17 +48,20 @@ class Installed:
     @cached_property
     def host(self):
         """The node, for testinfra."""
-        return testinfra.get_host(self.run.access.url, ssh_config=str(self.run.access.config))
+        return testinfra.get_host(self.access.url, ssh_config=str(self.access.config))
+
+    def wait_for(self, stage: str, step: str, state: str = "done") -> None:
+        """Until it has told this event."""
+        self.watch.wait_for(f"{stage}/{step} {state}", lambda event: (event.stage, event.step, event.state)
+                            == (stage, step, state), LIMITS)
 
 
 def pytest_generate_tests(metafunc):
     if "node" in metafunc.fixturenames:
         given = [plugin for plugin in metafunc.config.pluginmanager.get_plugins()
                  if isinstance(plugin, Outcome | Cluster)]
-        # what a cluster has become is only looked at where one is given
-        ways = [] if "members" in metafunc.fixturenames else list(WAYS)
-        metafunc.parametrize("node", given or ways, indirect=True, scope="session",
-                             ids=["given"] if given else ["-".join(way) for way in ways])
+        metafunc.parametrize("node", given or WAYS, indirect=True, scope="session",
+                             ids=["given"] if given else ["-".join(way) for way in WAYS])
 
 
 @pytest.fixture(scope="session")
@@ -72,14 +74,16 @@ def node(request):
         yield request.param
         return
     if isinstance(request.param, Outcome):
-        yield Installed(Survived(request.param, request.param))
+        yield Installed(request.param)
         return
     iso, site_file, runs = map(request.getfixturevalue, ("iso", "site_file", "runs"))
     run = Run.prepare(runs / "-".join(["test", *request.param]), load_shape("one-node"), site_file.read_bytes(),
                       lambda site, to: customize(iso, site, to), *request.param)
     try:
-        with installed_in_spite(run, WAYS[request.param]) as survived, survived.outcome.watched():
-            yield Installed(survived)
+        with started(run) as outcome:
+            outcome.check()
+            with outcome.watched() as watch:
+                yield Installed(outcome, watch)
     finally:
         run.remove_secrets()
 
@@ -101,6 +105,7 @@ class Member:
 def members(node) -> list[Member]:
     """The nodes of the cluster that is given, when every CVM is ready."""
     node.wait_for("genesis", "ready")
+    count = len(node.members) if isinstance(node, Cluster) else 1
     hosts, cvms = ([testinfra.get_host(f"ssh://{name}", ssh_config=str(node.access.config))
-                    for name in names(kind, len(node.members))] for kind in ("node", "cvm"))
+                    for name in names(kind, count)] for kind in ("node", "cvm"))
     return list(map(Member, hosts, cvms))

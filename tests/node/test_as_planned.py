@@ -197,8 +197,3 @@ def test_the_timeline_is_written(node):
     times = [timeline["stages"][name] for name in order]
     assert times == sorted(times) and len(order) == 10
     assert timeline["phases"]["root"]["bytes_per_second"] > 0
-
-
-def test_no_disk_whose_imaging_was_cut_starts(node):
-    assert [(str(at), verdict.reason) for at, verdict in node.survived.alone] \
-        == [(str(at), "nothing-boots") for at, _ in node.survived.alone]

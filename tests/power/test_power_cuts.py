@@ -1,6 +1,6 @@
 """A power cut at ten points of imaging, one after the other on the same machine, and one in its first boot.
 
-`./invoke test --tier power`: an hour under emulation, for the night. CI does two of the cuts, before its own install.
+`./invoke test --tier power`: an hour under emulation, for the night.
 """
 
 from __future__ import annotations

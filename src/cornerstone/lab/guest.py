@@ -1,0 +1,128 @@
+"""A guest on a node of the lab, whose disk is a volume of the cluster: it writes to it and reads all of it back.
+
+It boots the host's own kernel with an initramfs made there, and runs fio from the host's root slot, read-only. What it
+says is on its console, a file on the host.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+
+from cornerstone.lab.access import Access
+from cornerstone.model.error import Code, CornerstoneError
+
+MEMORY = 384 << 20
+KERNEL = "/boot/vmlinuz"
+FOLDER = "/run/lab-guest"
+STARTED, ENDED = "GUEST fio started", "GUEST fio ended:"
+
+# Each block once, in a random order, and past every cache; then each is read and compared with its checksum.
+JOB = """\
+[verified]
+filename=/dev/sda
+rw=randwrite
+bs=4k
+size={size}
+rate_iops={iops}
+ioengine=libaio
+iodepth=4
+direct=1
+verify=crc32c
+verify_fatal=1
+verify_state_save=0
+"""
+
+INIT = f"""\
+#!/bin/sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+for module in /modules/*; do insmod "$module"; done
+until [ -b /dev/sda ] && [ -b /dev/vda ]; do sleep 1; done
+mount -t squashfs -o ro /dev/vda /root
+for each in proc sys dev; do mount --bind "/$each" "/root/$each"; done
+mount -t tmpfs tmp /root/tmp
+cp /job.fio /root/tmp
+echo "{STARTED}"
+chroot /root fio --eta=never /tmp/job.fio
+echo "{ENDED} $?"
+poweroff -f
+"""
+
+INITRAMFS = f"""\
+set -eu
+rm -rf {FOLDER}
+mkdir -p {FOLDER}/tree/bin {FOLDER}/tree/modules
+cd {FOLDER}/tree
+mkdir proc sys dev root
+cp /usr/bin/busybox bin
+ln -s busybox bin/sh
+for library in $(ldd /usr/bin/busybox | grep -o '/[^ ]*'); do
+    mkdir -p ".${{library%/*}}"
+    cp -L "$library" ".$library"
+done
+number=100
+for module in $(for name in virtio_blk squashfs virtio_scsi sd_mod; do modprobe --show-depends "$name"; done \\
+                | sed -n 's/^insmod //p' | awk '!seen[$1]++ {{print $1}}'); do
+    busybox xzcat "$module" >"modules/$number.ko"
+    number=$((number + 1))
+done
+cat ../../lab-guest.init >init
+cat ../../lab-guest.job >job.fio
+chmod +x init
+find . | cpio --quiet -o -H newc | gzip -1 >../initramfs
+"""
+
+DEFINITION = """\
+import json, sys
+from cornerstone.hypervisor.guest import DirectBoot, Guest, guest_xml
+words = json.load(sys.stdin)
+print(guest_xml(Guest(**words | {"boot": DirectBoot(**words["boot"])})))
+"""
+
+
+@dataclass(frozen=True)
+class LabGuest:
+    """name: of its domain; node: where it runs, as the access calls it; serial: of the volume that is its disk."""
+
+    access: Access
+    node: str
+    name: str
+    serial: str
+
+    @property
+    def console(self) -> str:
+        """The file on the host."""
+        return f"/var/log/libvirt/qemu/{self.name}.console"
+
+    def start(self, size: int, iops: int) -> None:
+        """Write and verify so many bytes, at most so many blocks of 4 KiB a second. CornerstoneError (BOOT)."""
+        self._run("cat >/run/lab-guest.init", INIT)
+        self._run("cat >/run/lab-guest.job", JOB.format(size=size, iops=iops))
+        self._run("bash -s", INITRAMFS)
+        slot = self._run("findmnt -no SOURCE /").strip()
+        words = {"name": self.name, "memory": MEMORY, "vcpus": 1, "volumes": [self.serial], "read_only": [slot],
+                 "boot": {"kernel": KERNEL, "initrd": f"{FOLDER}/initramfs",
+                          "arguments": "console=ttyS0 loglevel=4 panic=-1"}}
+        self._run(f"PYTHONPATH=/usr/lib/cornerstone python3 -c '{DEFINITION}' >/run/lab-guest.xml", json.dumps(words))
+        self._run("virsh create /run/lab-guest.xml")
+
+    def wait_for(self, word: str, seconds: int) -> str:
+        """Until its console shows this word; the line with it. CornerstoneError when it ends before, or doesn't."""
+        return self._run(f"timeout {seconds} sh -c 'until grep -am1 \"{word}\" {self.console}; do"
+                         f" virsh domstate {self.name} >/dev/null || {{ grep -am1 \"{word}\" {self.console}; exit; }};"
+                         " sleep 2; done'")
+
+    def words(self) -> str:
+        """All that its console has shown."""
+        return self._run(f"cat {self.console}")
+
+    def _run(self, command: str, words: str = "") -> str:
+        done = subprocess.run(["ssh", "-F", self.access.config, self.node, command], input=words, capture_output=True,
+                              text=True, errors="replace", check=False)
+        if done.returncode:
+            raise CornerstoneError(f"guest {self.name}: `{command:.60}` ended with {done.returncode}: "
+                                   f"{(done.stderr or done.stdout).strip()[-400:]}",
+                                   f"see {self.console} on {self.node}", Code.BOOT)
+        return done.stdout

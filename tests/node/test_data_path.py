@@ -1,0 +1,78 @@
+"""From a guest's disk to the cluster and back: a volume, its paths on the host, and I/O that is verified."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from cornerstone.lab.access import names
+from cornerstone.lab.guest import ENDED, LabGuest
+from cornerstone.model.data_path import device_name
+
+GROUP = "io-check"
+SIZE = 64 << 20
+WRITTEN = 4 << 20
+
+
+@pytest.fixture(scope="module")
+def volume(members):
+    """A volume's unit serial; its group is gone afterwards."""
+    cvm = members[0].cvm
+    cvm.check_output("acli vg.create %s", GROUP)
+    line = cvm.check_output("acli vg.disk_create %s create_size=64M", GROUP)
+    yield re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", line)[0]
+    cvm.check_output("acli vg.delete %s", GROUP)
+    assert GROUP not in cvm.check_output("acli vg.list")
+
+
+@pytest.fixture(scope="module")
+def device(members, volume) -> str:
+    """Where the volume is on the first host."""
+    path = f"/dev/mapper/{device_name(volume)}"
+    members[0].host.check_output("udevadm wait --timeout=300 %s", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def guest(node, members, volume, device):
+    """A guest that has run to its end."""
+    found = LabGuest(node.access, names("node", len(members))[0], GROUP, volume)
+    found.start(WRITTEN, 1000)
+    found.wait_for(ENDED, 1800)
+    return found
+
+
+def test_each_host_is_logged_in_to_every_cvm(members, device):
+    for member in members:
+        assert len(member.host.check_output("iscsiadm --mode session").splitlines()) == len(members)
+
+
+def test_the_volume_is_a_raw_scsi_disk_with_a_path_to_every_cvm(members, device):
+    host = members[0].host
+    shown = host.check_output("multipath -ll %s", device)
+    assert len(re.findall(r"\d+:\d+:\d+:\d+ sd\w+", shown)) == len(members)
+    assert host.check_output("blockdev --getsize64 %s", device) == str(SIZE)
+
+
+def test_nobody_gets_in_without_the_secret(members, device):
+    """A discovery is refused, and so is a login under the same name with another secret."""
+    refused = members[0].host.run("iscsiadm --mode discovery --type sendtargets --portal 192.168.5.2")
+    assert refused.returncode != 0, refused.stdout
+
+
+def test_a_guest_reads_back_what_it_wrote(guest):
+    said = guest.words()
+    assert re.search(rf"{ENDED} 0\b", said), said[-3000:]
+    assert re.search(r"^\s*READ: .*io=4096KiB", said, re.MULTILINE), said[-3000:]
+    assert re.search(r"^\s*WRITE: .*io=4096KiB", said, re.MULTILINE), said[-3000:]
+
+
+def test_the_cluster_holds_what_the_host_reads(members, guest, device):
+    """By two ways: iSCSI on the host, and librbd in the CVM."""
+    host = members[0].host.check_output("dd if=%s iflag=direct bs=1M status=none | sha256sum", device)
+    pool = members[0].cvm.check_output("ceph osd pool ls | grep ^default-container")
+    (image,) = members[0].cvm.check_output("rbd --pool %s ls", pool).splitlines()
+    assert members[0].cvm.check_output("rbd --no-progress export %s/%s - | sha256sum", pool, image) == host
+    zeros = members[0].host.check_output("head -c %s /dev/zero | sha256sum", str(SIZE))
+    assert host != zeros
