@@ -97,6 +97,8 @@ def test_how_a_state_gets_on_is_kept_while_it_runs(tmp_path):
     bench.runner.run()
     assert seen[0] == "waiting for 10.20.0.31" and "\n  waiting for 10.20.0.31\n" in seen[1]
     assert bench.kept.of("second").message == ""
+    bench.runner.run()
+    assert bench.kept.of("second").message == ""
     assert "second progress waiting for 10.20.0.31" in bench.told
 
 

@@ -124,8 +124,8 @@ class Runner:
         elif not again:
             self._set(name, state="done", took=took, message="", error="", hint="", warnings=warnings)
             node.tell(Event(STAGE, name, "done", data={"seconds": round(took / 1000, 1)}))
-        elif warnings != before.warnings:
-            self._set(name, warnings=warnings)
+        elif (warnings, "") != (before.warnings, self.record.of(name).message):
+            self._set(name, message="", warnings=warnings)
         return error
 
     def _set(self, name: str, **changes: object) -> None:

@@ -81,7 +81,7 @@ def make(disk: Disk, uuid: str, cluster: Cluster) -> int:
     """Make an OSD on a disk, erasing what is there, and return its number; its folder is in place."""
     number = cluster.command("osd new", uuid=uuid)["osdid"]
     key = cluster.key(f"osd.{number}", mon="allow profile osd", mgr="allow profile osd", osd="allow *")
-    _check_lost(disk, number, cluster)
+    _check_lost(number, cluster)
     disks.erase(disk)
     shutil.chown(disk.device, files.USER, files.USER)
     new = _fresh(HOME / f".{uuid}.new")
@@ -93,11 +93,11 @@ def make(disk: Disk, uuid: str, cluster: Cluster) -> int:
     return _place(new, disk, number)
 
 
-def _check_lost(disk: Disk, number: int, cluster: Cluster) -> None:
+def _check_lost(number: int, cluster: Cluster) -> None:
     """An OSD that has held data isn't made again on its own: whoever emptied its disk may not have meant to."""
     entry = next(entry for entry in cluster.command("osd dump")["osds"] if entry["osd"] == number)
     if entry["up_from"]:
-        raise CornerstoneError(f"data disk {disk} held osd.{number} and doesn't any more", "if its data may go, say: "
+        raise CornerstoneError(f"it held osd.{number} and doesn't any more", "if its data may go, say: "
                                f"ceph osd purge {number} --yes-i-really-mean-it; it is made anew then", Code.REFUSED)
 
 
