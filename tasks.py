@@ -23,7 +23,7 @@ from cornerstone.factory.settings import Workspace  # noqa: E402
 from cornerstone.model.error import Code, CornerstoneError  # noqa: E402
 
 PROFILE = "aos-6.8"
-TIERS = ["unit", "build", "image", "boot"]
+TIERS = ["unit", "build", "image", "boot", "node"]
 # A machine under emulation keeps about one CPU busy, so these two run beside each other.
 MACHINES = ("boot", "node")
 WORKSPACE = Workspace(ROOT)
@@ -329,7 +329,7 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
 
 
 # what a formed cluster has to be, then what it has to survive
-FORMED = ["node/test_formed.py", "node/test_data_path.py", "cluster/test_faults.py"]
+FORMED = [f"cluster/test_{each}.py" for each in ("formed", "data_path", "faults")]
 LAB_HELP = {"profile": "name in profiles/, or a path", "site": "the site file",
             "machine": "a shape in src/cornerstone/lab/shapes, or the path of one",
             "firmware": "bios, uefi or secureboot", "output": "the run's folder (default: output/lab/...)"}
@@ -380,7 +380,7 @@ def fetch(c, profile=PROFILE, to=""):
         fetch_all(WORKSPACE, profile_named(profile), show, Path(to) if to else None)
 
 
-@task(help={"tier": f"{', '.join(TIERS)}, or all of these; engine, node and power on demand; several with commas"})
+@task(help={"tier": f"{', '.join(TIERS)}, or all of these; engine, power and cluster on demand; several with commas"})
 @told
 def test(c, tier="all"):
     """Run the tests; all tiers but the first build the ISOs that they need."""
@@ -388,7 +388,7 @@ def test(c, tier="all"):
     missing = [name for name in tiers if not (ROOT / "tests" / name).is_dir()]
     if missing:
         raise CornerstoneError(f"there is no test tier {missing[0]!r}",
-                               f"{', '.join(TIERS)}, engine, node, power or all")
+                               f"{', '.join(TIERS)}, engine, power, cluster or all")
     first = [name for name in tiers if name not in MACHINES]
     code = pytests([first]) if first else 0
     if machines := [[name] for name in tiers if name in MACHINES]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
 import pytest
+import testinfra
 
 from cornerstone.factory.customize import customize
+from cornerstone.lab.access import names
 from cornerstone.lab.cluster import Cluster, install, together
 from cornerstone.lab.install import Run
 from cornerstone.lab.shape import load_shape
@@ -27,3 +33,26 @@ def cluster(request):
             yield formed
     finally:
         run.remove_secrets()
+
+
+@dataclass
+class Member:
+    """One node of a cluster: its hypervisor and its Controller VM, for testinfra."""
+
+    host: testinfra.host.Host
+    cvm: testinfra.host.Host
+
+    @cached_property
+    def config(self) -> dict:
+        """Its node.json."""
+        return json.loads(self.host.file("/var/lib/cornerstone/node.json").content_string)
+
+
+@pytest.fixture(scope="session")
+def members(cluster) -> list[Member]:
+    """The nodes of the cluster, when every CVM is ready."""
+    cluster.wait_for("genesis", "ready")
+    count = len(cluster.members)
+    hosts, cvms = ([testinfra.get_host(f"ssh://{name}", ssh_config=str(cluster.access.config))
+                    for name in names(kind, count)] for kind in ("node", "cvm"))
+    return list(map(Member, hosts, cvms))

@@ -35,9 +35,9 @@ def device(members, volume) -> str:
 
 
 @pytest.fixture(scope="module")
-def guest(node, members, volume, device):
+def guest(cluster, members, volume, device):
     """A guest that has run to its end."""
-    found = LabGuest(node.access, names("node", len(members))[0], GROUP, volume)
+    found = LabGuest(cluster.access, names("node", len(members))[0], GROUP, volume)
     found.start(WRITTEN, 1000)
     found.wait_for(ENDED, 1800)
     return found

@@ -1,6 +1,6 @@
 """Every node's CVM runs with the planned controllers, the cluster is formed, and its services answer for real.
 
-For one node (tier node, `invoke lab install`) and for several (`invoke lab cluster`): the fixture members.
+For one node (`invoke lab node`) and for several (`invoke lab cluster`).
 """
 
 from __future__ import annotations
