@@ -13,8 +13,9 @@ from cornerstone.controller.disks import Disk
 from cornerstone.controller.node import Node
 from cornerstone.model.error import CornerstoneError
 
-# OSDs that are given up on aren't killed; the next look may find them up
-UP_SECONDS = 180
+# Of an OSD whose daemon runs: emulated, it has taken over four minutes. One that is given up on isn't killed; the next
+# look may find it up.
+UP_SECONDS = 600
 
 
 def bring_up(node: Node) -> None:
