@@ -33,10 +33,12 @@ STATE_MINIMUM = 512 * MIB
 
 # Serial last: it becomes /dev/console, where the initramfs and the watcher of a machine room meet.
 CONSOLES = "console=tty0 console=ttyS0,115200"
+# What is mounted is ours to say. Booted by a BIOS, systemd would mount the ESP below a root that can't be written to.
+COMMON_ARGUMENTS = f"{CONSOLES} systemd.gpt_auto=0"
 # Where interrupts are remapped, as on every machine that is taken, the kernel's check of its timer ends in success or
 # in a panic, and nothing between: a virtual machine on a busy computer is late, and panics.
-HYPERVISOR_ARGUMENTS = f"{CONSOLES} intel_iommu=on iommu=pt no_timer_check"
-CVM_ARGUMENTS = CONSOLES
+HYPERVISOR_ARGUMENTS = f"{COMMON_ARGUMENTS} intel_iommu=on iommu=pt no_timer_check"
+CVM_ARGUMENTS = COMMON_ARGUMENTS
 
 # Where the boot files lie in a root, and what they are called there.
 BOOT_FOLDER = "usr/share/cornerstone/boot"
