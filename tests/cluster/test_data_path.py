@@ -56,7 +56,7 @@ def test_the_volume_is_a_raw_scsi_disk_with_a_path_to_every_cvm(members, device)
 
 
 def test_nobody_gets_in_without_the_secret(members, device):
-    """A discovery is refused, and so is a login under the same name with another secret."""
+    """The host's own records have it; a discovery has none."""
     refused = members[0].host.run("iscsiadm --mode discovery --type sendtargets --portal 192.168.5.2")
     assert refused.returncode != 0, refused.stdout
 

@@ -31,20 +31,17 @@ class Cut:
 
 @dataclass(frozen=True)
 class Survived:
-    """outcome: of the last start; installing: of the one that imaged the machine to its end; alone: after each cut of
-    imaging, what the machine came to without the medium."""
+    """outcome: of the last start; alone: after each cut of imaging, what the machine came to without the medium."""
 
     outcome: Outcome
-    installing: Outcome
     alone: tuple[tuple[Cut, Verdict], ...] = ()
 
 
-def cut(run: Run, at: Cut) -> Outcome:
+def cut(run: Run, at: Cut) -> None:
     """Start the machine with the medium in its drive, and kill it at a point."""
     with started(run, at.way, logs=f"cut-{at}") as outcome:
         outcome.check()
         outcome.running.kill()
-        return outcome
 
 
 def without_medium(run: Run, after: Cut) -> Verdict:
@@ -61,10 +58,10 @@ def installed_in_spite(run: Run, cuts: Sequence[Cut]) -> Iterator[Survived]:
     """
     alone = []
     for each in cuts:
-        installing = cut(run, each)
+        cut(run, each)
         if not each.first_boot:
             alone.append((each, without_medium(run, each)))
     by_itself = bool(cuts and cuts[-1].first_boot)
     with started(run, (Leg(TO_READY),) if by_itself else WHOLE, medium=not by_itself) as outcome:
         outcome.check()
-        yield Survived(outcome, installing if by_itself else outcome, tuple(alone))
+        yield Survived(outcome, tuple(alone))
