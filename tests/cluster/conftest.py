@@ -48,11 +48,25 @@ class Member:
         return json.loads(self.host.file("/var/lib/cornerstone/node.json").content_string)
 
 
+def hosts(cluster, kind: str) -> list[testinfra.host.Host]:
+    return [testinfra.get_host(f"ssh://{name}", ssh_config=str(cluster.access.config))
+            for name in names(kind, len(cluster.members))]
+
+
 @pytest.fixture(scope="session")
-def members(cluster) -> list[Member]:
+def nodes(cluster):
+    """The hypervisors, for testinfra."""
+    return hosts(cluster, "node")
+
+
+@pytest.fixture(scope="session")
+def cvms(cluster):
+    """The Controller VMs, for testinfra."""
+    return hosts(cluster, "cvm")
+
+
+@pytest.fixture(scope="session")
+def members(cluster, nodes, cvms) -> list[Member]:
     """The nodes of the cluster, when every CVM is ready."""
     cluster.wait_for("genesis", "ready")
-    count = len(cluster.members)
-    hosts, cvms = ([testinfra.get_host(f"ssh://{name}", ssh_config=str(cluster.access.config))
-                    for name in names(kind, count)] for kind in ("node", "cvm"))
-    return list(map(Member, hosts, cvms))
+    return list(map(Member, nodes, cvms))

@@ -8,24 +8,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import testinfra
-
-from cornerstone.lab.access import names
-
-
-def hosts(cluster, kind: str) -> list[testinfra.host.Host]:
-    return [testinfra.get_host(f"ssh://{name}", ssh_config=str(cluster.access.config))
-            for name in names(kind, len(cluster.members))]
-
-
-@pytest.fixture
-def nodes(cluster):
-    return hosts(cluster, "node")
-
-
-@pytest.fixture
-def cvms(cluster):
-    return hosts(cluster, "cvm")
 
 
 @pytest.fixture
