@@ -211,7 +211,7 @@ def test_the_initramfs_boots_slots_and_media(root, public_key):
         script = (top / "scripts/cornerstone").read_bytes()
         assert script == (root.path / "usr/share/initramfs-tools/scripts/cornerstone").read_bytes()
         builtin = (root.path / "usr/lib/modules" / root.kernel / "modules.builtin").read_text()
-        wanted = {"squashfs", "overlay", "isofs", "loop", "sr_mod", "sd_mod", "nvme", "virtio_blk"}
+        wanted = {"squashfs", "overlay", "ext4", "isofs", "loop", "sr_mod", "sd_mod", "nvme", "virtio_blk"}
         assert {name for name in wanted - names if f"/{name}.ko" not in builtin} == set()
         for program in ("usr/bin/openssl", "usr/sbin/blkid", "usr/sbin/fsck.ext4"):
             assert any((top / name).is_file() for name in (program, program.removeprefix("usr/"),

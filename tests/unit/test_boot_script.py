@@ -136,8 +136,8 @@ def test_every_place_was_moved(box):
     assert outside == []
 
 
-def test_hook_says_that_it_needs_no_other(shell):
-    assert subprocess.run([*shell, HOOK, "prereqs"], capture_output=True, check=True).stdout == b""
+def test_hook_comes_after_those_whose_files_it_takes_out(shell):
+    assert subprocess.run([*shell, HOOK, "prereqs"], capture_output=True, check=True).stdout == b"udev lvm2\n"
 
 
 @pytest.mark.parametrize(("line", "said"), [
