@@ -15,7 +15,8 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import Entry
 
 CHUNK = 4 << 20
-# bytes that may be written and not yet on the medium: enough to keep it busy, little enough to tell true progress
+# bytes after which the medium is made to take them: twice that may be on their way, enough to keep it busy, little
+# enough to tell true progress
 PENDING = 64 << 20
 
 Progress = Callable[[int], None]
@@ -27,31 +28,33 @@ def copy(source: Path, entry: Entry, target: int, offset: int, progress: Progres
     CornerstoneError (VERIFY) unless the bytes are those that the manifest names.
     """
     digest, done, unsynced = hashlib.sha256(), 0, 0
-    writing: Future[None] | None = None
-
-    def write(chunk: bytes, at: int) -> None:
-        nonlocal unsynced
-        write_all(target, chunk, at)
-        unsynced += len(chunk)
-        if unsynced >= PENDING:
-            os.fdatasync(target)
-            unsynced = 0
-
-    with source.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as writer:
+    # one is written while the other is read into; new memory for each chunk would cost more than the copy
+    chunk, other = bytearray(CHUNK), bytearray(CHUNK)
+    with source.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as syncer:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while chunk := file.read(CHUNK):
-            if writing is not None:
-                writing.result()
-            writing = writer.submit(write, chunk, offset + done)
-            digest.update(chunk)
-            done += len(chunk)
-            progress(done)
-        if writing is not None:
+        writing, syncing = _nothing(writer), _nothing(syncer)
+        while size := file.readinto(chunk):
             writing.result()
+            part = memoryview(chunk)[:size]
+            writing = writer.submit(write_all, target, part, offset + done)
+            digest.update(part)
+            done, unsynced = done + size, unsynced + size
+            # beside the next writes, so that the medium is never without work
+            if unsynced >= PENDING:
+                syncing.result()
+                syncing, unsynced = syncer.submit(os.fdatasync, target), 0
+            progress(done)
+            chunk, other = other, chunk
+        writing.result()
+        syncing.result()
     os.fdatasync(target)
     if (done, digest.hexdigest()) != (entry.size, entry.sha256):
         raise CornerstoneError(f"layer {entry.layer} changed while it was copied: it does not match the manifest",
                                "the medium is damaged: write it anew", Code.VERIFY)
+
+
+def _nothing(pool: ThreadPoolExecutor) -> Future[None]:
+    return pool.submit(lambda: None)
 
 
 def read_back(target: int, offset: int, entry: Entry, what: str, progress: Progress) -> None:
