@@ -115,6 +115,8 @@ def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:
     add(channel, "target", type="virtio", name=PORT.name)
     # by it libvirt learns that the guest's kernel has crashed
     add(devices, "panic", model="isa")
+    # there is nobody to plug anything in
+    add(devices, "controller", type="usb", model="none")
     # memory that is pinned can't be given back
     add(devices, "memballoon", model="none")
 

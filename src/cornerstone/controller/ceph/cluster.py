@@ -12,7 +12,7 @@ from cornerstone.model.error import Code, CornerstoneError
 
 # until a monitor answers at all, and until one answers a command
 CONNECT_SECONDS, ANSWER_SECONDS = 60, 60
-LOOK_AGAIN_SECONDS = 0.25
+LOOK_AGAIN_SECONDS = 1
 
 
 class Cluster:

@@ -12,7 +12,8 @@ MSGR2_PORT = 3300
 OTHERS_MEMORY = 4 * GIB
 OSD_MEMORY = (896 * MIB, 8 * GIB)
 
-# of the manager, which else loads all that it finds, each into an interpreter of its own
+# of the manager, which else loads all that it finds, each into an interpreter of its own; without one of its
+# "always on" modules the cluster's health would be an error
 UNUSED_MODULES = (
     "alerts", "cephadm", "cli_api", "dashboard", "diskprediction_local", "feedback", "influx", "insights", "iostat",
     "k8sevents", "localpool", "mds_autoscaler", "mirroring", "nfs", "osd_perf_query", "osd_support", "prometheus",
@@ -80,8 +81,12 @@ def ceph_conf(node: Node) -> str:
         # on a single host there is but one that could report
         "mon osd min down reporters": "1" if failure_domain(node) == "osd" else "2",
         "mon allow pool size one": "true" if count == 1 else "false",
+        # it only counts and balances: better late than replaced in vain, again and again, where processors are busy
+        "mon mgr beacon grace": "120",
         "mon warn on pool no redundancy": "false" if count == 1 else "true",
         "osd memory target": str(osd_memory(node)),
+        # else each OSD writes 12 MB at its first start to guess how fast its disk is, all of them at once
+        "osd mclock skip benchmark": "true",
         "mgr disabled modules": ",".join(UNUSED_MODULES),
         # to the journal; without the databases' settings, thousands of lines at each start
         "debug rocksdb": "1/5",
