@@ -274,18 +274,19 @@ def install(c, profile=PROFILE, site="sites/lab-one-node.json", firmware="uefi",
     chosen, shape, site_file, iso = lab_inputs(profile, machine, site)
     folder = Path(output) if output else WORKSPACE.output / "lab" / "-".join([chosen.name, Path(machine).stem, firmware,
                                                                                media])
-    run = Run.prepare(folder, shape, site_file, functools.partial(customize.customize, iso), firmware, media)
-    try:
-        with Terminal() as terminal, started(run, listener=terminal.event) as outcome:
-            terminal.verdict(outcome.verdict)
-            print("\n".join(outcome.timeline.lines()))
-            ended(outcome.verdict.code)
-            with outcome.watched():
-                ended(int(pytest.main(["--quiet", "--no-header", str(ROOT / "tests" / "node" / "test_as_planned.py")],
-                                      [outcome])))
-    finally:
-        if not keep:
-            run.remove_secrets()
+    with best_qemu(iso):
+        run = Run.prepare(folder, shape, site_file, functools.partial(customize.customize, iso), firmware, media)
+        try:
+            with Terminal() as terminal, started(run, listener=terminal.event) as outcome:
+                terminal.verdict(outcome.verdict)
+                print("\n".join(outcome.timeline.lines()))
+                ended(outcome.verdict.code)
+                with outcome.watched():
+                    ended(int(pytest.main(["--quiet", "--no-header", str(ROOT / "tests/node/test_as_planned.py")],
+                                          [outcome])))
+        finally:
+            if not keep:
+                run.remove_secrets()
     print(f"{run.node.hostname} is installed and checked; its disks, logs and timeline are in {folder}")
 
 
@@ -300,6 +301,16 @@ def lab_inputs(profile: str, machine: str, site: str):
         return chosen, shape, site_file, build_iso(WORKSPACE, chosen, show)
 
 
+@contextlib.contextmanager
+def best_qemu(iso: Path):
+    """Run machines with the newest QEMU at hand, while the block runs."""
+    from cornerstone.factory.emulator import emulator
+    from cornerstone.lab.machine import QEMU_SETTING
+    with emulator(iso, WORKSPACE) as program:
+        os.environ.setdefault(QEMU_SETTING, program)
+        yield
+
+
 def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, firmware: str, output: str
                 ) -> None:
     """Install machines of a shape, run them as one cluster, and check what it has become."""
@@ -311,25 +322,26 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
     from cornerstone.lab.terminal import Terminal
     chosen, shape, site_file, iso = lab_inputs(profile, machine, site)
     folder = Path(output) if output else WORKSPACE.output / "lab" / f"{chosen.name}-{name}-{firmware}"
-    run = Run.prepare(folder / "node-1", shape, site_file, functools.partial(customize.customize, iso), firmware)
-    try:
-        with Terminal() as terminal:
-            runs = cluster.install(run, shape, count, terminal.event)
-            with cluster.together(runs, lambda member, event: terminal.event(
-                    dataclasses.replace(event, message=f"{member}: {event.message}"))) as formed:
-                try:
-                    formed.wait_for("genesis", "ready")
-                    ended(int(pytest.main(["--quiet", "--no-header", *(str(ROOT / "tests" / each) for each in FORMED)],
-                                          [formed])))
-                finally:
-                    formed.write_timelines()
-    finally:
-        run.remove_secrets()
+    with best_qemu(iso):
+        run = Run.prepare(folder / "node-1", shape, site_file, functools.partial(customize.customize, iso), firmware)
+        try:
+            with Terminal() as terminal:
+                runs = cluster.install(run, shape, count, terminal.event)
+                with cluster.together(runs, lambda member, event: terminal.event(
+                        dataclasses.replace(event, message=f"{member}: {event.message}"))) as formed:
+                    try:
+                        formed.wait_for("genesis", "ready")
+                        tests = [str(ROOT / "tests" / "node" / f"test_{each}.py") for each in FORMED]
+                        ended(int(pytest.main(["--quiet", "--no-header", *tests], [formed])))
+                    finally:
+                        formed.write_timelines()
+        finally:
+            run.remove_secrets()
     print(f"{count} node{'s' * (count > 1)} formed and checked; disks, logs and timelines are in {folder}")
 
 
 # what a formed cluster has to be, then what it has to survive
-FORMED = [f"cluster/test_{each}.py" for each in ("formed", "data_path", "faults")]
+FORMED = ("formed", "data_path", "faults")
 LAB_HELP = {"profile": "name in profiles/, or a path", "site": "the site file",
             "machine": "a shape in src/cornerstone/lab/shapes, or the path of one",
             "firmware": "bios, uefi or secureboot", "output": "the run's folder (default: output/lab/...)"}
@@ -380,7 +392,7 @@ def fetch(c, profile=PROFILE, to=""):
         fetch_all(WORKSPACE, profile_named(profile), show, Path(to) if to else None)
 
 
-@task(help={"tier": f"{', '.join(TIERS)}, or all of these; engine, power and cluster on demand; several with commas"})
+@task(help={"tier": f"{', '.join(TIERS)}, or all of these; engine and power on demand; several with commas"})
 @told
 def test(c, tier="all"):
     """Run the tests; all tiers but the first build the ISOs that they need."""
@@ -388,7 +400,7 @@ def test(c, tier="all"):
     missing = [name for name in tiers if not (ROOT / "tests" / name).is_dir()]
     if missing:
         raise CornerstoneError(f"there is no test tier {missing[0]!r}",
-                               f"{', '.join(TIERS)}, engine, power, cluster or all")
+                               f"{', '.join(TIERS)}, engine, power or all")
     first = [name for name in tiers if name not in MACHINES]
     code = pytests([first]) if first else 0
     if machines := [[name] for name in tiers if name in MACHINES]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cornerstone.factory.build import build
+from cornerstone.factory.emulator import emulator as best_emulator
 from cornerstone.factory.progress import Progress
 from cornerstone.factory.settings import Workspace
+from cornerstone.lab.machine import QEMU_SETTING
 from cornerstone.model.profile import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +31,14 @@ def built_iso(profile: str) -> Path:
 def iso() -> Path:
     """The ISO of the first profile, on the newer suite."""
     return built_iso("aos-6.8")
+
+
+@pytest.fixture(scope="session")
+def emulator(iso) -> Iterator[None]:
+    """Machines run with the best QEMU that there is."""
+    with best_emulator(iso, Workspace(ROOT)) as program, pytest.MonkeyPatch.context() as settings:
+        settings.setenv(QEMU_SETTING, program)
+        yield
 
 
 @pytest.fixture(scope="session")

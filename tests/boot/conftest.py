@@ -6,6 +6,11 @@ import shutil
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def with_emulator(emulator):
+    """All machines of this tier."""
+
+
 @pytest.fixture
 def logs(request):
     """A folder of its own for the test's console log; it stays after the test."""

@@ -12,6 +12,7 @@ from cornerstone.lab.install import Run
 from cornerstone.lab.power import Cut, installed_in_spite
 from cornerstone.lab.shape import load_shape
 
+pytestmark = pytest.mark.usefixtures("emulator")
 CUTS = [Cut("partition"), Cut("root"), Cut("root", 50), Cut("root", 99), Cut("esp"), Cut("state"),
         Cut("controller", 60), Cut("check", 10), Cut("check", 90), Cut("commit")]
 

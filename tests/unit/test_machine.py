@@ -54,7 +54,7 @@ def test_every_machine_is_quiet_offline_and_watched():
     text = words(Machine(TCG, image=Path("/x.iso")))
     assert "-nodefaults" in text and "-display none" in text and "-no-reboot" in text
     assert "netdev" not in text and "-nic" not in text
-    assert "-machine q35,kernel-irqchip=split -cpu EPYC-Rome-v2,+svm,+npt -smp 2 -m 4096" in text
+    assert "-machine q35,kernel-irqchip=split -cpu EPYC-Rome-v2,+svm,+npt,-erms,-fsrm -smp 2 -m 4096" in text
     assert "name=org.cornerstone.events" in text
     assert "-chardev pipe,id=console,path=/run/m/console,logfile=/logs/console.log,logappend=off" in text
     assert "-chardev socket,id=qmp,path=/run/m/qmp.sock -device virtserialport" in text

@@ -88,7 +88,7 @@ class Run:
 
     def beside(self, folder: Path, shape: Shape) -> Run:
         """A run of another machine of the site, from the same ISO and with the same key; its folder is made anew."""
-        other = Run(folder, shape, self.site, _node(self.site, shape), self.firmware, self.media)
+        other = replace(self, folder=folder, shape=shape, node=_node(self.site, shape))
         _empty(folder)
         for path in (self.site_file, self.iso):
             os.link(path, folder / path.name)

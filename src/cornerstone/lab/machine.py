@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from cornerstone.model.error import Code, CornerstoneError
 FIRMWARES = ("bios", "uefi", "secureboot")
 MEDIA = ("cd", "usb", "disk")
 DISK_BUSES = ("virtio", "scsi", "nvme")
+# a setting: another QEMU than the computer's own
+QEMU_SETTING = "CORNERSTONE_QEMU"
 EVENTS_PORT = "org.cornerstone.events"
 SOCKETS = ("events", "qmp")
 OVMF_DIR = Path("/usr/share/OVMF")
@@ -20,6 +23,11 @@ SERCON_PORT = (0x2F8).to_bytes(2, "little")
 # Code and the template of its variables. The secureboot pair has Microsoft's keys enrolled: what a PC is sold with.
 _OVMF = {"uefi": ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
          "secureboot": ("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd")}
+
+
+def qemu() -> str:
+    """The program that runs machines."""
+    return os.environ.get(QEMU_SETTING) or "qemu-system-x86_64"
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class Machine:
     reboots: bool = False
     extra: tuple[str, ...] = ()
     unplugged: tuple[str, ...] = ()
-    binary: str = "qemu-system-x86_64"
+    binary: str = field(default_factory=qemu)
     ovmf_dir: Path = OVMF_DIR
 
     def __post_init__(self) -> None:
@@ -136,8 +144,9 @@ class Machine:
         if self.accel.name == "kvm":
             accel, cpu = ["-accel", "kvm"], "host"
         else:
-            # An AMD model, because TCG emulates SVM (and not VMX): the guest gets a working /dev/kvm.
-            accel, cpu = ["-accel", "tcg,thread=multi"], "EPYC-Rome-v2,+svm,+npt"
+            # An AMD model, because TCG emulates SVM (and not VMX): the guest gets a working /dev/kvm. Without erms and
+            # fsrm, by which a kernel copies and clears byte by byte, for these are slow to emulate.
+            accel, cpu = ["-accel", "tcg,thread=multi"], "EPYC-Rome-v2,+svm,+npt,-erms,-fsrm"
         if self.firmware == "secureboot":
             machine.append("smm=on")
         iommu = ["-device", "intel-iommu,intremap=on,caching-mode=on"] if self.iommu else []

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from cornerstone.lab.machine import quoted
+from cornerstone.lab.machine import qemu, quoted
 from cornerstone.model.error import Code, CornerstoneError
 
 LARGEST_FRAME = 65536
@@ -100,14 +100,13 @@ class Switch:
 
 
 @contextlib.contextmanager
-def door(switch: Switch, network: str, forwards: tuple[tuple[str, int], ...],
-         binary: str = "qemu-system-x86_64") -> Iterator[tuple[int, ...]]:
+def door(switch: Switch, network: str, forwards: tuple[tuple[str, int], ...]) -> Iterator[tuple[int, ...]]:
     """QEMU's user network behind the switch's port DOOR; yields a port of 127.0.0.1 for each (address, port).
 
     network: the value's words up to the forwards (see lab/network.py).
     """
     words = ",".join([network, *(f"hostfwd=tcp:127.0.0.1:0-{address}:{port}" for address, port in forwards)])
-    argv = [binary, "-name", "cornerstone-door", "-nodefaults", "-no-user-config", "-display", "none", "-machine",
+    argv = [qemu(), "-name", "cornerstone-door", "-nodefaults", "-no-user-config", "-display", "none", "-machine",
             "none", "-monitor", "stdio", "-netdev", f"{words},id=user", "-netdev", f"{switch.netdev(DOOR)},id=port",
             "-netdev", "hubport,id=a,hubid=0,netdev=user", "-netdev", "hubport,id=b,hubid=0,netdev=port"]
     if setpriv := shutil.which("setpriv"):
