@@ -1,7 +1,12 @@
-"""Nodes for the tests: each way is installed once in a session, and runs while its tests do."""
+"""Machines of the lab for the tests: nodes as they were installed, and a cluster that has formed.
+
+`invoke lab install` gives its own node, `invoke lab node` and `lab cluster` their own cluster; else they are made here.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,12 +15,36 @@ import testinfra
 
 from cornerstone.factory.customize import customize
 from cornerstone.factory.iso_image import Image
+from cornerstone.lab.access import names
+from cornerstone.lab.cluster import Cluster, install, together
+from cornerstone.lab.guest import LabGuest
 from cornerstone.lab.install import Outcome, Run, started
 from cornerstone.lab.shape import load_shape
+from cornerstone.model.data_path import device_name
 from cornerstone.model.manifest import Manifest
 
+GROUP = "io-check"
 # Firmware and medium. `./invoke lab install` does the other ways on demand.
-WAYS = [("bios", "cd"), ("secureboot", "usb")]
+WAYS = [("bios", "cd")]
+# of the one that goes on to a cluster
+TO_CLUSTER = ("secureboot", "usb")
+
+
+def given(config, kind: type):
+    """What a task of the lab has given to these tests, or None."""
+    return next((plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, kind)), None)
+
+
+def pytest_ignore_collect(collection_path, config) -> bool | None:
+    """What a cluster survives takes an hour under emulation: it is seen where one is given."""
+    return collection_path.name == "test_faults.py" and given(config, Cluster) is None or None
+
+
+def prepared(request, firmware: str, media: str) -> Run:
+    """A machine to be installed."""
+    iso, site_file, runs, _ = map(request.getfixturevalue, ("iso", "site_file", "runs", "emulator"))
+    return Run.prepare(runs / f"test-{firmware}-{media}", load_shape("one-node"), site_file.read_bytes(),
+                       lambda site, to: customize(iso, site, to), firmware, media)
 
 
 @dataclass
@@ -44,21 +73,18 @@ class Installed:
 
 def pytest_generate_tests(metafunc):
     if "node" in metafunc.fixturenames:
-        given = [plugin for plugin in metafunc.config.pluginmanager.get_plugins()
-                 if isinstance(plugin, Outcome)]
-        metafunc.parametrize("node", given or WAYS, indirect=True, scope="session",
-                             ids=["given"] if given else ["-".join(way) for way in WAYS])
+        outcome = given(metafunc.config, Outcome)
+        metafunc.parametrize("node", [outcome] if outcome else WAYS, indirect=True, scope="module",
+                             ids=["given"] if outcome else ["-".join(way) for way in WAYS])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def node(request):
-    """An installed node. `invoke lab install` gives its own; else one is installed here."""
+    """An installed node, each way once."""
     if isinstance(request.param, Outcome):
         yield Installed(request.param)
         return
-    iso, site_file, runs = map(request.getfixturevalue, ("iso", "site_file", "runs"))
-    run = Run.prepare(runs / "-".join(["test", *request.param]), load_shape("one-node"), site_file.read_bytes(),
-                      lambda site, to: customize(iso, site, to), *request.param)
+    run = prepared(request, *request.param)
     try:
         with started(run) as outcome:
             outcome.check()
@@ -66,3 +92,82 @@ def node(request):
                 yield Installed(outcome)
     finally:
         run.remove_secrets()
+
+
+@pytest.fixture(scope="session")
+def cluster(request):
+    """A cluster that has formed: of one node, when none is given."""
+    if found := given(request.config, Cluster):
+        yield found
+        return
+    run = prepared(request, *TO_CLUSTER)
+    try:
+        with together(install(run, run.shape, 1)) as formed:
+            try:
+                formed.wait_for("genesis", "ready")
+                yield formed
+            finally:
+                formed.write_timelines()
+    finally:
+        run.remove_secrets()
+
+
+@dataclass
+class Member:
+    """One node of a cluster: its hypervisor and its Controller VM, for testinfra."""
+
+    host: testinfra.host.Host
+    cvm: testinfra.host.Host
+
+    @cached_property
+    def config(self) -> dict:
+        """Its node.json."""
+        return json.loads(self.host.file("/var/lib/cornerstone/node.json").content_string)
+
+
+def hosts(cluster, kind: str) -> list[testinfra.host.Host]:
+    return [testinfra.get_host(f"ssh://{name}", ssh_config=str(cluster.access.config))
+            for name in names(kind, len(cluster.members))]
+
+
+@pytest.fixture(scope="session")
+def nodes(cluster):
+    """The hypervisors, for testinfra."""
+    return hosts(cluster, "node")
+
+
+@pytest.fixture(scope="session")
+def cvms(cluster):
+    """The Controller VMs, for testinfra."""
+    return hosts(cluster, "cvm")
+
+
+@pytest.fixture(scope="module")
+def volume(members) -> str:
+    """A volume's unit serial; its group is gone afterwards."""
+    cvm = members[0].cvm
+    cvm.check_output("acli vg.create %s", GROUP)
+    line = cvm.check_output("acli vg.disk_create %s create_size=64M", GROUP)
+    yield re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", line)[0]
+    cvm.check_output("acli vg.delete %s", GROUP)
+    assert GROUP not in cvm.check_output("acli vg.list")
+
+
+@pytest.fixture(scope="module")
+def device(members, volume) -> str:
+    """Where the volume is on the first host."""
+    path = f"/dev/mapper/{device_name(volume)}"
+    members[0].host.check_output("udevadm wait --timeout=300 %s", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def new_guest(cluster, members, volume, device) -> LabGuest:
+    """A guest on the first host, with the volume as its disk, that isn't started yet."""
+    return LabGuest(cluster.access, names("node", len(members))[0], GROUP, volume)
+
+
+@pytest.fixture(scope="session")
+def members(nodes, cvms) -> list[Member]:
+    """The nodes of the cluster."""
+    return list(map(Member, nodes, cvms))

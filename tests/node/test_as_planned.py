@@ -25,7 +25,7 @@ def told(node, stage: str, step: str, state: str) -> list[dict]:
             == (stage, step, state)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def config(node) -> dict:
     return json.loads(node.host.file(f"{STATE}/node.json").content_string)
 

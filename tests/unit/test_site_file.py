@@ -106,7 +106,7 @@ def test_one_node_reads_as_meant():
     assert (node.hypervisor, node.cvm) == (IPv4Interface("10.20.0.11/24"), IPv4Interface("10.20.0.21/24"))
     bmc = Bmc(IPv4Interface("10.20.1.11/24"), IPv4Address("10.20.1.1"), "", True)
     assert (node.cvm_name, node.bmc, node.uplink, node.macs) == ("NTNX-LAB-A-CVM", bmc, Uplink(), ())
-    assert (node.image, node.cvm_memory, node.cvm_vcpus) == (True, 4 << 30, None)
+    assert (node.image, node.cvm_memory, node.cvm_vcpus) == (True, 4 << 30, 1)
     assert (node.boot_disk, node.data_disks) == (DiskChoice(serial="LAB-1-BOOT"), ())
     assert (node.passthrough, node.pci_addresses, node.erase_tokens) == ("auto", (), ())
     assert (cluster.name, cluster.redundancy_factor, cluster.form) == ("lab", 1, True)

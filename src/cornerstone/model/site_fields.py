@@ -206,7 +206,7 @@ NODE: Fields = {
     "node_serial": Field(SERIAL, "the machine's serial number, by which it is known"),
     "image_now": Field(BOOLEAN, "false: the node is left as it is; default: true"),
     "cvm_gb_ram": Field(number(4, 4096), "the CVM's memory in GiB; default: the profile's"),
-    "cvm_num_vcpus": Field(number(2, 256), "the CVM's virtual CPUs; default: the profile's"),
+    "cvm_num_vcpus": Field(number(1, 256), "the CVM's virtual CPUs; default: the profile's"),
     **BOND,
     "bond_uplinks": Field(many(MAC, most=8), "network cards of the bond; default: all with a link"),
     "vswitches": Field(many(record(VSWITCH), 0, 1), "the bridge in Open vSwitch's own words, instead of bond_*"),

@@ -6,8 +6,11 @@ Each test leaves the cluster as it found it, but the last: a pulled disk doesn't
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+
+from cornerstone.lab.guest import ENDED, STARTED
 
 
 @pytest.fixture
@@ -50,6 +53,19 @@ def test_a_cvm_that_is_killed_is_started_again_and_serves(cluster, nodes, cvms):
     assert got(cvms[0], "before-kill") == "still here"
     count, up = osds(cvms[0])
     assert count == up
+
+
+def test_a_guest_loses_no_write_when_its_cvm_is_killed(cluster, nodes, new_guest):
+    """It waits for its disk, by another CVM where there is one, and then finds all that was acknowledged."""
+    member = cluster.members[0]
+    new_guest.start(4 << 20, 20)
+    new_guest.wait_for(STARTED, 900)
+    told = member.told()
+    nodes[0].check_output("kill -9 $(cat /run/libvirt/qemu/NTNX-*.pid)")
+    new_guest.wait_for(ENDED, 3600)
+    said = new_guest.words()
+    assert re.search(rf"{ENDED} 0\b", said), said[-3000:]
+    member.wait_for("genesis", "ready", since=told)
 
 
 def test_a_host_whose_power_was_cut_comes_back(cluster, cvms):

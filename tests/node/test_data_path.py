@@ -6,41 +6,18 @@ import re
 
 import pytest
 
-from cornerstone.lab.access import names
-from cornerstone.lab.guest import ENDED, LabGuest
-from cornerstone.model.data_path import device_name
+from cornerstone.lab.guest import ENDED
 
-GROUP = "io-check"
 SIZE = 64 << 20
 WRITTEN = 4 << 20
 
 
 @pytest.fixture(scope="module")
-def volume(members):
-    """A volume's unit serial; its group is gone afterwards."""
-    cvm = members[0].cvm
-    cvm.check_output("acli vg.create %s", GROUP)
-    line = cvm.check_output("acli vg.disk_create %s create_size=64M", GROUP)
-    yield re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", line)[0]
-    cvm.check_output("acli vg.delete %s", GROUP)
-    assert GROUP not in cvm.check_output("acli vg.list")
-
-
-@pytest.fixture(scope="module")
-def device(members, volume) -> str:
-    """Where the volume is on the first host."""
-    path = f"/dev/mapper/{device_name(volume)}"
-    members[0].host.check_output("udevadm wait --timeout=300 %s", path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def guest(cluster, members, volume, device):
+def guest(new_guest):
     """A guest that has run to its end."""
-    found = LabGuest(cluster.access, names("node", len(members))[0], GROUP, volume)
-    found.start(WRITTEN, 1000)
-    found.wait_for(ENDED, 1800)
-    return found
+    new_guest.start(WRITTEN, 1000)
+    new_guest.wait_for(ENDED, 1800)
+    return new_guest
 
 
 def test_each_host_is_logged_in_to_every_cvm(members, device):
