@@ -73,7 +73,7 @@ Host {cvm}
     ControlMaster auto
     ControlPath {self.folder / "%n"}
     ControlPersist yes
-    ConnectTimeout 60
+    ConnectTimeout 300
     LogLevel ERROR
 """, encoding="ascii")
 

@@ -83,6 +83,9 @@ def ceph_conf(node: Node) -> str:
         "mon allow pool size one": "true" if count == 1 else "false",
         # it only counts and balances: better late than replaced in vain, again and again, where processors are busy
         "mon mgr beacon grace": "120",
+        # and what it counts nobody needs every two seconds, each time with a write of all monitors
+        "mgr tick period": "10",
+        "mgr stats period": "10",
         "mon warn on pool no redundancy": "false" if count == 1 else "true",
         "osd memory target": str(osd_memory(node)),
         # else each OSD writes 12 MB at its first start to guess how fast its disk is, all of them at once
