@@ -24,6 +24,8 @@ from cornerstone.model.data_path import device_name
 from cornerstone.model.manifest import Manifest
 
 GROUP = "io-check"
+# a busy CVM, emulated in an emulated host, takes its time to let in; else testinfra waits for ten seconds
+LOGIN_SECONDS = 300
 # Firmware and medium. `./invoke lab install` does the other ways on demand.
 WAYS = [("bios", "cd"), ("secureboot", "usb")]
 OF_A_CLUSTER = ("test_formed.py", "test_data_path.py", "test_faults.py")
@@ -108,7 +110,7 @@ class Member:
 
 
 def hosts(cluster, kind: str) -> list[testinfra.host.Host]:
-    return [testinfra.get_host(f"ssh://{name}", ssh_config=str(cluster.access.config))
+    return [testinfra.get_host(f"ssh://{name}?timeout={LOGIN_SECONDS}", ssh_config=str(cluster.access.config))
             for name in names(kind, len(cluster.members))]
 
 
