@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,14 +24,24 @@ def test_files():
         "etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
                      "10.20.0.31 NTNX-22SM6D010001-A-CVM\n",
         "etc/resolv.conf": "nameserver 10.20.0.2\n",
+        "etc/chrony/chrony.conf":
+            "server ntp1.example.org iburst\n"
+            "server 10.20.0.32 iburst minpoll 4 maxpoll 6\nallow 10.20.0.32\n"
+            "server 10.20.0.33 iburst minpoll 4 maxpoll 6\nallow 10.20.0.33\nlocal stratum 10 orphan\n"
+            "makestep 1 -1\nrtcsync\ndriftfile /var/lib/chrony/chrony.drift\ncmdport 0\n",
         "run/systemd/network/10-eth0.network":
-            "[Match]\nName=eth0\n\n[Network]\nAddress=10.20.0.31/24\nGateway=10.20.0.1\nNTP=ntp1.example.org\n"
+            "[Match]\nName=eth0\n\n[Network]\nAddress=10.20.0.31/24\nGateway=10.20.0.1\n"
             "IPv6AcceptRA=no\n",
         "run/systemd/network/10-eth1.network":
             "[Match]\nName=eth1\n\n[Network]\nAddress=192.168.5.2/24\nLinkLocalAddressing=no\n"
             "IPv6AcceptRA=no\n",
         "run/cornerstone/authorized_keys/root": "".join(f"{key}\n" for key in CONFIG.authorized_keys),
     }
+
+
+def test_a_single_node_without_time_servers_has_no_time_source():
+    alone = replace(CONFIG, cluster=None, controller=replace(CONFIG.controller, ntp_servers=()))
+    assert not re.search("^(server|allow|local)", files(alone)["etc/chrony/chrony.conf"], re.MULTILINE)
 
 
 def test_written_twice_they_are_the_same_and_nothing_is_left_beside_them(tmp_path):
