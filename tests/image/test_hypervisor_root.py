@@ -19,7 +19,7 @@ def test_package(hypervisor, name):
 
 
 @pytest.mark.parametrize("unit", ["libvirtd.service", "openvswitch-switch.service", "first-boot.service",
-                                  "cvm-watch.service"])
+                                  "cvm-watch.service", "domains-end.service"])
 def test_service(hypervisor, unit):
     assert hypervisor.host.file(f"/etc/systemd/system/multi-user.target.wants/{unit}").is_symlink
 
