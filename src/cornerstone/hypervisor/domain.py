@@ -162,6 +162,8 @@ def _add_network(devices: ET.Element, config: NodeConfig, name: str, bridge: str
              interfaceid=str(_derived(config, f"port {name}")))
     add(interface, "target", dev=f"cvm-{name}")
     add(interface, "model", type="virtio")
+    # it never starts from the network
+    add(interface, "rom", enabled="no")
     if bridge == "br0":
         add(interface, "mtu", size=str(uplink.mtu))
 

@@ -38,8 +38,9 @@ COMMON_ARGUMENTS = f"{CONSOLES} systemd.gpt_auto=0"
 # Where interrupts are remapped, as on every machine that is taken, the kernel's check of its timer ends in success or
 # in a panic, and nothing between: a virtual machine on a busy computer is late, and panics.
 HYPERVISOR_ARGUMENTS = f"{COMMON_ARGUMENTS} intel_iommu=on iommu=pt no_timer_check"
-# Its console is a serial port that its host emulates byte by byte: what is only informative is in the journal alone.
-CVM_ARGUMENTS = f"{COMMON_ARGUMENTS} loglevel=6"
+# Its console is a serial port that its host emulates byte by byte: what is only informative is in the journal alone,
+# and so is which units have started.
+CVM_ARGUMENTS = f"{COMMON_ARGUMENTS} loglevel=6 systemd.show_status=error"
 
 # Where the boot files lie in a root, and what they are called there.
 BOOT_FOLDER = "usr/share/cornerstone/boot"
