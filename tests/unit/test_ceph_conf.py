@@ -66,6 +66,15 @@ def test_osds_share_the_memory_that_others_leave(memory, each):
     assert conf.osd_memory(node(memory=memory)) == each
 
 
+@pytest.mark.parametrize("patience", [1, 4])
+def test_a_patient_cluster_takes_nobody_for_dead_too_early(patience):
+    one = node(3)
+    cluster = replace(one.config.cluster, patience=patience)
+    told = options(Node(replace(one.config, cluster=cluster), lambda event: None, MEMBER))
+    assert (told["mon lease"], told["mon election timeout"], told["osd heartbeat grace"]) \
+        == (str(5 * patience), str(5 * patience), str(20 * patience))
+
+
 def test_all_monitors_begin_with_the_same_keys():
     assert first_keyring(MEMBER) == (
         '[mon.]\n\tkey = MONITOR==\n\tcaps mon = "allow *"\n'

@@ -252,7 +252,8 @@ def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
                    tuple(entry.serial for entry, _ in plan.scsi),
                    tuple(DataDisk(each.serial, each.wwn, each.size, _may_go(node, each)) for each in plan.data_disks)),
         Cluster(cluster.name, tuple(map(str, cluster.members)), cluster.redundancy_factor, cluster.form,
-                str(cluster.address or ""), str(cluster.data_services or ""), cluster.timezone) if cluster else None,
+                str(cluster.address or ""), str(cluster.data_services or ""), cluster.timezone,
+                cluster.patience) if cluster else None,
         site.authorized_keys, manifest.profile["aos"])
 
 

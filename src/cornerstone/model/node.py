@@ -82,7 +82,10 @@ class Controller:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster that the node belongs to; members are CVM addresses in the site's order."""
+    """The cluster that the node belongs to; members are CVM addresses in the site's order.
+
+    patience: factor on the time until a member is taken for dead.
+    """
 
     name: str
     members: tuple[str, ...]
@@ -91,6 +94,7 @@ class Cluster:
     address: str
     data_services: str
     timezone: str
+    patience: int = 1
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,8 @@ class Block:
 class Cluster:
     """A cluster. members: CVM addresses; redundancy_factor: copies, on hosts, or on the disks of a single node.
 
-    form: False when the nodes are only imaged; bootstrap_secret: base64, empty when the file has none.
+    form: False when the nodes are only imaged; patience: factor on the time until a member is taken for dead;
+    bootstrap_secret: base64, empty when the file has none.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Cluster:
     cvm_dns_servers: tuple[IPv4Address, ...]
     hypervisor_ntp_servers: tuple[str, ...]
     timezone: str
+    patience: int = 1
     bootstrap_secret: str = field(default="", repr=False)
 
 

@@ -153,6 +153,8 @@ NODE_EXTRA: Fields = {
 }
 CLUSTER_EXTRA: Fields = {
     "data_services_ip": Field(IPV4, "address of the cluster's iSCSI target"),
+    "patience": Field(number(1, 10), "how many times longer than usual members wait for one another before they take "
+                                     "one for dead: 1, and more where machines are slow, for instance emulated"),
     "bootstrap_secret": Field(text(_bootstrap_secret, "base64 of 16 random bytes or more: `openssl rand -base64 32`",
                                    secret=True), "shared secret by which nodes know each other while the cluster "
                                                  "forms, base64; `invoke customize` draws one when it is missing",

@@ -198,7 +198,8 @@ def _cluster(cluster: dict[str, Any]) -> Cluster:
         cluster["cluster_name"], tuple(map(IPv4Address, cluster["cluster_members"])), cluster["redundancy_factor"],
         cluster.get("cluster_init_now", True), one(cluster.get("cluster_external_ip")),
         one(extra.get("data_services_ip")), words("cvm_ntp_servers"), _addresses(cluster.get("cvm_dns_servers", "")),
-        words("hypervisor_ntp_servers"), cluster.get("timezone", "UTC"), extra.get("bootstrap_secret", ""))
+        words("hypervisor_ntp_servers"), cluster.get("timezone", "UTC"), extra.get("patience", 1),
+        extra.get("bootstrap_secret", ""))
 
 
 def _addresses(text: str) -> tuple[IPv4Address, ...]:

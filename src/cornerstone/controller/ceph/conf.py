@@ -12,6 +12,10 @@ MSGR2_PORT = 3300
 OTHERS_MEMORY = 4 * GIB
 OSD_MEMORY = (896 * MIB, 8 * GIB)
 
+# Until a monitor or an OSD that says nothing is taken for dead: Ceph's own figures.
+MON_LEASE_SECONDS = MON_ELECTION_SECONDS = 5
+OSD_GRACE_SECONDS = 20
+
 # of the manager, which else loads all that it finds, each into an interpreter of its own; without one of its
 # "always on" modules the cluster's health would be an error
 UNUSED_MODULES = (
@@ -60,6 +64,7 @@ def osd_memory(node: Node) -> int:
 def ceph_conf(node: Node) -> str:
     """The text of /etc/ceph/ceph.conf."""
     running, count = monitors(node.members), replicas(node)
+    patience = node.config.cluster.patience if node.config.cluster else 1
     options = {
         "fsid": node.member.fsid,
         "mon host": " ".join(map(address_vector, running)),
@@ -81,6 +86,9 @@ def ceph_conf(node: Node) -> str:
         # on a single host there is but one that could report
         "mon osd min down reporters": "1" if failure_domain(node) == "osd" else "2",
         "mon allow pool size one": "true" if count == 1 else "false",
+        "mon lease": str(patience * MON_LEASE_SECONDS),
+        "mon election timeout": str(patience * MON_ELECTION_SECONDS),
+        "osd heartbeat grace": str(patience * OSD_GRACE_SECONDS),
         # it only counts and balances: better late than replaced in vain, again and again, where processors are busy
         "mon mgr beacon grace": "120",
         # and what it counts nobody needs every two seconds, each time with a write of all monitors
