@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -29,6 +30,8 @@ LOCK = "change"
 # a change takes seconds; the lock of one that died in the middle doesn't hold up the next for longer than this
 LOCK_SECONDS = 60
 NOTIFY_MS = 5000
+# of an image whose volume is gone, by whoever serves it
+LET_GO_SECONDS = 60
 
 
 class Store:
@@ -93,7 +96,21 @@ class Store:
             with _told(f"remove the image {disk.image}", "it isn't a volume any more, but something still has it open; "
                        f"once that is gone: rbd rm {self.pool}/{disk.image}"), \
                     contextlib.suppress(rbd.ImageNotFound):
-                rbd.RBD().remove(self.images, disk.image)
+                self._remove(disk.image)
+
+    def _remove(self, image: str) -> None:
+        """When all CVMs have let go of it. Ceph tells nobody of that; what a dead one had open it closes after 30 s."""
+        end = time.monotonic() + LET_GO_SECONDS
+        while True:
+            try:
+                rbd.RBD().remove(self.images, image)
+                return
+            except rbd.ImageBusy:
+                if time.monotonic() >= end:
+                    raise
+            # returns when each has looked once more
+            self.tell({})
+            time.sleep(1)
 
     def _change(self, change: Callable[[Catalogue], Catalogue]) -> None:
         with self._locked():
