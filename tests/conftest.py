@@ -14,9 +14,17 @@ from cornerstone.factory.emulator import emulator as best_emulator
 from cornerstone.factory.progress import Progress
 from cornerstone.factory.settings import Workspace
 from cornerstone.lab.machine import QEMU_SETTING
+from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_exception_interact(node, call):
+    """Ctrl-C while a machine runs ends it in order, as an error of its test: then it ends all tests."""
+    error = call.excinfo.value
+    if isinstance(error, CornerstoneError) and error.code == Code.INTERRUPTED:
+        node.session.shouldstop = error.message
 
 
 @functools.cache
