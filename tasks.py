@@ -317,11 +317,14 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
     import pytest
 
     from cornerstone.factory import customize
-    from cornerstone.lab import cluster
+    from cornerstone.lab import cluster, report
     from cornerstone.lab.install import Run
     from cornerstone.lab.terminal import Terminal
     chosen, shape, site_file, iso = lab_inputs(profile, machine, site)
     folder = Path(output) if output else WORKSPACE.output / "lab" / f"{chosen.name}-{name}-{firmware}"
+    about = {"profile": chosen.name, "site": site, "machines": f"{count} of {machine}: {shape.memory_mib} MiB, "
+             f"{shape.cpus} CPUs, {shape.description}", "firmware": firmware}
+    checks = report.Checks()
     with best_qemu(iso):
         run = Run.prepare(folder / "node-1", shape, site_file, functools.partial(customize.customize, iso), firmware)
         try:
@@ -332,12 +335,13 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
                     try:
                         formed.wait_for("genesis", "ready")
                         tests = [str(ROOT / "tests" / "node" / f"test_{each}.py") for each in FORMED]
-                        ended(int(pytest.main(["--quiet", "--no-header", *tests], [formed])))
+                        ended(int(pytest.main(["--quiet", "--no-header", *tests], [formed, checks])))
                     finally:
                         formed.write_timelines()
+                        report.write(folder / "report.md", f"`lab {name}`", about, formed.timelines, checks)
         finally:
             run.remove_secrets()
-    print(f"{count} node{'s' * (count > 1)} formed and checked; disks, logs and timelines are in {folder}")
+    print(f"{count} node{'s' * (count > 1)} formed and checked; disks, logs and report.md are in {folder}")
 
 
 # what a formed cluster has to be, then what it has to survive

@@ -1,6 +1,6 @@
 """Machines of the lab for the tests: nodes as they were installed, and a cluster that has formed.
 
-`invoke lab install` gives its own node, `invoke lab node` and `lab cluster` a cluster; else nodes are installed here.
+`invoke lab install` gives its own node, `invoke lab node` and `lab cluster` their own cluster; else they are made here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import testinfra
 from cornerstone.factory.customize import customize
 from cornerstone.factory.iso_image import Image
 from cornerstone.lab.access import names
-from cornerstone.lab.cluster import Cluster
+from cornerstone.lab.cluster import Cluster, install, together
 from cornerstone.lab.guest import LabGuest
 from cornerstone.lab.install import Outcome, Run, started
 from cornerstone.lab.shape import load_shape
@@ -27,8 +27,9 @@ GROUP = "io-check"
 # a busy CVM, emulated in an emulated host, takes its time to let in; else testinfra waits for ten seconds
 LOGIN_SECONDS = 300
 # Firmware and medium. `./invoke lab install` does the other ways on demand.
-WAYS = [("bios", "cd"), ("secureboot", "usb")]
-OF_A_CLUSTER = ("test_formed.py", "test_data_path.py", "test_faults.py")
+WAYS = [("bios", "cd")]
+# of the one that goes on to a cluster
+TO_CLUSTER = ("secureboot", "usb")
 
 
 def given(config, kind: type):
@@ -37,8 +38,15 @@ def given(config, kind: type):
 
 
 def pytest_ignore_collect(collection_path, config) -> bool | None:
-    """A cluster takes a quarter of an hour to form, and an hour for what it survives: `invoke lab node` gives one."""
-    return collection_path.name in OF_A_CLUSTER and given(config, Cluster) is None or None
+    """What a cluster survives takes an hour under emulation: it is seen where one is given."""
+    return collection_path.name == "test_faults.py" and given(config, Cluster) is None or None
+
+
+def prepared(request, firmware: str, media: str) -> Run:
+    """A machine to be installed."""
+    iso, site_file, runs, _ = map(request.getfixturevalue, ("iso", "site_file", "runs", "emulator"))
+    return Run.prepare(runs / f"test-{firmware}-{media}", load_shape("one-node"), site_file.read_bytes(),
+                       lambda site, to: customize(iso, site, to), firmware, media)
 
 
 @dataclass
@@ -78,9 +86,7 @@ def node(request):
     if isinstance(request.param, Outcome):
         yield Installed(request.param)
         return
-    iso, site_file, runs, _ = map(request.getfixturevalue, ("iso", "site_file", "runs", "emulator"))
-    run = Run.prepare(runs / "-".join(["test", *request.param]), load_shape("one-node"), site_file.read_bytes(),
-                      lambda site, to: customize(iso, site, to), *request.param)
+    run = prepared(request, *request.param)
     try:
         with started(run) as outcome:
             outcome.check()
@@ -91,9 +97,21 @@ def node(request):
 
 
 @pytest.fixture(scope="session")
-def cluster(pytestconfig) -> Cluster:
-    """A cluster that has formed."""
-    return given(pytestconfig, Cluster)
+def cluster(request):
+    """A cluster that has formed: of one node, when none is given."""
+    if found := given(request.config, Cluster):
+        yield found
+        return
+    run = prepared(request, *TO_CLUSTER)
+    try:
+        with together(install(run, run.shape, 1)) as formed:
+            try:
+                formed.wait_for("genesis", "ready")
+                yield formed
+            finally:
+                formed.write_timelines()
+    finally:
+        run.remove_secrets()
 
 
 @dataclass
@@ -147,8 +165,10 @@ def device(members, volume) -> str:
 
 @pytest.fixture(scope="module")
 def new_guest(cluster, members, volume, device) -> LabGuest:
-    """A guest on the first host, with the volume as its disk, that isn't started yet."""
-    return LabGuest(cluster.access, names("node", len(members))[0], GROUP, volume)
+    """A guest on the first host, with the volume as its disk, that isn't started yet; off afterwards."""
+    guest = LabGuest(cluster.access, names("node", len(members))[0], GROUP, volume)
+    yield guest
+    guest.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,21 @@
-"""What a cluster survives: a dead CVM, a host without power, a cable between two nodes, a disk that is pulled.
+"""What a cluster survives: a dead CVM, a host without power and one whose clock is wrong, a cable, a pulled disk.
 
-Each test leaves the cluster as it found it, but the last: a pulled disk doesn't come back.
+Each test leaves the cluster as it was, but the last two: neither a pulled disk nor a host without power comes back.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import time
+from datetime import timedelta
 
 import pytest
 
 from cornerstone.lab.guest import ENDED, STARTED
+
+# of a clock whose battery is old
+WRONG = timedelta(minutes=5)
 
 
 @pytest.fixture
@@ -33,6 +38,10 @@ def settled(cvm) -> None:
     """Wait until every placement group is whole again."""
     clean = r'pgs: [0-9]+ active\+clean;'
     cvm.check_output(f"timeout 900 sh -c 'until ceph pg stat | grep -qE \"{clean}\"; do sleep 2; done'")
+
+
+def clock_of(machine) -> float:
+    return float(machine.check_output("date +%s"))
 
 
 def put(cvm, name: str, text: str) -> None:
@@ -58,7 +67,7 @@ def test_a_cvm_that_is_killed_is_started_again_and_serves(cluster, nodes, cvms):
 def test_a_guest_loses_no_write_when_its_cvm_is_killed(cluster, nodes, new_guest):
     """It waits for its disk, by another CVM where there is one, and then finds all that was acknowledged."""
     member = cluster.members[0]
-    new_guest.start(4 << 20, 20)
+    new_guest.start(512 << 10, 20)
     new_guest.wait_for(STARTED, 900)
     told = member.told()
     nodes[0].check_output("kill -9 $(cat /run/libvirt/qemu/NTNX-*.pid)")
@@ -68,23 +77,28 @@ def test_a_guest_loses_no_write_when_its_cvm_is_killed(cluster, nodes, new_guest
     member.wait_for("genesis", "ready", since=told)
 
 
-def test_a_host_whose_power_was_cut_comes_back(cluster, cvms):
+def test_a_host_whose_power_was_cut_comes_back_even_with_a_wrong_clock(cluster, nodes, cvms):
     put(cvms[0], "before-cut", "still here")
+    others = len(cluster.members) > 1
     member = cluster.members[-1]
     member.cut_power()
-    if len(cluster.members) > 1:
+    if others:
         # the others are a quorum, and have all data
         assert got(cvms[0], "before-cut") == "still here"
         put(cvms[0], "meanwhile", "written by two")
     cluster.access.disconnect()
-    member.power_on()
+    member.power_on(WRONG if others else timedelta())
     member.wait_for("genesis", "ready")
     assert got(cvms[-1], "before-cut") == "still here"
     settled(cvms[-1])
     count, up = osds(cvms[-1])
     assert count == up
-    if len(cluster.members) > 1:
+    if others:
         assert got(cvms[-1], "meanwhile") == "written by two"
+        assert clock_of(nodes[-1]) - time.time() > WRONG.total_seconds() / 2
+        # its CVM has the time of the others
+        cvms[-1].check_output("chronyc waitsync 90 0.05")
+        assert health(cvms[0])["health"]["checks"].keys().isdisjoint({"MON_CLOCK_SKEW", "MON_DOWN"})
 
 
 def test_a_cut_between_two_nodes_heals(several, cluster, cvms):
@@ -109,3 +123,12 @@ def test_a_pulled_disk_is_told_and_nothing_is_lost_with_two_copies(several, clus
     member.wait_for("genesis", "disks", "warning", since=told)
     assert "LAB-2-DATA-2" in cvms[1].check_output("genesis status")
     assert {got(cvm, "before-pull") for cvm in cvms} == {"still here"}
+
+
+def test_a_host_that_is_shut_down_ends_its_cvm_before(cluster, nodes):
+    member = cluster.members[0]
+    told = member.told()
+    nodes[0].check_output("systemctl --no-block poweroff")
+    member.wait_for("hypervisor", "shutdown", since=told)
+    assert [event for event in member.watch.events[told:] if (event.step, event.state) == ("shutdown", "warning")] == []
+    member.wait_until_off()

@@ -80,6 +80,12 @@ def test_the_first_failure_stays():
     assert matcher.feed(b"\r\nKernel panic - not syncing: x\r\n").id == "initramfs-shell"
 
 
+def test_what_is_expected_is_no_failure():
+    matcher = Matcher(("io-error",))
+    assert matcher.feed(b"I/O error, dev sda, sector 0\r\n") is None
+    assert matcher.feed(b"INFO: task mount:412 blocked for more than 120 seconds.\r\n").id == "hung-task"
+
+
 def test_lines_lose_escapes_wherever_they_are_cut():
     data = (b"\x1b[0;1;31mred\x1b[0m \x1b]0;title\x07one\x1b(B\r\n\x1b[2;24HGNU\x1b[?25l GRUB\x1b[Htwo\r"
             b"three\x08\n\xff\xfe\nNo boot\x1b[07;07H\x1b[07;08Hable\x1b[7;2Hdevice\n")

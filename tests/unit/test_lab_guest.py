@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from cornerstone.lab.guest import DEFINITION, INIT, INITRAMFS, JOB
+from cornerstone.lab.guest import DEFINITION, INIT, INITRAMFS, JOB, WAIT
 
 
-@pytest.mark.parametrize(("shell", "script"), [("sh", INIT), ("bash", INITRAMFS)])
+@pytest.mark.parametrize(("shell", "script"), [("sh", INIT), ("bash", INITRAMFS), ("bash", WAIT)])
 def test_its_scripts_are_clean(shell, script):
     said = subprocess.run(["shellcheck", f"--shell={shell}", "--severity=warning", "-"], input=script, text=True,
                           capture_output=True, check=False)

@@ -7,7 +7,8 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cornerstone.lab.access import Access
@@ -19,10 +20,13 @@ from cornerstone.lab.switch import DOOR, Switch, door
 from cornerstone.lab.timeline import Timeline
 from cornerstone.lab.verdict import Limits
 from cornerstone.lab.watch import Watch
+from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, JsonLines, Listener
 
 # The machines share this computer's processors, and their CVMs are machines within them.
 LIMITS = Limits(stall=900.0, ceiling=3600.0)
+# What a host says when its volumes' CVM is away, which it has to bear.
+WITHOUT_A_CVM = ("io-error", "hung-task")
 
 
 @dataclass
@@ -37,15 +41,18 @@ class Member:
     starts: int = 0
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def power_on(self) -> None:
-        """Start it from its own disks; its logs are in a folder of each start."""
+    def power_on(self, clock_ahead: timedelta = timedelta()) -> None:
+        """Start it from its own disks; its logs are in a folder of each start. clock_ahead: how wrong its clock is."""
         self.starts += 1
         logs = self.run.folder / f"start-{self.starts}"
         logs.mkdir(exist_ok=True)
         machine = self.run.machine(medium=False, network=self.switch.netdev(self.name))
+        if clock_ahead:
+            begin = datetime.now(UTC) + clock_ahead
+            machine = replace(machine, extra=(*machine.extra, "-rtc", f"base={begin:%Y-%m-%dT%H:%M:%S}"))
         running = self._stack.enter_context(RunningMachine(machine, logs))
         self._stack.callback(running.kill)
-        self.watch = self._stack.enter_context(Watch(running, self.listener))
+        self.watch = self._stack.enter_context(Watch(running, self.listener, WITHOUT_A_CVM))
 
     def cut_power(self) -> None:
         """As if the plug was pulled."""
@@ -56,6 +63,13 @@ class Member:
         """Until it has told this event, among told() from since on. CornerstoneError (BOOT) when it won't."""
         return self._watched().wait_for(f"{stage}/{step} {state} of {self.name}", lambda event:
                                         (event.stage, event.step, event.state) == (stage, step, state), LIMITS, since)
+
+    def wait_until_off(self) -> None:
+        """Until it has turned itself off. CornerstoneError (BOOT) when it doesn't."""
+        if not self._watched().ended.wait(LIMITS.stall):
+            raise CornerstoneError(f"{self.name} is still on after {LIMITS.stall:.0f} s", f"see {self.run.folder}",
+                                   Code.BOOT)
+        self.cut_power()
 
     def told(self) -> int:
         """How many events it has told since it was started."""

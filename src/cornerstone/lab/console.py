@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 TAIL_LINES = 200
@@ -97,8 +98,10 @@ CATALOGUE: tuple[Rule, ...] = (
     _rule("out-of-memory", r"Out of memory: Killed process \d+ \(([^)]*)\)|invoked oom-killer|"
           r"Initramfs unpacking failed: write error", "the machine ran out of memory",
           "give it more memory, or find out what took it"),
-    _rule("lockup", r"BUG: soft lockup|hard LOCKUP|INFO: task \S+ blocked for more than",
-          "a CPU or a task of the machine hangs", "if this computer was overloaded, run it again alone"),
+    _rule("lockup", r"BUG: soft lockup|hard LOCKUP",
+          "a CPU of the machine hangs", "if this computer was overloaded, run it again alone"),
+    _rule("hung-task", r"INFO: task (\S+) blocked for more than", "a task of the machine hangs: {0}",
+          "what it waits for, mostly a disk, doesn't answer; if this computer was overloaded, run it again alone"),
     _rule("kernel-bug", r"kernel BUG at|BUG: unable to handle|Oops: \d+|general protection fault.*PREEMPT",
           "the kernel hit a bug", "the lines after it in the console log say where"),
 
@@ -174,9 +177,13 @@ class Lines:
 
 
 class Matcher:
-    """Reads a console as it comes. failure is the first one found, and stays so; fresh are the last feed's lines."""
+    """Reads a console as it comes. failure is the first one found, and stays so; fresh are the last feed's lines.
 
-    def __init__(self) -> None:
+    expected: ids of rules that are no failure here.
+    """
+
+    def __init__(self, expected: Collection[str] = ()) -> None:
+        self._expected = expected
         self._lines = Lines()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.fresh: list[str] = []
@@ -187,18 +194,22 @@ class Matcher:
         self.fresh = self._lines.feed(data)
         self._tail.extend(self.fresh)
         for line in self.fresh:
-            self.failure = self.failure or match(line)
+            self.failure = self.failure or self._match(line)
         if self._lines.unfinished.strip():
-            self.failure = self.failure or match(self._lines.unfinished.strip(), finished=False)
+            self.failure = self.failure or self._match(self._lines.unfinished.strip(), finished=False)
         return self.failure
 
     def close(self) -> Failure | None:
         """Nothing more will come: judge the line that never ended."""
         if rest := self._lines.unfinished.strip():
             self._tail.append(rest)
-            self.failure = self.failure or match(rest)
+            self.failure = self.failure or self._match(rest)
             self._lines.unfinished = ""
         return self.failure
+
+    def _match(self, line: str, *, finished: bool = True) -> Failure | None:
+        found = match(line, finished=finished)
+        return None if found is None or found.id in self._expected else found
 
     @property
     def unfinished(self) -> str:

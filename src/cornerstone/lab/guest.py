@@ -82,6 +82,15 @@ print(guest_xml(Guest(**words | {"boot": DirectBoot(**words["boot"])})))
 """
 
 
+# $0: the domain, $1: its console, $2: the word. The console is followed as long as the guest's QEMU lives.
+WAIT = """\
+if pid=$(cat /run/libvirt/qemu/$0.pid 2>/dev/null); then
+    grep -am1 "$2" < <(tail -n +1 -f --pid="$pid" "$1" 2>/dev/null) && exit
+fi
+grep -am1 "$2" "$1"
+"""
+
+
 @dataclass(frozen=True)
 class LabGuest:
     """name: of its domain; node: where it runs, as the access calls it; serial: of the volume that is its disk."""
@@ -110,9 +119,11 @@ class LabGuest:
 
     def wait_for(self, word: str, seconds: int) -> str:
         """Until its console shows this word; the line with it. CornerstoneError when it ends before, or doesn't."""
-        return self._run(f"timeout {seconds} sh -c 'until grep -am1 \"{word}\" {self.console}; do"
-                         f" virsh domstate {self.name} >/dev/null || {{ grep -am1 \"{word}\" {self.console}; exit; }};"
-                         " sleep 2; done'")
+        return self._run(f"timeout {seconds} bash -c '{WAIT}' {self.name} {self.console} '{word}'")
+
+    def stop(self) -> None:
+        """Turn it off; one that has ended already is no error."""
+        self._run(f"virsh destroy {self.name} 2>/dev/null || ! virsh domstate {self.name} 2>/dev/null")
 
     def words(self) -> str:
         """All that its console has shown."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 
 from cornerstone.lab.console import Failure, Matcher
@@ -18,17 +18,17 @@ from cornerstone.model.event import Event, Listener
 class Watch:
     """While entered, a thread takes what the machine says. Signals reach this program again as they did before.
 
-    failure: the first line of the console catalogue that was seen; ended: set when the machine is gone; events: all
-    that were told.
+    failure: the first line of the console catalogue that was seen, without the expected ids; ended: set when the
+    machine is gone; events: all that were told.
     """
 
-    def __init__(self, running: RunningMachine, listener: Listener) -> None:
+    def __init__(self, running: RunningMachine, listener: Listener, expected: Collection[str] = ()) -> None:
         self.failure: Failure | None = None
         self.ended = threading.Event()
         self.events: list[Event] = []
         self._running = running
         self._listener = listener
-        self._matcher = Matcher()
+        self._matcher = Matcher(expected)
         self._rest = b""
         self._stop = threading.Event()
         self._news = threading.Condition()
