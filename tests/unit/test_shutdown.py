@@ -56,5 +56,12 @@ def test_who_does_not_end_is_turned_off():
                          f"warning {CVM} didn't end within 300 s and is turned off", "done"]
 
 
+def test_what_virsh_says_of_its_failure_is_no_domain():
+    host = Host("a", CVM)
+    host.virsh = lambda *words: (1, "error: failed to connect to the hypervisor")
+    assert host.goes_down() == SESSIONS
+    assert "warning libvirt doesn't say what runs: error: failed to connect to the hypervisor" in host.told
+
+
 def test_a_controller_that_is_off_stays_so():
     assert Host("a").goes_down() == ["shutdown a", *SESSIONS]

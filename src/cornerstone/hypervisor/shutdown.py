@@ -49,7 +49,10 @@ class Shutdown:
 
     def _running(self) -> set[str]:
         # a name has no blanks: virsh's own words are one line
-        return set(self._virsh("list", "--name")[1].split())
+        code, said = self._virsh("list", "--name")
+        if code:
+            self._tell(Event(STAGE, STEP, "warning", f"libvirt doesn't say what runs: {said}"))
+        return set() if code else set(said.split())
 
     def _end(self, names: set[str], seconds: float) -> None:
         for name in sorted(names):
