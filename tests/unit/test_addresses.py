@@ -8,6 +8,8 @@ from cornerstone.controller.data_services.addresses import LEASE_SECONDS, MARGIN
 class World:
     """A clock, a lease that is given or not and takes its time, and what was run."""
 
+    seconds = LEASE_SECONDS
+
     def __init__(self) -> None:
         self.now, self.free, self.takes = 1000.0, True, 0.0
         self.ran: list[str] = []

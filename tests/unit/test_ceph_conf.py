@@ -28,16 +28,22 @@ def node(members: int = 1, factor: int = 2, memory: int = 20 * GIB) -> Node:
     return Node(config, lambda event: None, MEMBER)
 
 
-def options(of: Node) -> dict[str, str]:
+def options(of: Node, section: str = "global") -> dict[str, str]:
     parser = configparser.ConfigParser()
     parser.read_string(conf.ceph_conf(of))
-    return dict(parser["global"])
+    return dict(parser[section])
 
 
 @pytest.mark.parametrize(("members", "running"), [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (8, 5)])
 def test_an_odd_number_of_members_runs_monitors(members, running):
     addresses = node(members).members
     assert conf.monitors(addresses) == addresses[:running]
+
+
+@pytest.mark.parametrize(("members", "running"), [(1, 1), (2, 1), (3, 2), (5, 3), (8, 3)])
+def test_a_manager_is_left_for_as_long_as_a_quorum_is(members, running):
+    addresses = node(members).members
+    assert conf.managers(addresses) == addresses[:running]
 
 
 def test_only_the_encrypted_protocol_is_spoken_and_only_with_keys():
@@ -70,9 +76,11 @@ def test_osds_share_the_memory_that_others_leave(memory, each):
 def test_a_patient_cluster_takes_nobody_for_dead_too_early(patience):
     one = node(3)
     cluster = replace(one.config.cluster, patience=patience)
-    told = options(Node(replace(one.config, cluster=cluster), lambda event: None, MEMBER))
+    patient = Node(replace(one.config, cluster=cluster), lambda event: None, MEMBER)
+    told = options(patient)
     assert (told["mon lease"], told["mon election timeout"], told["osd heartbeat grace"]) \
         == (str(5 * patience), str(5 * patience), str(20 * patience))
+    assert set(options(patient, "client").values()) == {str(60 * patience)}
 
 
 def test_all_monitors_begin_with_the_same_keys():

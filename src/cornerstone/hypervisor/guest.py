@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from cornerstone.hypervisor.domain import add, names
+from cornerstone.hypervisor.domain import add, add_clock, names
 from cornerstone.model.data_path import device_name
 from cornerstone.model.error import CornerstoneError
 
@@ -63,6 +63,7 @@ def guest_xml(guest: Guest) -> str:
     add(features, "acpi")
     add(features, "apic")
     add(domain, "cpu", mode="host-passthrough")
+    add_clock(domain)
     devices = add(domain, "devices")
     add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     for number, (serial, target) in enumerate(zip(guest.volumes, names("sd"), strict=False)):

@@ -84,7 +84,7 @@ class Controller:
 class Cluster:
     """The cluster that the node belongs to; members are CVM addresses in the site's order.
 
-    patience: factor on the time until a member is taken for dead.
+    patience: factor on the times until a member is taken for dead, a client gives up and a floating address is free.
     """
 
     name: str
@@ -113,6 +113,11 @@ class NodeConfig:
     authorized_keys: tuple[str, ...]
     aos: str = ""
     schema: int = SCHEMA_VERSION
+
+    @property
+    def patience(self) -> int:
+        """The cluster's; 1 without one."""
+        return self.cluster.patience if self.cluster else 1
 
     def to_json(self) -> str:
         """The text of node.json."""

@@ -10,8 +10,6 @@ from typing import Any
 from cornerstone.controller.ceph.files import ADMIN_KEYRING, CONF
 from cornerstone.model.error import Code, CornerstoneError
 
-# until a monitor answers at all, and until one answers a command
-CONNECT_SECONDS, ANSWER_SECONDS = 60, 60
 LOOK_AGAIN_SECONDS = 1
 
 
@@ -23,15 +21,14 @@ class Cluster:
         import rados
         self.error = rados.Error
         self.rados = rados.Rados(conffile=str(CONF), name="client.admin", conf={
-            "keyring": str(ADMIN_KEYRING), "client_mount_timeout": str(CONNECT_SECONDS),
-            "rados_mon_op_timeout": str(ANSWER_SECONDS), "rados_osd_op_timeout": str(ANSWER_SECONDS),
-            "log_to_stderr": "false"})
+            "keyring": str(ADMIN_KEYRING), "log_to_stderr": "false"})
 
     def __enter__(self) -> Cluster:
         try:
             self.rados.connect()
         except self.error as error:
-            raise CornerstoneError(f"no monitor answers within {CONNECT_SECONDS} s: {error}",
+            seconds = self.rados.conf_get("client_mount_timeout")
+            raise CornerstoneError(f"no monitor answers within {seconds} s: {error}",
                                    "see: journalctl -u 'ceph-mon@*'; without a majority of them there is no cluster",
                                    Code.FAILED) from error
         return self

@@ -1,4 +1,4 @@
-"""ceph.conf of this node, and which members run monitors. Options: https://docs.ceph.com/en/reef/rados/configuration/."""
+"""ceph.conf of this node, and which members run monitors and managers. Options: https://docs.ceph.com/en/reef/rados/configuration/."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ OSD_MEMORY = (896 * MIB, 8 * GIB)
 # Until a monitor or an OSD that says nothing is taken for dead: Ceph's own figures.
 MON_LEASE_SECONDS = MON_ELECTION_SECONDS = 5
 OSD_GRACE_SECONDS = 20
+# Until a client that no monitor or OSD answers gets an error; Ceph's own would wait for ever.
+CLIENT_SECONDS = 60
 
 # of the manager, which else loads all that it finds, each into an interpreter of its own; without one of its
 # "always on" modules the cluster's health would be an error
@@ -32,6 +34,12 @@ def name(address: str) -> str:
 def monitors(members: tuple[str, ...]) -> tuple[str, ...]:
     """The members that run a monitor: an odd number, so that half a cluster is never a quorum."""
     return members[:5 if len(members) >= 5 else 3 if len(members) >= 3 else 1]
+
+
+def managers(members: tuple[str, ...]) -> tuple[str, ...]:
+    """The members that run a manager: as many as monitors make a quorum, for with fewer none is of use."""
+    running = monitors(members)
+    return running[:len(running) // 2 + 1]
 
 
 def address_vector(address: str) -> str:
@@ -64,7 +72,7 @@ def osd_memory(node: Node) -> int:
 def ceph_conf(node: Node) -> str:
     """The text of /etc/ceph/ceph.conf."""
     running, count = monitors(node.members), replicas(node)
-    patience = node.config.cluster.patience if node.config.cluster else 1
+    patience = node.config.patience
     options = {
         "fsid": node.member.fsid,
         "mon host": " ".join(map(address_vector, running)),
@@ -106,5 +114,8 @@ def ceph_conf(node: Node) -> str:
         "log to stderr": "true",
         "mon cluster log to file": "false",
     }
-    return "# Written by genesis at each start; a change here is lost.\n[global]\n" + "".join(
-        f"{key} = {value}\n" for key, value in options.items())
+    client = dict.fromkeys(("client mount timeout", "rados mon op timeout", "rados osd op timeout"),
+                           str(patience * CLIENT_SECONDS))
+    return "# Written by genesis at each start; a change here is lost.\n" + "".join(
+        f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in told.items())
+        for section, told in (("global", options), ("client", client)))

@@ -37,7 +37,7 @@ def bring_up(node: Node) -> None:
         if empty := [disk for disk, number in numbers.items() if number is None]:
             node.say(f"making an OSD on {', '.join(map(str, empty))}")
             numbers |= _each(node, partial(_make, cluster), empty)
-        if runs_monitor:
+        if node.address in conf.managers(node.members):
             manager.prepare(node, cluster)
             services.start(manager.unit(node))
         up = _wait_until_up(node, {disk: number for disk, number in numbers.items() if number is not None})

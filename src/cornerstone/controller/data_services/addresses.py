@@ -22,7 +22,9 @@ STAGE, STEP = "data-services", "address"
 
 
 class Lease(Protocol):
-    """A lock that ends by itself."""
+    """A lock that ends by itself, `seconds` after it was last renewed."""
+
+    seconds: int
 
     def renew(self) -> bool: ...
 
@@ -57,7 +59,7 @@ class FloatingAddress:
         """Try to get it, or to keep it."""
         asked = self._clock()
         if self._lease.renew():
-            self._until = asked + LEASE_SECONDS - MARGIN_SECONDS
+            self._until = asked + self._lease.seconds - MARGIN_SECONDS
         if left := int(self._until - self._clock()) if self.held else 0:
             self._run("ip", "address", "replace", f"{self.address}/32", "dev", self._interface,
                       "valid_lft", str(left), "preferred_lft", str(left))

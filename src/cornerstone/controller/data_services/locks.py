@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import rados
 import rbd
 
-from cornerstone.controller.data_services.addresses import LEASE_SECONDS
 from cornerstone.controller.data_services.catalogue import Disk
 from cornerstone.controller.data_services.device import Device
 from cornerstone.controller.data_services.store import Store
@@ -62,15 +61,16 @@ class ImageLocks:
 class RadosLease:
     """On an object of its own; holder: what only this process calls itself."""
 
-    def __init__(self, objects: rados.Ioctx, name: str, holder: str) -> None:
+    def __init__(self, objects: rados.Ioctx, name: str, holder: str, seconds: int) -> None:
         self._objects = objects
         self._name = name
         self._holder = holder
+        self.seconds = seconds
 
     def renew(self) -> bool:
         """Take it or keep it; False when another has it or the cluster can't be asked."""
         try:
-            self._objects.lock_exclusive(self._name, "holder", self._holder, self._holder, LEASE_SECONDS, MAY_RENEW)
+            self._objects.lock_exclusive(self._name, "holder", self._holder, self._holder, self.seconds, MAY_RENEW)
         except rados.Error:
             return False
         return True

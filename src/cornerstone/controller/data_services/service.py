@@ -23,7 +23,7 @@ import rados
 from rtslib_fb.utils import RTSLibError
 
 from cornerstone.controller.data_services import container, target
-from cornerstone.controller.data_services.addresses import FloatingAddress
+from cornerstone.controller.data_services.addresses import LEASE_SECONDS, FloatingAddress
 from cornerstone.controller.data_services.catalogue import Disk
 from cornerstone.controller.data_services.device import Device
 from cornerstone.controller.data_services.gateway import Gateway, lun_of
@@ -82,7 +82,8 @@ class Service:
         return Device(lun_of(disk).backstore, self._store.pool, disk.image, disk.size)
 
     def _floating(self, address: str) -> FloatingAddress:
-        lease = RadosLease(self._store.objects, f"address-{address}", f"{self._own} {uuid.uuid4()}")
+        lease = RadosLease(self._store.objects, f"address-{address}", f"{self._own} {uuid.uuid4()}",
+                           self._config.patience * LEASE_SECONDS)
         return FloatingAddress(address, "eth0", lease, self.wake, self._tell)
 
     def wake(self) -> None:
