@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +23,6 @@ from cornerstone.lab.network import resolver
 from cornerstone.lab.shape import load_shape
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits
 from cornerstone.model.error import Code
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from refused import refused, written_to
 
 GIB = 1 << 30

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,6 @@ from cornerstone.lab.install import TO_INSTALLED, Run, started
 from cornerstone.lab.shape import load_shape
 from cornerstone.lab.verdict import Verdict
 from cornerstone.model.manifest import NAME, SIGNATURE_NAME
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from refused import refused, written_to
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import struct
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -21,9 +20,6 @@ from cornerstone.model.error import CornerstoneError
 from cornerstone.model.facts import Nic
 from cornerstone.model.site import Uplink
 from cornerstone.model.site_file import read_site
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from namespaces import Namespace, cable, namespace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces takes root")

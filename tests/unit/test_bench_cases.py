@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,6 @@ from cornerstone.factory.bench.table import Check, Figure, Result
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import load_profile
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from small_iso import Workshop
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,14 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster_nodes import SECRET, addresses
 from cornerstone.controller.membership.kept import MEMBERSHIP, Membership, keep
 from cornerstone.controller.membership.server import FreeBind, PublicHandler, PublicServer
 from cornerstone.hypervisor import bootstrap_secret
 from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret, is_member, wipe
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
-from cluster_nodes import SECRET, addresses
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cluster_nodes import SECRET, Node, all_serving, changed, nodes
 from cornerstone.controller import cluster, services
 from cornerstone.controller.membership.client import Client
 from cornerstone.controller.membership.join import CREATE
@@ -19,10 +19,6 @@ from cornerstone.controller.membership.member import certify
 from cornerstone.controller.membership.state import BOOT_ID, NodeState
 from cornerstone.model.error import Code
 from cornerstone.model.genesis import Genesis, StateRecord
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
-from cluster_nodes import SECRET, Node, all_serving, changed, nodes
 
 SYSTEMCTL = """#!/bin/sh
 here=${0%/*}

@@ -20,9 +20,6 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import SITE_AREA
 from cornerstone.model.site_area import pack, unpack
 from cornerstone.model.site_file import read_site
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from small_iso import KEY, Workshop
 
 ROOT = Path(__file__).resolve().parents[2]

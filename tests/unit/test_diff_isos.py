@@ -4,8 +4,6 @@ import json
 import shutil
 import struct
 import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +15,6 @@ from cornerstone.factory.fat import MIB
 from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME
-
-sys.path.insert(0, str(Path(__file__).parent))
 from small_iso import PROFILE, Workshop
 
 BOOT = ("vmlinuz", "initrd.img", "boot.img", "disk.img", "shimx64.efi", "mmx64.efi", "grubx64.efi")

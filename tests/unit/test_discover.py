@@ -21,9 +21,6 @@ from cornerstone.foundation.discover.pci import read_pci
 from cornerstone.foundation.rows import rows, summary
 from cornerstone.foundation.telling import keep_facts
 from cornerstone.model.facts import Bmc, Contents, Disk, Dmi, Facts, Installed, Nic, NumaNode, PciDevice, Signature
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from machine_tree import HBA, SERVER, Link, cpuinfo, pci, tree
 
 ROOT = Path(__file__).resolve().parents[2]

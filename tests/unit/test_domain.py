@@ -96,7 +96,7 @@ def test_secrets_are_named_not_told(tmp_path, capsys, files):
     (tmp_path / "node.json").write_text(config(passthrough=()).to_json())
     for file in files:
         (tmp_path / file).write_text("c2VjcmV0")
-    assert main(str(tmp_path / "node.json")) == 0
+    assert main(tmp_path / "node.json") == 0
     printed = capsys.readouterr().out
     assert "c2VjcmV0" not in printed and base64.b64encode(b"c2VjcmV0").decode() not in printed
     names = {"bootstrap-secret": "cornerstone.bootstrap-secret", "initiator.json": "cornerstone.initiator"}
@@ -125,7 +125,7 @@ def test_defining_it_again_changes_nothing_and_nodes_differ():
 def test_a_bad_node_json_is_one_line(tmp_path, capsys, write, code, message):
     if write is not None:
         (tmp_path / "node.json").write_text(write)
-    assert main(str(tmp_path / "node.json")) == code
+    assert main(tmp_path / "node.json") == code
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err

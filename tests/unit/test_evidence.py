@@ -20,9 +20,6 @@ from cornerstone.factory import evidence, provenance
 from cornerstone.factory.evidence import BOMS, LISTED, SUMS, SUMS_SIGNATURE
 from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from small_iso import IDENTITY, LOCKS, PLAN, PROFILE, Workshop
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,6 @@ from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model import site_area
 from cornerstone.model.error import Code
 from cornerstone.model.manifest import CVM, NAME, SIGNATURE_NAME, SITE_AREA
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from small_iso import KEY, PLAN, SITE_AREA_SIZE, Workshop
 
 EVIDENCE = {check_id for check_id in CHECKS if check_id in ("evidence", "evidence-manifest", "provenance", "sboms",

@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +20,6 @@ from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, open_co
 from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest, entry_of
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from machine_tree import SERVER, tree
 
 # the screen

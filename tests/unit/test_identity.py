@@ -69,9 +69,11 @@ def test_the_name_is_set(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("no JSON", "credential cornerstone.node isn't JSON"), ("{}", "credential cornerstone.node: .identity is missing")])
+    ("no JSON", "cornerstone.node isn't JSON"), ("{}", "cornerstone.node: .identity is missing"),
+    (None, "can't be read")])
 def test_a_bad_credential_is_one_line_and_changes_nothing(tmp_path, monkeypatch, capsys, content, message):
-    (tmp_path / "cornerstone.node").write_text(content)
+    if content is not None:
+        (tmp_path / "cornerstone.node").write_text(content)
     monkeypatch.setattr(identity, "become", pytest.fail)
     assert main(tmp_path) == 2
     err = capsys.readouterr().err

@@ -6,18 +6,13 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from ipaddress import IPv4Address, IPv4Interface
-from pathlib import Path
 
 import pytest
 
 from cornerstone.foundation import live_network
 from cornerstone.foundation.live_network import configure, lease, links, static, temporary
 from cornerstone.model.error import Code, CornerstoneError
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from namespaces import cable, namespace
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces takes root")

@@ -7,6 +7,7 @@ import signal
 import stat
 import sys
 import tempfile
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,12 @@ def test_every_machine_is_quiet_offline_and_watched():
     assert "name=org.cornerstone.events" in text
     assert "-chardev pipe,id=console,path=/run/m/console,logfile=/logs/console.log,logappend=off" in text
     assert "-chardev socket,id=qmp,path=/run/m/qmp.sock -device virtserialport" in text
+
+
+def test_a_clock_can_be_wrong():
+    at = datetime(2026, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
+    assert words(Machine(TCG)).count("-rtc") == 1 and "-rtc base=utc " in words(Machine(TCG))
+    assert "-rtc base=2026-02-03T03:05:06 " in words(Machine(TCG, clock=at))
 
 
 def test_kvm_uses_the_host_cpu():

@@ -14,15 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from cluster_nodes import SECRET, Node, addresses, all_serving, beside, changed, config, nodes, started, together
 from cornerstone.controller.membership import join
 from cornerstone.controller.membership.client import Client, Refused
 from cornerstone.controller.membership.kept import MEMBER, MEMBERSHIP, Membership, keep, load
 from cornerstone.controller.membership.member import certify
 from cornerstone.controller.waiting import Waiting
 from cornerstone.model.error import Code, CornerstoneError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from cluster_nodes import SECRET, Node, addresses, all_serving, beside, changed, config, nodes, started, together
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = list(itertools.permutations(range(3)))

@@ -7,12 +7,11 @@ import json
 import queue
 import socket
 import ssl
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from cluster_nodes import SECRET, Node, addresses, nodes
 from cornerstone.controller.membership import server
 from cornerstone.controller.membership.authority import BEGIN, END, Authority, secret_bytes
 from cornerstone.controller.membership.client import Absent, Client, Refused
@@ -21,10 +20,6 @@ from cornerstone.controller.membership.member import PORT, Member, certify
 from cornerstone.controller.membership.server import MOST_FROM_ONE_ADDRESS, MembersServer
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.record import to_record
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
-from cluster_nodes import SECRET, Node, addresses, nodes
 
 OURS = Authority(secret_bytes(SECRET), "lab")
 FOREIGN = Authority(b"sixteen bytes at the least", "lab")

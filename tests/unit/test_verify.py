@@ -23,9 +23,6 @@ from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
 from cornerstone.model.site_area import pack
-
-# pytest's importlib mode leaves a test's folder out of the path
-sys.path.insert(0, str(Path(__file__).parent))
 from small_iso import KEY, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,11 +18,11 @@ from cornerstone.controller.membership.kept import STATE, load
 from cornerstone.controller.membership.member import Member
 from cornerstone.controller.membership.state import NodeState
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import from_record, to_record
 
 # as systemd keeps what the machine was given
-NODE = Path("/run/credentials/@system/cornerstone.node")
+NODE = Path("/run/credentials/@system", NODE_CREDENTIAL)
 UNCONFIGURED = "Cluster is currently unconfigured. Please create the cluster."
 STOP_WARNING = ("This stops the storage services of all members: virtual machines lose their disks, so shut them down "
                 "before.\nDo you want to proceed? (I agree/[N]): ")
@@ -190,7 +190,7 @@ def main(words: Sequence[str], node: Path = NODE, folder: Path = STATE,
     """0, or the error's code with the error on standard error."""
     chosen = _parser().parse_intermixed_args(words)
     try:
-        config = NodeConfig.from_json(node.read_bytes(), f"credential {node.name}")
+        config = NodeConfig.from_json(node.read_bytes(), str(node))
         return run(Cluster(config, Client(Member.of(config), folder)), chosen, agree)
     except FileNotFoundError:
         print("error: this is no CVM of a node: it has no node.json", file=sys.stderr)

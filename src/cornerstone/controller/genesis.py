@@ -21,13 +21,12 @@ from cornerstone.controller.node import EVENTS, STAGE, STATE, Node
 from cornerstone.controller.notify import notify
 from cornerstone.controller.waiting import Waiting
 from cornerstone.controller.wake import Wake
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
 from cornerstone.model.genesis import Genesis, StateRecord
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 
 FILE = STATE / "genesis.json"
-CREDENTIAL = "cornerstone.node"
 # between tries of a state that failed: doubled each time
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1, 60
 # for what another member does nothing wakes us
@@ -168,16 +167,12 @@ def told(listener: Listener) -> Listener:
     return tell
 
 
+@ends_in_one_line
 def main(words: list[str]) -> int:
     """`genesis` runs, `genesis status [--json]` tells."""
     if words:
         return status.main(words, FILE)
-    try:
-        credential = Path(os.environ["CREDENTIALS_DIRECTORY"], CREDENTIAL)
-        config = NodeConfig.from_json(credential.read_bytes(), f"credential {CREDENTIAL}")
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
+    config = NodeConfig.read(Path(os.environ["CREDENTIALS_DIRECTORY"], NODE_CREDENTIAL))
     with Wake() as wake:
         serve(Runner(Node(config, told(open_listeners(EVENTS)))), wake.wait)
     return 0

@@ -13,10 +13,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.error import ends_in_one_line
+from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 
-CREDENTIAL = "cornerstone.node"
 INTERNAL_ADDRESS = "192.168.5.2/24"
 
 
@@ -67,13 +66,10 @@ def become(config: NodeConfig, root: Path = Path("/")) -> None:
         new.replace(path)
 
 
+@ends_in_one_line
 def main(credentials: Path) -> int:
     """Become what the credential says; 0, or the error's code with the error in one line."""
-    try:
-        config = NodeConfig.from_json((credentials / CREDENTIAL).read_bytes(), f"credential {CREDENTIAL}")
-    except CornerstoneError as error:
-        print(error.message, file=sys.stderr)
-        return int(error.code)
+    config = NodeConfig.read(credentials / NODE_CREDENTIAL)
     become(config)
     socket.sethostname(config.controller.name)
     print(f"this is {config.controller.name}: {config.controller.address}, {INTERNAL_ADDRESS}")

@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 
 from cornerstone.controller import services
-from cornerstone.model.error import CornerstoneError
+from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.genesis import Genesis
 from cornerstone.model.record import to_record
 
 USAGE = "usage: genesis status [--json]"
 
 
+@ends_in_one_line
 def main(words: list[str], file: Path) -> int:
     """Print it. 0 when the node is ready, 1 when it isn't, 2 when that wasn't asked."""
     if words not in (["status"], ["status", "--json"]):
@@ -25,9 +26,6 @@ def main(words: list[str], file: Path) -> int:
     except FileNotFoundError:
         print("genesis hasn't run here; see: systemctl status genesis", file=sys.stderr)
         return 1
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
     running = services.running()
     if "--json" in words:
         print(json.dumps(to_record(genesis) | {"services": [to_record(service) for service in running]}, indent=1))

@@ -25,7 +25,7 @@ from cornerstone.model.data_path import (
     from_line,
     to_line,
 )
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
 
 STATE = Path("/var/lib/cornerstone")
@@ -209,17 +209,14 @@ def checked(offer: Offer) -> Offer:
     return offer
 
 
+@ends_in_one_line
 def main() -> int:
     """Take offers for ever; an error's code when first boot hasn't drawn this host's identity."""
     credential = STATE / Path(INITIATOR_FILE).name
     try:
         initiator = from_line(Initiator, credential.read_bytes(), str(credential))
     except OSError as error:
-        print(f"{credential}: {error.strerror}", file=sys.stderr)
-        return int(Code.INPUT)
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
+        raise CornerstoneError(f"{credential}: {error.strerror}", "see: journalctl -u first-boot") from error
     data_path = DataPath(initiator, open_listeners(STATE / "events.jsonl"))
     data_path.recall()
     serve(socket.socket(fileno=SOCKET), data_path)

@@ -20,10 +20,10 @@ from string import ascii_lowercase
 from cornerstone.hypervisor.cvm_events import SOCKET
 from cornerstone.hypervisor.host import BlockDevice, Host, NumaNode, read_host
 from cornerstone.model.data_path import INITIATOR_CREDENTIAL
-from cornerstone.model.error import CornerstoneError
+from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.event import PORT
 from cornerstone.model.gpt import derived_id
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import to_record
 from cornerstone.model.sizing import controller_vcpus
 
@@ -31,7 +31,7 @@ DISK = "/var/lib/cornerstone/cvm.qcow2"
 CONSOLE_LOG = "/var/log/NTNX.serial.out.0"
 INTERNAL_BRIDGE = "virbr-internal"
 # as systemd.system-credentials(7) has it
-NODE_CREDENTIAL = "io.systemd.credential.binary:cornerstone.node"
+OEM_STRING = f"io.systemd.credential.binary:{NODE_CREDENTIAL}"
 CREDENTIALS = "opt/io.systemd.credentials"
 BOOTSTRAP_CREDENTIAL = f"{CREDENTIALS}/cornerstone.bootstrap-secret"
 
@@ -97,7 +97,7 @@ def _add_credentials(domain: ET.Element, config: NodeConfig, host: Host) -> None
     """node.json through SMBIOS; secrets as files, for command lines and `virsh dumpxml` are everybody's to read."""
     text = json.dumps(to_record(config), separators=(",", ":")).encode()
     strings = add(add(domain, "sysinfo", type="smbios"), "oemStrings")
-    add(strings, "entry", f"{NODE_CREDENTIAL}={base64.b64encode(text).decode()}")
+    add(strings, "entry", f"{OEM_STRING}={base64.b64encode(text).decode()}")
     files = {BOOTSTRAP_CREDENTIAL: host.secret, f"{CREDENTIALS}/{INITIATOR_CREDENTIAL}": host.initiator}
     if any(files.values()):
         entries = add(domain, "sysinfo", type="fwcfg")
@@ -191,19 +191,13 @@ def _add_controller(devices: ET.Element, address: str) -> None:
     add(hostdev, "rom", bar="off")
 
 
-def main(path: str) -> int:
+@ends_in_one_line
+def main(path: Path) -> int:
     """Print the domain for a node.json; 0, or the error's code with the error in one line."""
-    try:
-        config = NodeConfig.from_json(Path(path).read_bytes(), path)
-        sys.stdout.write(domain_xml(config, read_host(config, Path(path).parent)))
-    except OSError as error:
-        print(f"{path} can't be read: {error.strerror}", file=sys.stderr)
-        return 2
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
+    config = NodeConfig.read(path)
+    sys.stdout.write(domain_xml(config, read_host(config, path.parent)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))

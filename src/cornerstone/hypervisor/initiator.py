@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from cornerstone.model.data_path import INITIATOR_FILE, IQN, Initiator, from_line, to_line
-from cornerstone.model.error import CornerstoneError
+from cornerstone.model.error import CornerstoneError, ends_in_one_line
 from cornerstone.model.gpt import derived_id
 from cornerstone.model.node import NodeConfig
 
@@ -48,16 +48,13 @@ def _put(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
+@ends_in_one_line
 def main(node: Path) -> int:
     """Do it for the host of a node.json; 0, or an error's code with the error in one line."""
     try:
-        write(NodeConfig.from_json(node.read_bytes(), str(node)), node.parent)
+        write(NodeConfig.read(node), node.parent)
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
+        raise CornerstoneError(f"{error.filename}: {error.strerror}", "see: journalctl -u first-boot") from error
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cornerstone.hypervisor.data_path import run
 from cornerstone.hypervisor.watch import virsh
-from cornerstone.model.error import CornerstoneError
+from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
 from cornerstone.model.node import NodeConfig
 
@@ -65,13 +65,10 @@ class Shutdown:
             self._virsh("destroy", name)
 
 
+@ends_in_one_line
 def main(path: Path) -> int:
     """End all domains of the host whose node.json this is; an error's code when it can't be read."""
-    try:
-        name = NodeConfig.from_json(path.read_bytes(), str(path)).controller.name
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
+    name = NodeConfig.read(path).controller.name
     Shutdown(name, open_listeners(path.with_name("events.jsonl"))).end_all()
     return 0
 

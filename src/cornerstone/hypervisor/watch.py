@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret
 from cornerstone.hypervisor.cvm_events import CvmEvents
-from cornerstone.model.error import CornerstoneError
+from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
 from cornerstone.model.node import SECRET_FILE, NodeConfig
 
@@ -66,13 +66,10 @@ def virsh(*words: str) -> tuple[int, str]:
     return done.returncode, " ".join((done.stdout.strip() or done.stderr.strip()).split())
 
 
+@ends_in_one_line
 def main(path: Path) -> int:
     """Watch the CVM of a node.json for ever; an error's code when it can't be read."""
-    try:
-        name = NodeConfig.from_json(path.read_bytes(), str(path)).controller.name
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
+    name = NodeConfig.read(path).controller.name
     tell = open_listeners(path.with_name("events.jsonl"))
     watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
     CvmEvents(tell).start()

@@ -46,10 +46,8 @@ class Member:
         self.starts += 1
         logs = self.run.folder / f"start-{self.starts}"
         logs.mkdir(exist_ok=True)
-        machine = self.run.machine(medium=False, network=self.switch.netdev(self.name))
-        if clock_ahead:
-            begin = datetime.now(UTC) + clock_ahead
-            machine = replace(machine, extra=(*machine.extra, "-rtc", f"base={begin:%Y-%m-%dT%H:%M:%S}"))
+        machine = replace(self.run.machine(medium=False, network=self.switch.netdev(self.name)),
+                          clock=datetime.now(UTC) + clock_ahead if clock_ahead else None)
         running = self._stack.enter_context(RunningMachine(machine, logs))
         self._stack.callback(running.kill)
         self.watch = self._stack.enter_context(Watch(running, self.listener, WITHOUT_A_CVM))

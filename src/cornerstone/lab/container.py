@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 
 # until its systemd can be spoken to
 START_SECONDS = 60
@@ -112,7 +112,7 @@ class Container:
         for name in ("upper", "work", "root", "credentials"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "console.log").touch()
-        for name, text in {"cornerstone.node": config.to_json(), **(credentials or {})}.items():
+        for name, text in {NODE_CREDENTIAL: config.to_json(), **(credentials or {})}.items():
             (folder / "credentials" / name).write_text(text)
 
     def add_disk(self, serial: str, size: int) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cornerstone.lab.accel import Accel
@@ -79,7 +80,8 @@ class Paths:
 class Machine:
     """A machine to be run. Memory in MiB. No network unless extra, more words for QEMU's command line, adds one.
 
-    unplugged: ids of network devices whose cable is out from the start.
+    clock: of its own, when it starts; None is this computer's. unplugged: ids of network devices whose cable is out
+    from the start.
 
     image with media "cd" or "usb" is attached read-only; with "disk" its writes are thrown away.
     """
@@ -96,6 +98,7 @@ class Machine:
     reboots: bool = False
     extra: tuple[str, ...] = ()
     unplugged: tuple[str, ...] = ()
+    clock: datetime | None = None
     binary: str = field(default_factory=qemu)
     ovmf_dir: Path = OVMF_DIR
 
@@ -150,8 +153,9 @@ class Machine:
         if self.firmware == "secureboot":
             machine.append("smm=on")
         iommu = ["-device", "intel-iommu,intremap=on,caching-mode=on"] if self.iommu else []
+        base = "utc" if self.clock is None else f"{self.clock.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"
         return [*accel, "-machine", ",".join(machine), "-cpu", cpu, "-smp", str(self.cpus),
-                "-m", str(self.memory_mib), "-rtc", "base=utc", *iommu]
+                "-m", str(self.memory_mib), "-rtc", f"base={base}", *iommu]
 
     def _firmware(self, paths: Paths) -> list[str]:
         files = self.firmware_files()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
 from enum import IntEnum
+from typing import ParamSpec
+
+Given = ParamSpec("Given")
 
 
 class Code(IntEnum):
@@ -33,3 +39,20 @@ class CornerstoneError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+    @property
+    def line(self) -> str:
+        """The same in one line, for a journal."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+def ends_in_one_line(main: Callable[Given, int]) -> Callable[Given, int]:
+    """Of a service's main: a CornerstoneError is one line on standard error, and its code the exit code."""
+    @functools.wraps(main)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except CornerstoneError as error:
+            print(error.line, file=sys.stderr)
+            return int(error.code)
+    return run

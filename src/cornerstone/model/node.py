@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.record import from_record, to_record
 
 SCHEMA_VERSION = 1
+# the systemd credential by which a CVM gets it
+NODE_CREDENTIAL = "cornerstone.node"
 # below the state partition, where /var lies over the root
 FOLDER = "var/upper/lib/cornerstone"
 NODE_FILE = f"{FOLDER}/node.json"
@@ -113,6 +116,15 @@ class NodeConfig:
     authorized_keys: tuple[str, ...]
     aos: str = ""
     schema: int = SCHEMA_VERSION
+
+    @classmethod
+    def read(cls, path: Path) -> NodeConfig:
+        """That of a file. CornerstoneError when it can't be read, or as from_json has it."""
+        try:
+            return cls.from_json(path.read_bytes(), str(path))
+        except OSError as error:
+            raise CornerstoneError(f"{path} can't be read: {error.strerror}",
+                                   "it comes with first boot, and to a CVM with its machine") from error
 
     @property
     def patience(self) -> int:

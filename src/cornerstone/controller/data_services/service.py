@@ -35,9 +35,9 @@ from cornerstone.controller.data_services.store import CATALOGUE, Store
 from cornerstone.controller.node import EVENTS
 from cornerstone.controller.notify import notify
 from cornerstone.model.data_path import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 
 RECORDS = Path("/run/cornerstone/alua")
 # of a volume in RECORDS, with the volume's serial behind it
@@ -192,22 +192,19 @@ class Service:
             list(takers.map(self._gateway.look, disks))
 
 
+@ends_in_one_line
 def main() -> int:
     """Serve this CVM's part; 0 after SIGTERM, or an error's code with the error in one line."""
     credentials = Path(os.environ["CREDENTIALS_DIRECTORY"])
     try:
-        config = NodeConfig.from_json((credentials / "cornerstone.node").read_bytes(), "credential cornerstone.node")
+        config = NodeConfig.read(credentials / NODE_CREDENTIAL)
         given = credentials / INITIATOR_CREDENTIAL
         initiator = from_line(Initiator, given.read_bytes(), f"credential {INITIATOR_CREDENTIAL}") \
             if given.exists() else None
         with Store(container()) as store:
             Service(config, store, open_listeners(EVENTS)).run(initiator)
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
     except rados.Error as error:
-        print(f"Ceph: {error}", file=sys.stderr)
-        return int(Code.FAILED)
+        raise CornerstoneError(f"Ceph: {error}", "see: ceph -s", Code.FAILED) from error
     return 0
 
 

@@ -25,11 +25,10 @@ from typing import Any
 from cornerstone.controller.membership.actions import Actions, Answer
 from cornerstone.controller.membership.kept import STATE, load
 from cornerstone.controller.membership.member import PORT, Member, context
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.error import CornerstoneError, ends_in_one_line
+from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import from_record
 
-CREDENTIAL = "cornerstone.node"
 INTERNAL_ADDRESS = "192.168.5.2"
 TIMEOUT_SECONDS = 10
 MAX_BYTES = 1 << 16
@@ -190,13 +189,10 @@ def _words(error: ssl.SSLError) -> str:
     return f"no member, TLS says {reason or error}"
 
 
+@ends_in_one_line
 def main(credentials: Path) -> int:
     """Serve for ever; an error's code when it can't be."""
-    try:
-        config = NodeConfig.from_json((credentials / CREDENTIAL).read_bytes(), f"credential {CREDENTIAL}")
-    except CornerstoneError as error:
-        print(f"{error.message}; {error.hint}", file=sys.stderr)
-        return int(error.code)
+    config = NodeConfig.read(credentials / NODE_CREDENTIAL)
     threading.Thread(target=PublicServer().serve_forever, daemon=True).start()
     MembersServer(Member.of(config)).serve_forever()
     return 0
