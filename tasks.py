@@ -332,10 +332,15 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
                 runs = cluster.install(run, shape, count, terminal.event)
                 with cluster.together(runs, lambda member, event: terminal.event(
                         dataclasses.replace(event, message=f"{member}: {event.message}"))) as formed:
+                    def check(*names: str) -> None:
+                        files = [str(ROOT / "tests" / "node" / f"test_{name}.py") for name in names]
+                        ended(int(pytest.main(["--quiet", "--no-header", *files], [formed, checks])))
                     try:
+                        # of a single one the timeline is to say how long it takes when nothing happens to it
+                        if count > 1:
+                            check("first_boot")
                         formed.wait_for("genesis", "ready")
-                        tests = [str(ROOT / "tests" / "node" / f"test_{each}.py") for each in FORMED]
-                        ended(int(pytest.main(["--quiet", "--no-header", *tests], [formed, checks])))
+                        check("formed", "data_path", "faults")
                     finally:
                         formed.write_timelines()
                         report.write(folder / "report.md", f"`lab {name}`", about, formed.timelines, checks)
@@ -344,8 +349,6 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
     print(f"{count} node{'s' * (count > 1)} formed and checked; disks, logs and report.md are in {folder}")
 
 
-# what a formed cluster has to be, then what it has to survive
-FORMED = ("formed", "data_path", "faults")
 LAB_HELP = {"profile": "name in profiles/, or a path", "site": "the site file",
             "machine": "a shape in src/cornerstone/lab/shapes, or the path of one",
             "firmware": "bios, uefi or secureboot", "output": "the run's folder (default: output/lab/...)"}

@@ -38,8 +38,8 @@ def given(config, kind: type):
 
 
 def pytest_ignore_collect(collection_path, config) -> bool | None:
-    """What a cluster survives takes an hour under emulation: it is seen where one is given."""
-    return collection_path.name == "test_faults.py" and given(config, Cluster) is None or None
+    """What nodes survive takes long under emulation: it is seen where a cluster is given."""
+    return collection_path.name in ("test_first_boot.py", "test_faults.py") and given(config, Cluster) is None or None
 
 
 def prepared(request, firmware: str, media: str) -> Run:

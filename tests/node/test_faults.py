@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -18,15 +19,18 @@ from cornerstone.lab.guest import ENDED, STARTED
 WRONG = timedelta(minutes=5)
 # the container's pool, without a manager that has to answer
 RADOS = "rados --pool $(rados lspools | grep ^default-container)"
-# one process, for each `ceph` would take seconds of the processor that placement groups are waiting for
-SETTLED = """
+# One process, for each `ceph` would take seconds of the processor that the cluster is waiting for.
+UNTIL = """
 from cornerstone.controller.ceph.cluster import Cluster, wait_until
-def clean():
-    return [each["name"] for each in cluster.report("pg stat")["pg_summary"]["num_pg_by_state"]] == ["active+clean"]
+def quorum():
+    return cluster.command("quorum_status")
+def groups():
+    return [each["name"] for each in cluster.report("pg stat")["pg_summary"]["num_pg_by_state"]]
 with Cluster() as cluster:
-    if not wait_until(clean, 1800):
-        raise SystemExit(str(cluster.report("pg stat")))
+    if not wait_until(lambda: {so}, 1800):
+        raise SystemExit(f"{{quorum()}} {{groups()}}")
 """
+WHOLE = "len(quorum()['quorum']) == len(quorum()['monmap']['mons']) and groups() == ['active+clean']"
 
 
 @pytest.fixture
@@ -45,9 +49,9 @@ def osds(cvm) -> tuple[int, int]:
     return found["num_osds"], found["num_up_osds"]
 
 
-def settled(cvm) -> None:
-    """Wait until every placement group is whole again."""
-    cvm.check_output("PYTHONPATH=/usr/lib/cornerstone python3 -c %s", SETTLED)
+def wait_until(so: str, cvm) -> None:
+    """Wait in a CVM for an expression of UNTIL: WHOLE, so all monitors in the quorum and nothing without its copies."""
+    cvm.check_output("PYTHONPATH=/usr/lib/cornerstone python3 -c %s", UNTIL.format(so=so))
 
 
 def clock_of(machine) -> float:
@@ -100,7 +104,7 @@ def test_a_host_whose_power_was_cut_comes_back_even_with_a_wrong_clock(cluster, 
     member.power_on(WRONG if others else timedelta())
     member.wait_for("genesis", "ready")
     assert got(cvms[-1], "before-cut") == "still here"
-    settled(cvms[-1])
+    wait_until(WHOLE, cvms[-1])
     count, up = osds(cvms[-1])
     assert count == up
     if others:
@@ -112,17 +116,20 @@ def test_a_host_whose_power_was_cut_comes_back_even_with_a_wrong_clock(cluster, 
 
 
 def test_a_cut_between_two_nodes_heals(several, cluster, cvms):
+    """The third reaches both, so there is a quorum and no two clusters; what has a copy on each of the two waits."""
     one, other = (member.name for member in cluster.members[:2])
-    cluster.switch.cut(one, other)
-    try:
-        # the third reaches both, so there is a quorum, and no two clusters
-        put(cvms[2], "in-two-minds", "one answer")
-        assert got(cvms[2], "in-two-minds") == "one answer"
-    finally:
-        cluster.switch.heal(one, other)
-    settled(cvms[2])
-    assert len(health(cvms[2])["quorum_names"]) == 3
-    assert {got(cvm, "in-two-minds") for cvm in cvms} == {"one answer"}
+    before = json.loads(cvms[2].check_output("ceph --format json quorum_status"))["election_epoch"]
+    with ThreadPoolExecutor() as writers:
+        cluster.switch.cut(one, other)
+        try:
+            wait_until(f"quorum()['election_epoch'] > {before}", cvms[2])
+            writing = [writers.submit(put, cvms[2], f"in-two-minds-{number}", "one answer") for number in range(3)]
+        finally:
+            cluster.switch.heal(one, other)
+        for each in writing:
+            each.result()
+    wait_until(WHOLE, cvms[2])
+    assert {got(cvm, "in-two-minds-1") for cvm in cvms} == {"one answer"}
 
 
 def test_a_pulled_disk_is_told_and_nothing_is_lost_with_two_copies(several, cluster, cvms):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cornerstone.controller.data_services.addresses import LEASE_SECONDS, MARGIN_SECONDS, RENEW_SECONDS, FloatingAddress
+from cornerstone.controller.data_services.addresses import LEASE_SECONDS, MARGIN_SECONDS, RENEWALS, FloatingAddress
+
+RENEW_SECONDS = LEASE_SECONDS / RENEWALS
 
 
 class World:
@@ -64,9 +66,9 @@ def test_who_can_renew_no_more_has_it_until_its_own_end_and_not_after():
     world.now += RENEW_SECONDS
     world.ran.clear()
     world.address.tick()
-    left = LEASE_SECONDS - MARGIN_SECONDS - RENEW_SECONDS
+    left = int(LEASE_SECONDS - MARGIN_SECONDS - RENEW_SECONDS)
     assert world.address.held and f"valid_lft {left} " in world.ran[0]
-    world.now += left
+    world.now += left + 1
     world.ran.clear()
     world.address.tick()
     assert not world.address.held and world.ran == [] and world.changes == [True, False]

@@ -15,7 +15,8 @@ from typing import Protocol
 from cornerstone.model.event import Event, Listener
 
 LEASE_SECONDS = 15
-RENEW_SECONDS = 4
+# How often it is renewed while it lasts. Not oftener: each try, even in vain, is a write on all copies' disks.
+RENEWALS = 4
 # clocks run at different speeds, and the kernel counts whole seconds
 MARGIN_SECONDS = 2
 STAGE, STEP = "data-services", "address"
@@ -76,7 +77,7 @@ class FloatingAddress:
         """Until stop is set; then it is free for another at once."""
         while not stop.is_set():
             self.tick()
-            stop.wait(RENEW_SECONDS)
+            stop.wait(self._lease.seconds / RENEWALS)
         if self.held:
             self._run("ip", "address", "delete", f"{self.address}/32", "dev", self._interface)
             self._lease.end()
