@@ -81,7 +81,7 @@ def test_a_cvm_that_is_killed_is_started_again_and_serves(cluster, nodes, cvms):
 def test_a_guest_loses_no_write_when_its_cvm_is_killed(cluster, nodes, new_guest):
     """It waits for its disk, by another CVM where there is one, and then finds all that was acknowledged."""
     member = cluster.members[0]
-    new_guest.start(512 << 10, 20)
+    new_guest.start(256 << 10, 10)
     new_guest.wait_for(STARTED, 900)
     told = member.told()
     nodes[0].check_output("kill -9 $(cat /run/libvirt/qemu/NTNX-*.pid)")
