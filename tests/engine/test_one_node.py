@@ -52,6 +52,12 @@ def test_nothing_is_wrong_with_it(node):
     assert wait_until(lambda: not wrong(), 60), wrong()
 
 
+def test_what_is_commanded_is_in_the_journal_and_costs_the_monitors_no_write(node):
+    node.ceph("mon", "stat")
+    assert '"prefix": "mon stat"' in node.run("journalctl", "--unit", "ceph-mon@*", "--grep", "mon stat").stdout
+    assert node.ceph("log", "last", "10", "debug", "audit") == []
+
+
 def test_everything_on_the_wire_is_encrypted(node):
     (monitor,) = node.ceph("mon", "dump")["mons"]
     assert [address["type"] for address in monitor["public_addrs"]["addrvec"]] == ["v2"]

@@ -113,6 +113,8 @@ def ceph_conf(node: Node) -> str:
         "log to file": "false",
         "log to stderr": "true",
         "mon cluster log to file": "false",
+        # who commanded what is in each monitor's journal; in their database it would be a write of all for every look
+        "clog to monitors": "default=true audit=false",
     }
     client = dict.fromkeys(("client mount timeout", "rados mon op timeout", "rados osd op timeout"),
                            str(patience * CLIENT_SECONDS))
