@@ -136,8 +136,8 @@ def test_pauses_grow_up_to_a_minute_and_start_small_again():
         if not answers:
             raise Stop
     with pytest.raises(Stop):
-        serve(Answers(), wait)
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, genesis.LOOK_SECONDS, 1]
+        serve(Answers(), wait, 240)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 240, 1]
 
 
 def test_systemd_is_told_when_it_is_ready(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ FILE = STATE / "genesis.json"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1, 60
 # for what another member does nothing wakes us
 LONGEST_WAIT_SECONDS = 4
-# between looks at a node that is ready
+# between looks at a node that is ready, times the cluster's patience: a look takes seconds of a slow processor
 LOOK_SECONDS = 60
 
 
@@ -141,15 +141,15 @@ class Runner:
         new.replace(self._file)
 
 
-def serve(runner: Runner, wait: Callable[[float], None]) -> None:
-    """Bring the node up and keep looking after it, for ever."""
+def serve(runner: Runner, wait: Callable[[float], None], look: float = LOOK_SECONDS) -> None:
+    """Bring the node up and keep looking after it, for ever; look: seconds between looks at one that is ready."""
     pause = FIRST_PAUSE_SECONDS
     while True:
         error = runner.run()
         if error is None:
             notify("READY=1", "STATUS=ready")
             pause = FIRST_PAUSE_SECONDS
-            wait(LOOK_SECONDS)
+            wait(look)
         else:
             if isinstance(error, Waiting):
                 pause = min(pause, LONGEST_WAIT_SECONDS)
@@ -174,7 +174,7 @@ def main(words: list[str]) -> int:
         return status.main(words, FILE)
     config = NodeConfig.read(Path(os.environ["CREDENTIALS_DIRECTORY"], NODE_CREDENTIAL))
     with Wake() as wake:
-        serve(Runner(Node(config, told(open_listeners(EVENTS)))), wake.wait)
+        serve(Runner(Node(config, told(open_listeners(EVENTS)))), wake.wait, LOOK_SECONDS * config.patience)
     return 0
 
 
