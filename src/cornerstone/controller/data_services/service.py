@@ -42,7 +42,7 @@ from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 RECORDS = Path("/run/cornerstone/alua")
 # of a volume in RECORDS, with the volume's serial behind it
 FOLDER = "tpgs_"
-# a look without anything having been said: for what a lost notify would have told
+# times the patience, a look without anything having been said: for what a lost notify would have told
 LOOK_SECONDS = 30
 # a notify's sender waits for us this long, and less than NOTIFY_MS
 HEARD_SECONDS = 4
@@ -121,7 +121,7 @@ class Service:
         poll.register(self._woken, select.POLLIN)
         poll.register(self._written.fileno(), select.POLLIN)
         while not self._stop.is_set():
-            ready = dict(poll.poll(LOOK_SECONDS * 1000))
+            ready = dict(poll.poll(LOOK_SECONDS * self._config.patience * 1000))
             try:
                 if self._written.fileno() in ready:
                     self._take(folder.name.removeprefix(FOLDER) for folder in self._written.folders())
