@@ -83,6 +83,7 @@ def test_the_first_failure_stays():
 def test_what_is_expected_is_no_failure():
     matcher = Matcher(("io-error",))
     assert matcher.feed(b"I/O error, dev sda, sector 0\r\n") is None
+    assert matcher.doubt.sentence == "reading sda failed"
     assert matcher.feed(b"INFO: task mount:412 blocked for more than 120 seconds.\r\n").id == "hung-task"
 
 

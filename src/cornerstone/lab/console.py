@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 TAIL_LINES = 200
 LINE_LIMIT = 4096
+# Rules of which a machine recovers at times: an emulated one lost an interrupt, or this computer was busy elsewhere.
+PASSING = frozenset({"lockup", "hung-task"})
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Lines:
 class Matcher:
     """Reads a console as it comes. failure is the first one found, and stays so; fresh are the last feed's lines.
 
-    expected: ids of rules that are no failure here.
+    expected: ids of rules that are no failure here; doubt is the last of their lines.
     """
 
     def __init__(self, expected: Collection[str] = ()) -> None:
@@ -188,6 +190,7 @@ class Matcher:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.fresh: list[str] = []
         self.failure: Failure | None = None
+        self.doubt: Failure | None = None
 
     def feed(self, data: bytes) -> Failure | None:
         """Take the next bytes; returns the first failure, if there was one so far."""
@@ -209,7 +212,10 @@ class Matcher:
 
     def _match(self, line: str, *, finished: bool = True) -> Failure | None:
         found = match(line, finished=finished)
-        return None if found is None or found.id in self._expected else found
+        if found is not None and found.id in self._expected:
+            self.doubt = found
+            return None
+        return found
 
     @property
     def unfinished(self) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from types import TracebackType
 
-from cornerstone.lab.console import Failure, Matcher
+from cornerstone.lab.console import PASSING, Failure, Matcher
 from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.verdict import Limits
 from cornerstone.model.error import Code, CornerstoneError
@@ -18,8 +18,8 @@ from cornerstone.model.event import Event, Listener
 class Watch:
     """While entered, a thread takes what the machine says. Signals reach this program again as they did before.
 
-    failure: the first line of the console catalogue that was seen, without the expected ids; ended: set when the
-    machine is gone; events: all that were told.
+    failure: the first line of the console catalogue that was seen, without the expected ids and those that pass, which
+    are the reason only of what doesn't go on; ended: set when the machine is gone; events: all that were told.
     """
 
     def __init__(self, running: RunningMachine, listener: Listener, expected: Collection[str] = ()) -> None:
@@ -28,7 +28,7 @@ class Watch:
         self.events: list[Event] = []
         self._running = running
         self._listener = listener
-        self._matcher = Matcher(expected)
+        self._matcher = Matcher({*expected, *PASSING})
         self._rest = b""
         self._stop = threading.Event()
         self._news = threading.Condition()
@@ -77,7 +77,9 @@ class Watch:
         if self.ended.is_set():
             return "the machine is gone"
         if now >= self._last + limits.stall:
-            return f"nothing was told for {limits.stall:.0f} s"
+            doubt = self._matcher.doubt
+            return f"nothing was told for {limits.stall:.0f} s" + (
+                f", and before {doubt.sentence} [{doubt.id}]" if doubt else "")
         return f"{limits.ceiling:.0f} s have passed" if now >= begun + limits.ceiling else None
 
     def _hear(self) -> None:
