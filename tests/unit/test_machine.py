@@ -16,6 +16,7 @@ from cornerstone.lab import running as running_module
 from cornerstone.lab.accel import Accel, choose
 from cornerstone.lab.machine import Disk, Machine, Paths
 from cornerstone.lab.running import RunningMachine
+from cornerstone.lab.verdict import Limits
 from cornerstone.lab.watch import Watch
 from cornerstone.model.error import Code, CornerstoneError
 
@@ -165,8 +166,9 @@ for line in links["qmp"].makefile():
         os.write(console, f"{{command['arguments']}}\\r\\n".encode())
     if command["execute"] == "quit":
         sys.exit(0)
-    if command["execute"] == "talk":
-        os.write(console, b"[    1.0] Kernel panic - not syncing: x\\r\\n" + b"more " * 400000)
+    if command["execute"] in ("talk", "hang"):
+        bad = {{"talk": b"Kernel panic - not syncing: x", "hang": b"watchdog: BUG: soft lockup"}}
+        os.write(console, b"[    1.0] " + bad[command["execute"]] + b"\\r\\n" + b"more " * 400000)
         said = {{"v": 1, "t": 0, "stage": "a", "step": "b", "state": "done"}}
         links["events"].sendall(json.dumps(said).encode() + b"\\n")
     if "id" in command:
@@ -292,6 +294,14 @@ def test_a_watched_machine_is_heard_while_something_else_is_done(stand_in):
             assert told.get(timeout=20).step == "b"
         assert watch.failure.id == "kernel-panic" and not watch.ended.is_set()
         assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_lockup_is_the_reason_only_of_what_does_not_go_on(stand_in):
+    with stand_in("stays") as machine, Watch(machine, print) as watch:
+        machine.tell("hang")
+        watch.wait_for("a word", lambda event: event.step == "b", Limits(20, 20))
+        with pytest.raises(CornerstoneError, match=r"nothing was told .*, and before a CPU .* hangs \[lockup\]"):
+            watch.wait_for("another", lambda event: False, Limits(0.1, 20), since=1)
 
 
 def test_a_watch_sees_the_end(stand_in):
