@@ -32,8 +32,8 @@ node.conn[0].address = 192.168.5.2
 class OpenIscsi:
     """Knows records and sessions as `address:port,tag`; those of down take no login."""
 
-    def __init__(self, tmp_path: Path, known=(), logged_in=(), down=()) -> None:
-        self.known, self.logged_in, self.down = set(known), set(logged_in), set(down)
+    def __init__(self, tmp_path: Path, known=(), logged_in=(), down=(), slow=()) -> None:
+        self.known, self.logged_in, self.down, self.slow = set(known), set(logged_in), set(down), set(slow)
         self.calls: list[str] = []
         self.records, self.devices = tmp_path / "nodes", tmp_path / "scsi_device"
         self.events: list[str] = []
@@ -48,7 +48,15 @@ class OpenIscsi:
             return self._list([f"{portal} {TARGET}" for portal in sorted(self.known)], "No records found")
         if words[:3] == ("iscsiadm", "--mode", "node"):
             return self._node(words[6], words[7:])
+        if words[-1] == "--rescan":
+            self._scan(self.logged_in)
         return 0, ""
+
+    def _scan(self, portals: set[str]) -> None:
+        """Each shows one volume, but the slow ones."""
+        for portal in portals - self.slow:
+            if not (self.devices / portal).exists():
+                self.device(portal, f"naa.{device_name(VOLUME)[1:]}")
 
     @staticmethod
     def _list(lines: list[str], none: str) -> tuple[int, str]:
@@ -68,6 +76,7 @@ class OpenIscsi:
             return 8, "iscsiadm: initiator reported error (8 - connection timed out)\niscsiadm: Could not log in"
         else:
             self.logged_in.add(portal)
+            self._scan({portal})
         return 0, ""
 
     def device(self, name: str, wwid: str, vendor: str = "LIO-ORG") -> Path:
@@ -100,6 +109,13 @@ def test_what_is_there_already_is_only_looked_at_again(tmp_path):
     assert world.data_path().take(OFFER) == Answer((OTHER, OWN))
     assert [call for call in world.calls if "--targetname" in call] == []
     assert "iscsiadm --mode session --rescan" in world.calls
+
+
+def test_a_volume_that_a_portal_does_not_show_yet_is_told(tmp_path):
+    world = OpenIscsi(tmp_path, known=(OWN, OTHER), logged_in=(OWN, OTHER), slow=(OTHER,))
+    assert world.data_path().take(OFFER) == Answer((OTHER, OWN), "", (VOLUME,))
+    world.slow.clear()
+    assert world.data_path().take(OFFER) == Answer((OTHER, OWN))
 
 
 def test_a_portal_that_is_down_is_told_and_the_others_are_used(tmp_path):

@@ -44,6 +44,7 @@ class Host:
     (to_line(Answer(BOTH)), ""),
     (to_line(Answer(BOTH[1:])), "the host isn't logged in to 10.20.0.22:3260,2: "),
     (to_line(Answer(BOTH[:1], "no route")), "the host isn't logged in to 192.168.5.2:3260,1: no route"),
+    (to_line(Answer(BOTH, "", ("a",))), "the host doesn't see by every path: a"),
     (b"", "the host takes no offer: "),
     (b"{}\n", "the host takes no offer: "),
 ])

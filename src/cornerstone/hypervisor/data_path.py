@@ -113,8 +113,10 @@ class DataPath:
         # finds what has come since its login; a login looks for itself
         if here:
             self._run("iscsiadm", "--mode", "session", "--rescan")
-        answer = Answer(tuple(sorted(sessions(self._list("session")).get(offer.target, set()) & wanted)),
-                        "; ".join(errors))
+        here = sessions(self._list("session")).get(offer.target, set()) & wanted
+        seen = self._seen()
+        answer = Answer(tuple(sorted(here)), "; ".join(errors), tuple(
+            serial for serial in offer.volumes if len(seen.get(device_name(serial), ())) < len(here)))
         self._tell(Event(STAGE, STEP, "warning" if errors else "done",
                          f"{len(answer.sessions)} of {len(wanted)} portals, {len(offer.volumes)} volumes"
                          + (f"; {answer.error}" if errors else "")))
@@ -142,17 +144,23 @@ class DataPath:
     def _drop(self, volumes: Iterable[str]) -> None:
         """Forget our devices whose volume is gone: their maps, then their SCSI devices."""
         kept = {device_name(serial) for serial in volumes}
-        gone: dict[str, list[Path]] = {}
-        for device in sorted(self._devices.glob("*/device")):
-            if _read(device / "vendor") == "LIO-ORG" and (name := naa(device)) and name not in kept:
-                gone.setdefault(name, []).append(device)
-        for name, devices in gone.items():
+        for name, devices in self._seen().items():
+            if name in kept:
+                continue
             code, said = self._run("multipath", "-f", name)
             if code and (Path("/dev/mapper") / name).exists():
                 self._tell(Event(STAGE, STEP, "warning", f"{name} is gone from the cluster and in use here: {said}"))
                 continue
             for device in devices:
                 (device / "delete").write_text("1\n")
+
+    def _seen(self) -> dict[str, list[Path]]:
+        """Our SCSI devices by what multipath calls their volume."""
+        found: dict[str, list[Path]] = {}
+        for device in sorted(self._devices.glob("*/device")):
+            if _read(device / "vendor") == "LIO-ORG" and (name := naa(device)):
+                found.setdefault(name, []).append(device)
+        return found
 
 
 def configured(record: str, settings: Mapping[str, str]) -> str:

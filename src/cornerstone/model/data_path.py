@@ -60,10 +60,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Answer:
-    """Portals that the host is logged in to, as `address:port,tag`; error: what didn't work, "" if all did."""
+    """Portals that the host is logged in to, as `address:port,tag`; error: what didn't work, "" if all did.
+
+    unseen: serials of the volumes that some of these portals don't show yet.
+    """
 
     sessions: tuple[str, ...]
     error: str = ""
+    unseen: tuple[str, ...] = ()
 
 
 def to_line(record: Any) -> bytes:

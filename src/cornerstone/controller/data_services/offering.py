@@ -1,4 +1,4 @@
-"""Offer this CVM's host what there is, until it has logged in everywhere; again at each change."""
+"""Offer this CVM's host what there is, until it has it by every path; again at each change."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Offering:
         """Until stop is set."""
         pause: float | None = None
         while not stop.is_set():
-            # a host that is everywhere needs no more until something changes
+            # a host that has all of it needs no more until something changes
             changed = self._changed.wait(pause)
             self._changed.clear()
             if stop.is_set() or self._offer is None:
@@ -50,7 +50,7 @@ class Offering:
                 if said else None
 
     def make(self, offer: Offer) -> str:
-        """Offer once; "" when the host is logged in to every portal, else what isn't so."""
+        """Offer once; "" when the host is logged in to every portal and sees each volume there, else what isn't so."""
         try:
             with socket.create_connection(self._where, timeout=ANSWER_SECONDS) as host, host.makefile("rb") as lines:
                 host.sendall(to_line(offer))
@@ -58,4 +58,7 @@ class Offering:
         except (OSError, CornerstoneError) as error:
             return f"the host takes no offer: {error}"
         missing = sorted({str(portal) for portal in offer.portals} - set(answer.sessions))
-        return f"the host isn't logged in to {', '.join(missing)}: {answer.error}" if missing else ""
+        if missing:
+            return f"the host isn't logged in to {', '.join(missing)}: {answer.error}"
+        # a CVM that is slow shows a volume after the host has looked
+        return f"the host doesn't see by every path: {', '.join(answer.unseen)}" if answer.unseen else ""
