@@ -13,6 +13,13 @@ SIZE = 64 << 20
 WRITTEN = 256 << 10
 # how iscsiadm(8) ends when there are none
 NO_OBJECTS_FOUND = 21
+# $0: a map's device, $1: so many paths it has to have; of what happens to block devices, each line is a reason to look
+ALL_PATHS = """
+while read -r _; do
+    [ "$(ls "/sys/class/block/$0/slaves" | wc -l)" = "$1" ] && exit
+done < <(timeout 600 udevadm monitor --udev --subsystem-match=block)
+exit 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +36,21 @@ def test_each_host_is_logged_in_to_every_cvm(members, device):
 
 
 def test_the_volume_is_a_raw_scsi_disk_with_a_path_to_every_cvm(members, device):
-    host = members[0].host
-    shown = host.check_output("multipath -ll %s", device)
-    assert len(re.findall(r"\d+:\d+:\d+:\d+ sd\w+", shown)) == len(members)
-    assert host.check_output("blockdev --getsize64 %s", device) == str(SIZE)
+    for host in (member.host for member in members):
+        host.check_output("udevadm wait --timeout=600 %s", device)
+        host.check_output("bash -c %s $(basename $(readlink %s)) %s", ALL_PATHS, device, str(len(members)))
+        shown = host.check_output("multipath -ll %s", device)
+        assert len(re.findall(r"\d+:\d+:\d+:\d+ sd\w+", shown)) == len(members)
+        # each in a group of its own, for all of a group are asked to serve it
+        assert len(re.findall(r"policy='service-time 0'", shown)) == len(members)
+        assert host.check_output("blockdev --getsize64 %s", device) == str(SIZE)
+
+
+def test_no_host_looks_into_a_volume(members, device):
+    """It would take it from the CVM that serves it to another host's guest."""
+    for member in members:
+        read, *_ = member.host.check_output("cat /sys/class/block/$(basename $(readlink %s))/stat", device).split()
+        assert read == "0"
 
 
 def test_a_stranger_is_shown_no_target(members, device):

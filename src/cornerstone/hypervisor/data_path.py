@@ -117,7 +117,7 @@ class DataPath:
         seen = self._seen()
         answer = Answer(tuple(sorted(here)), "; ".join(errors), tuple(
             serial for serial in offer.volumes if len(seen.get(device_name(serial), ())) < len(here)))
-        self._tell(Event(STAGE, STEP, "warning" if errors else "done",
+        self._tell(Event(STAGE, STEP, "warning" if errors else "progress" if answer.unseen else "done",
                          f"{len(answer.sessions)} of {len(wanted)} portals, {len(offer.volumes)} volumes"
                          + (f"; {answer.error}" if errors else "")))
         return answer

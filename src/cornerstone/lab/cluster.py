@@ -26,7 +26,7 @@ from cornerstone.model.event import Event, JsonLines, Listener
 # The machines share this computer's processors, and their CVMs are machines within them.
 LIMITS = Limits(stall=900.0, ceiling=3600.0)
 # What a host says when its volumes' CVM is away, which it has to bear.
-WITHOUT_A_CVM = ("io-error", "hung-task")
+WITHOUT_A_CVM = ("io-error",)
 
 
 @dataclass
