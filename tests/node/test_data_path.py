@@ -16,8 +16,8 @@ NO_OBJECTS_FOUND = 21
 # $0: a map's device, $1: so many paths it has to have; of what happens to block devices, each line is a reason to look
 ALL_PATHS = """
 while read -r _; do
-    [ "$(ls "/sys/class/block/$0/slaves" | wc -l)" = "$1" ] && exit
-done < <(timeout 600 udevadm monitor --udev --subsystem-match=block)
+    [ "$(ls "/sys/class/block/$0/slaves" | wc -l)" = "$1" ] && kill $! && exit
+done < <(exec timeout 600 udevadm monitor --udev --subsystem-match=block)
 exit 1
 """
 
