@@ -340,7 +340,7 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
                         if count > 1:
                             check("first_boot")
                         formed.wait_for("genesis", "ready")
-                        check("formed", "data_path", "faults")
+                        check("formed", "data_path", "faults", "shutdown")
                     finally:
                         formed.write_timelines()
                         report.write(folder / "report.md", f"`lab {name}`", about, formed.timelines, checks)
