@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from invoke import Collection, Exit, task
@@ -320,10 +321,14 @@ def lab_cluster(name: str, count: int, profile: str, site: str, machine: str, fi
     from cornerstone.lab import cluster, report
     from cornerstone.lab.install import Run
     from cornerstone.lab.terminal import Terminal
+    from cornerstone.model.manifest import NAME, Manifest
     chosen, shape, site_file, iso = lab_inputs(profile, machine, site)
     folder = Path(output) if output else WORKSPACE.output / "lab" / f"{chosen.name}-{name}-{firmware}"
-    about = {"profile": chosen.name, "site": site, "machines": f"{count} of {machine}: {shape.memory_mib} MiB, "
-             f"{shape.cpus} CPUs, {shape.description}", "firmware": firmware}
+    manifest = Manifest.from_bytes(iso.with_name(NAME).read_bytes())
+    about = {"begun": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "profile": chosen.name,
+             "ISO": f"identity {manifest.identity}, {manifest.signed}", "site": site,
+             "machines": f"{count} of {machine}: {shape.memory_mib} MiB, {shape.cpus} CPUs, {shape.description}",
+             "firmware": firmware}
     checks = report.Checks()
     with best_qemu(iso):
         run = Run.prepare(folder / "node-1", shape, site_file, functools.partial(customize.customize, iso), firmware)
