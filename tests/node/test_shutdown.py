@@ -1,4 +1,4 @@
-"""How a host ends. A file of its own, and the last: what others have made is removed by the host that it turns off."""
+"""How a host ends. The last file to run: the others' guest and volume are removed by way of the host it turns off."""
 
 from __future__ import annotations
 
