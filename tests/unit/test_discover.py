@@ -12,7 +12,7 @@ import pytest
 
 from cornerstone.foundation import __main__ as live
 from cornerstone.foundation.discover import bmc, discover
-from cornerstone.foundation.discover.contents import HEAD, installed, probe, signatures
+from cornerstone.foundation.discover.contents import EDGE, installed, probe, signatures
 from cornerstone.foundation.discover.cpu import read_cpu
 from cornerstone.foundation.discover.disks import disk_of, read_disks
 from cornerstone.foundation.discover.dmi import read_dmi
@@ -270,7 +270,7 @@ def test_a_disk_that_can_not_be_read(tmp_path):
 
 def test_bytes_that_nobody_knows_are_data(tmp_path):
     with image(tmp_path / "dev/sda").open("r+b") as disk:
-        disk.seek(HEAD - 1)
+        disk.seek(EDGE - 1)
         disk.write(b"x")
     assert probed(tmp_path).signatures == (Signature("data"),)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cornerstone.controller import disks
-from cornerstone.controller.disks import BLUESTORE, Disk, check, erase, find, present, unnamed
+from cornerstone.controller.disks import Disk, check, erase, find, present, unnamed
+from cornerstone.model.disk_identity import BLUESTORE
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.node import DataDisk
 
@@ -54,21 +55,21 @@ def test_what_is_on_a_disk(tmp_path):
     assert found["OSD"].osd == OSD
 
 
-@pytest.mark.parametrize(("disk", "erase_it", "ours", "problem"), [
-    (Disk("S", Path("/dev/sda"), SIZE), False, (), None),
-    (Disk("S", Path("/dev/sda"), SIZE, "", "ext4"), True, (), None),
-    (Disk("S", Path("/dev/sda"), SIZE, OSD, "a BlueStore OSD"), False, (OSD,), None),
-    (Disk("S", Path("/dev/sda"), SIZE, OSD, "a BlueStore OSD"), True, (OSD,), None),
-    (Disk("S", Path("/dev/sda"), SIZE, "", "ext4"), False, (OSD,),
+@pytest.mark.parametrize(("disk", "contents", "ours", "problem"), [
+    (Disk("S", Path("/dev/sda"), SIZE), "", (), None),
+    (Disk("S", Path("/dev/sda"), SIZE, "", "ext4", "", "sha256:1"), "sha256:1", (), None),
+    (Disk("S", Path("/dev/sda"), SIZE, OSD, "a BlueStore OSD"), "", (OSD,), None),
+    (Disk("S", Path("/dev/sda"), SIZE, OSD, "a BlueStore OSD"), "sha256:1", (OSD,), None),
+    (Disk("S", Path("/dev/sda"), SIZE, "", "ext4"), "", (OSD,),
      "data disk sda (S, 0.1 GB) isn't empty and isn't this cluster's: ext4"),
-    (Disk("S", Path("/dev/sda"), SIZE, OSD, "a BlueStore OSD"), False, (),
+    (Disk("S", Path("/dev/sda"), SIZE, OSD, "a BlueStore OSD"), "", (),
      "data disk sda (S, 0.1 GB) isn't empty and isn't this cluster's: a BlueStore OSD"),
-    (Disk("T", Path("/dev/sda"), SIZE), True, (), "data disk S isn't there"),
-    (Disk("S", Path("/dev/sda"), SIZE, fault="Input/output error"), True, (),
+    (Disk("T", Path("/dev/sda"), SIZE), "sha256:1", (), "data disk S isn't there"),
+    (Disk("S", Path("/dev/sda"), SIZE, fault="Input/output error"), "sha256:1", (),
      "data disk sda (S, 0.1 GB) can't be read: Input/output error"),
 ])
-def test_a_disk_is_used_when_it_is_there_and_empty_or_ours_or_may_be_erased(disk, erase_it, ours, problem):
-    assert check([DataDisk("S", "", SIZE, erase_it)], [disk], ours) == ([problem] if problem else [])
+def test_a_disk_is_used_when_it_is_there_and_empty_or_ours_or_may_be_erased(disk, contents, ours, problem):
+    assert check([DataDisk("S", "", SIZE, contents)], [disk], ours) == ([problem] if problem else [])
 
 
 def test_erased_a_disk_is_empty(tmp_path):

@@ -26,7 +26,7 @@ HBA, AHCI = "0000:18:00.0", "0000:00:17.0"
 BOOT = Disk("sdz", 480 * GIB, "BOOT-1", model="DOM", transport="sata", controller=AHCI)
 DATA = tuple(Disk(f"sd{name}", 2000 * GIB, f"HDD-{name}", "naa.5000c500" + 2 * name, transport="sas", controller=HBA)
              for name in "ab")
-SOMEBODYS = Contents(signatures=(Signature("ext4", "photos"),))
+SOMEBODYS = Contents(signatures=(Signature("ext4", "photos"),), fingerprint="sha256:1")
 OURS = Contents(installed=Installed("node-a", "ANON940", "older"), signatures=(Signature("gpt"),))
 
 
@@ -167,7 +167,7 @@ def test_a_data_disk_s_token_travels_to_the_cvm_as_leave_to_erase_it():
     plan.check()
     config = NodeConfig.from_json(plan.config.to_json())
     # a token for a disk that was empty when somebody looked is none for what comes onto it later
-    assert [(disk.serial, disk.erase) for disk in config.controller.disks] == [("HDD-a", True), ("HDD-b", False)]
+    assert [(disk.serial, disk.contents) for disk in config.controller.disks] == [("HDD-a", "sha256:1"), ("HDD-b", "")]
 
 
 def test_a_data_disk_of_an_installed_node_needs_its_own_token():

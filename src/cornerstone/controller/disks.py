@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.model.disk_serial import disk_serial
+from cornerstone.model.disk_identity import disk_serial, fingerprint, read_osd
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import DataDisk
 
@@ -23,9 +23,6 @@ EDGE = 16 << 20
 HEAD = 1 << 20
 # linux/fs.h
 BLKRRPART = 0x125F
-# How a BlueStore device begins, then the OSD's uuid as text: BlueStore's _read_bdev_label and its documentation.
-BLUESTORE = b"bluestore block device\n"
-UUID_LENGTH = 36
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Disk:
     """A disk that is there.
 
     osd: uuid of the BlueStore OSD on it, or ""; contents: what is on it, or "" for nothing; fault: why it can't be
-    read, or "".
+    read, or ""; fingerprint: of what is on it (model/disk_identity.py).
     """
 
     serial: str
@@ -42,6 +39,7 @@ class Disk:
     osd: str = ""
     contents: str = ""
     fault: str = ""
+    fingerprint: str = ""
 
     def __str__(self) -> str:
         return f"{self.device.name} ({self.serial}, {self.size / 10**9:.1f} GB)"
@@ -70,8 +68,9 @@ def _look(serial: str, device: Path, size: int) -> Disk:
     try:
         with device.open("rb") as disk:
             head = disk.read(HEAD)
-        osd = head[len(BLUESTORE):][:UUID_LENGTH].decode("ascii", "replace") if head.startswith(BLUESTORE) else ""
-        return Disk(serial, device, size, osd, "a BlueStore OSD" if osd else _contents(device, head))
+            found = fingerprint(lambda offset, count: os.pread(disk.fileno(), count, offset), size)
+        osd = read_osd(head)
+        return Disk(serial, device, size, osd, "a BlueStore OSD" if osd else _contents(device, head), "", found)
     except OSError as error:
         return Disk(serial, device, size, fault=error.strerror)
 
@@ -93,7 +92,7 @@ def check(named: Iterable[DataDisk], found: Iterable[Disk], ours: Iterable[str] 
             problems.append(f"data disk {entry.serial} isn't there")
         elif disk.fault:
             problems.append(f"data disk {disk} can't be read: {disk.fault}")
-        elif disk.contents and not entry.erase and disk.osd not in ours:
+        elif disk.contents and disk.osd not in ours and (not entry.contents or disk.fingerprint != entry.contents):
             problems.append(f"data disk {disk} isn't empty and isn't this cluster's: {disk.contents}")
     return problems
 

@@ -250,16 +250,17 @@ def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
                    cluster.cvm_ntp_servers if cluster else (), plan.needs.controller_memory,
                    plan.needs.controller_vcpus, tuple(entry.device.address for entry in plan.passed),
                    tuple(entry.serial for entry, _ in plan.scsi),
-                   tuple(DataDisk(each.serial, each.wwn, each.size, _may_go(node, each)) for each in plan.data_disks)),
+                   tuple(DataDisk(each.serial, each.wwn, each.size, _may_go(node, each), each.model)
+                         for each in plan.data_disks)),
         Cluster(cluster.name, tuple(map(str, cluster.members)), cluster.redundancy_factor, cluster.form,
                 str(cluster.address or ""), str(cluster.data_services or ""), cluster.timezone,
                 cluster.patience) if cluster else None,
         site.authorized_keys, manifest.profile["aos"])
 
 
-def _may_go(node: Node, disk: Disk) -> bool:
-    """Whether what is on a data disk may be erased: _check_contents has refused a token that isn't this disk's."""
-    return not disk.contents.empty and disk.serial in dict(node.erase_tokens)
+def _may_go(node: Node, disk: Disk) -> str:
+    """Return the fingerprint of what may be erased: _check_contents has refused a token that isn't this disk's."""
+    return disk.contents.fingerprint if disk.serial in dict(node.erase_tokens) else ""
 
 
 def _fits(choice: DiskChoice, disk: Disk) -> bool:

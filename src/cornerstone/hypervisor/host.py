@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cornerstone.model.data_path import INITIATOR_FILE
-from cornerstone.model.disk_serial import disk_serial
+from cornerstone.model.disk_identity import disk_serial
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import SECRET_FILE, NodeConfig
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.model.disk_identity import DiskIdentity
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.record import from_record, schema_of, to_record
 
@@ -123,7 +124,8 @@ class Installed:
 class Contents:
     """What is on a disk. readable: false when it couldn't be read, and then nothing is known.
 
-    unfinished: its table says that imaging began on this very disk, and didn't come to its end.
+    unfinished: its table says that imaging began on this very disk, and didn't come to its end. fingerprint: of all
+    that is at its edges and its partitions' (model/disk_identity.py), "" for nothing but zeros.
     """
 
     readable: bool = True
@@ -131,6 +133,7 @@ class Contents:
     partitions: tuple[Partition, ...] = ()
     installed: Installed | None = None
     unfinished: bool = False
+    fingerprint: str = ""
 
     @property
     def empty(self) -> bool:
@@ -155,6 +158,7 @@ class Disk:
 
     transport: nvme, sata, sas, scsi, usb, virtio, mmc, raid (a volume that a RAID controller made) or "".
     controller: the PCI function that it hangs off. blocks in bytes. wwn: naa., eui. or uuid. form, as sysfs has it.
+    sequence: the running kernel's number of this attachment (diskseq).
     """
 
     name: str
@@ -171,6 +175,12 @@ class Disk:
     removable: bool = False
     read_only: bool = False
     contents: Contents = Contents()
+    sequence: int | None = None
+
+    @property
+    def identity(self) -> DiskIdentity:
+        """Return by what the disk is known."""
+        return DiskIdentity(self.serial, self.wwn, self.size, self.model, self.sequence)
 
     def __str__(self) -> str:
         """As people know it: sda INTEL SSDSC2BB48, 447.1 GiB, serial BTWL1."""

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.model.disk_identity import DiskIdentity
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.record import from_record, to_record
 
@@ -55,13 +56,20 @@ class Hypervisor:
 class DataDisk:
     """A disk for the storage pool, by what stays the same when it is passed through.
 
-    erase: the site had the token for it, so what is on it may go.
+    contents: the fingerprint of what was on it when it was planned, and so of all that may be erased from it; "" when
+    it was empty.
     """
 
     serial: str
     wwn: str
     size: int
-    erase: bool = False
+    contents: str = ""
+    model: str = ""
+
+    @property
+    def identity(self) -> DiskIdentity:
+        """Return by what the disk is known."""
+        return DiskIdentity(self.serial, self.wwn, self.size, self.model)
 
 
 @dataclass(frozen=True)

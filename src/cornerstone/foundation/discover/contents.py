@@ -6,6 +6,7 @@ Disks and partitions are only read.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -16,13 +17,12 @@ from typing import BinaryIO
 
 from cornerstone.foundation.discover.disks import SECTOR
 from cornerstone.foundation.discover.sysfs import children, number, read
+from cornerstone.model.disk_identity import EDGE, fingerprint
 from cornerstone.model.facts import Contents, Disk, Installed, Partition, Signature
 from cornerstone.model.gpt import disk_guid
 from cornerstone.model.node import NODE_FILE
 from cornerstone.model.slot_disk import disk_identity
 
-# Tables begin and most formats tell themselves within this much.
-HEAD = 1 << 20
 AT_A_TIME = 8
 # Names of two partitions of a disk that was imaged (model/slot_disk.py).
 SLOT_NAME, STATE_NAME = "root-a", "state"
@@ -64,7 +64,8 @@ def _contents(root: Path, disk: Disk) -> Contents:
     found = signatures([root / "dev" / name for name in (disk.name, *partitions)])
     try:
         with (root / "dev" / disk.name).open("rb") as device:
-            blank = not any(device.read(HEAD))
+            blank = not any(device.read(EDGE))
+            held = fingerprint(lambda offset, count: os.pread(device.fileno(), count, offset), disk.size)
             unfinished = _guid(device, disk.size) == disk_identity(disk.serial, finished=False)
     except OSError:
         found = None
@@ -72,7 +73,7 @@ def _contents(root: Path, disk: Disk) -> Contents:
         return Contents(readable=False, partitions=tuple(partitions.values()))
     whole = {name: replace(partition, signatures=found[name]) for name, partition in partitions.items()}
     return Contents(True, found[disk.name] if found[disk.name] or blank else (Signature("data"),),
-                    tuple(whole.values()), _node(root, whole), unfinished)
+                    tuple(whole.values()), _node(root, whole), unfinished, held)
 
 
 def _guid(device: BinaryIO, size: int) -> str:

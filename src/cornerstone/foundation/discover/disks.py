@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cornerstone.foundation.discover.sysfs import children, link_name, number, pci_function, read
+from cornerstone.model.disk_identity import read_identity
 from cornerstone.model.facts import Disk, PciDevice
 
 # Optical and floppy drives, and the boot areas of eMMC, which are no disks.
@@ -36,17 +37,17 @@ def _is_disk(path: Path) -> bool:
 
 
 def _disk(path: Path, drivers: dict[str, str]) -> Disk:
-    device, queue = path / "device", path / "queue"
+    device, queue, identity = path / "device", path / "queue", read_identity(path)
     controller = pci_function(_hardware(device))
     vendor = read(device / "vendor")
     return Disk(
-        name=path.name, size=int(read(path / "size")) * SECTOR, serial=_serial(path), wwn=_wwn(path),
-        vendor="" if vendor.startswith("0x") else vendor, model=read(device / "model") or read(device / "name"),
+        name=path.name, size=identity.size, serial=identity.serial, wwn=identity.wwn,
+        vendor="" if vendor.startswith("0x") else vendor, model=identity.model,
         transport=_transport(path, drivers.get(controller, "")), controller=controller,
         logical_block=number(queue / "logical_block_size") or SECTOR,
         physical_block=number(queue / "physical_block_size") or SECTOR,
         rotational=read(queue / "rotational") == "1", removable=read(path / "removable") == "1",
-        read_only=read(path / "ro") == "1")
+        read_only=read(path / "ro") == "1", sequence=identity.sequence)
 
 
 def _hardware(device: Path) -> Path:
@@ -54,29 +55,6 @@ def _hardware(device: Path) -> Path:
     if link_name(device / "subsystem") == "nvme-subsystem":
         return next((path for path in children(device) if re.fullmatch(r"nvme\d+", path.name)), device)
     return device
-
-
-def _serial(path: Path) -> str:
-    return (read(path / "device/serial") or read(path / "serial") or _unit_serial(path / "device/vpd_pg80")
-            or _usb_serial(path))
-
-
-def _unit_serial(page: Path) -> str:
-    # SCSI vital product data, page 0x80: four bytes of header, then the serial in ASCII (SPC-4, 7.8.15)
-    try:
-        return page.read_bytes()[4:].decode("ascii", "replace").strip("\0 ")
-    except OSError:
-        return ""
-
-
-def _usb_serial(path: Path) -> str:
-    return next((read(parent / "serial") for parent in path.resolve().parents if (parent / "idVendor").exists()), "")
-
-
-def _wwn(path: Path) -> str:
-    # t10. is the serial once more, in a form of its own
-    wwid = read(path / "wwid") or read(path / "device/wwid")
-    return wwid if wwid.startswith(("naa.", "eui.", "uuid.")) else ""
 
 
 def _transport(path: Path, driver: str) -> str:
