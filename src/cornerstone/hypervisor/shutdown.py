@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from cornerstone.hypervisor.command import run, virsh
+from cornerstone.hypervisor.multipath import Run, stop_queueing
 from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
 from cornerstone.model.node import NodeConfig
@@ -28,8 +29,6 @@ LOOK_SECONDS = 5
 VIRSH_SECONDS = 60.0
 # iscsiadm(8): there is no record
 NO_OBJECTS = 21
-
-Run = Callable[..., tuple[int, str]]
 
 
 class Shutdown:
@@ -50,7 +49,9 @@ class Shutdown:
         """Everything, in order."""
         self._tell(Event(STAGE, STEP, "started"))
         left = self._ask((self._running() or set()) - {self._controller}, GUEST_SECONDS)
-        self._stop_queueing()
+        # from here on I/O that has no path fails, whatever fails later: its server is about to end
+        for problem in stop_queueing(self._run):
+            self._warn(problem)
         self._turn_off(left, GUEST_SECONDS)
         self._check("multipath doesn't let go of all volumes", self._run("multipath", "-F"))
         self._check("iSCSI doesn't log out everywhere",
@@ -86,17 +87,6 @@ class Shutdown:
         for name in sorted(names):
             self._warn(f"{name} didn't end within {seconds:.0f} s and is turned off")
             self._check(f"{name} can't be turned off", self._virsh("destroy", name))
-
-    def _stop_queueing(self) -> None:
-        """From here on I/O that has no path fails, whatever fails later: its server is about to end."""
-        code, said = self._run("multipathd", "disablequeueing", "maps")
-        self._check("multipathd doesn't stop queueing", (code, said))
-        if code:
-            # multipathd is gone: to the kernel, for each map
-            code, said = self._run("dmsetup", "ls", "--target", "multipath")
-            self._check("the maps aren't known", (code, said))
-            for name in () if code else (line.split()[0] for line in said.splitlines() if "(" in line):
-                self._check(f"{name} goes on queueing", self._run("dmsetup", "message", name, "0", "fail_if_no_path"))
 
     def _check(self, what: str, answer: tuple[int, str], *also_good: int) -> None:
         code, said = answer
