@@ -15,7 +15,6 @@ from cornerstone.hypervisor.cvm_events import (
     MINUTE,
     MOST_BYTES,
     MOST_LINES,
-    STEP,
     TOO_LONG,
     CvmEvents,
     Lines,

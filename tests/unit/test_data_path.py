@@ -231,7 +231,8 @@ def test_a_device_of_a_deleted_volume_that_is_in_use_goes_with_its_queue_d18(tmp
     assert all(map(world.deleted, devices))
     steps = [f"multipathd disablequeueing map {OLD}", f"multipath -f {OLD}", f"dmsetup remove --deferred {OLD}"]
     assert [call for call in world.calls if call in steps] == steps
-    told = f"{OLD} is gone from the cluster and in use here, by vm2: its reads and writes fail from now on; {OLD}: map in use"
+    told = (f"{OLD} is gone from the cluster and in use here, by vm2: its reads and writes fail from now on; "
+            f"{OLD}: map in use")
     assert told in world.events
     data_path.take(OFFER)
     assert world.events.count(told) == 1

@@ -13,10 +13,14 @@ CVM = "NTNX-LAB-A-CVM"
 
 
 class Host:
-    """Domains that end when they are asked to, but the stubborn ones; its clock goes on while it is listened to."""
+    """Domains that end when they are asked to, but the stubborn ones; its clock goes on while it is listened to.
 
-    def __init__(self, *running: str, stubborn: tuple[str, ...] = (), fails: Mapping[str, tuple[int, str]] = {}) -> None:
-        self.fails = fails
+    fails: the answer to commands that begin with this word.
+    """
+
+    def __init__(self, *running: str, stubborn: tuple[str, ...] = (),
+                 fails: Mapping[str, tuple[int, str]] | None = None) -> None:
+        self.fails = fails or {}
         self.running = set(running)
         self.stubborn = stubborn
         self.asked: list[str] = []

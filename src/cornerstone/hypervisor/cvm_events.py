@@ -1,8 +1,9 @@
 """What the Controller VM tells is told on: its event port is a socket of this host (see domain.py).
 
-So whoever watches the node sees the CVM's states beside the host's. The CVM is another machine: its lines are checked,
-it can't speak as one of the host's own stages, and what it may tell is bounded. A line that is dropped costs nothing but
-itself: the first of its kind is noted on standard error, and how many there were is a warning at the end of the minute.
+So whoever watches the node sees the CVM's states beside the host's. The CVM is another machine: its lines are
+checked, it can't speak as one of the host's own stages, and what it may tell is bounded. A line that is dropped costs
+nothing but itself: the first of its kind is noted on standard error, and how many there were is a warning at the end
+of the minute.
 """
 
 from __future__ import annotations

@@ -165,8 +165,9 @@ class DataPath:
             now = naa(device)
             if not now or not (others := names - {now}):
                 continue
-            self._tell(Event(STAGE, STEP, "warning", f"SCSI device {device.parent.name} was {', '.join(sorted(others))} "
-                             f"and answers as {now}: it is taken from its map"))
+            was = ", ".join(sorted(others))
+            self._tell(Event(STAGE, STEP, "warning", f"SCSI device {device.parent.name} was {was} and answers as {now}:"
+                             " it is taken from its map"))
             for disk in sorted((device / "block").glob("*")):
                 self._run("multipathd", "del", "path", disk.name)
             _write(device / "delete")

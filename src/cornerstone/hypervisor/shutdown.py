@@ -34,8 +34,8 @@ NO_OBJECTS = 21
 class Shutdown:
     """Ends what runs. virsh, run: a command with words; its exit code and what it said."""
 
-    def __init__(self, controller: str, tell: Listener, virsh: Run = partial(virsh, seconds=VIRSH_SECONDS),
-                 run: Run = run, clock: Callable[[], float] = time.monotonic,
+    def __init__(self, controller: str, tell: Listener, virsh: Run = virsh, run: Run = run,
+                 clock: Callable[[], float] = time.monotonic,
                  sleep: Callable[[float], None] = time.sleep) -> None:
         self._controller = controller
         self._tell = tell
@@ -104,7 +104,8 @@ class Shutdown:
 def main(path: Path) -> int:
     """End all domains of the host whose node.json this is; an error's code when it can't be read."""
     name = NodeConfig.read(path).controller.name
-    Shutdown(name, open_listeners(path.with_name("events.jsonl"))).end_all()
+    tell = open_listeners(path.with_name("events.jsonl"))
+    Shutdown(name, tell, partial(virsh, seconds=VIRSH_SECONDS)).end_all()
     return 0
 
 
