@@ -159,9 +159,9 @@ class DataPath:
             if _read(device / "state") in ("", "running"):
                 _write(device / "rescan")
 
-    def _drop_changed(self, before: Mapping[Path, set[str]]) -> None:
+    def _drop_changed(self, before: dict[Path, set[str]]) -> None:
         """Let go of devices that are another volume's than before. A scan finds them again, as what they are."""
-        for device, names in before.items():
+        for device, names in list(before.items()):
             now = naa(device)
             if not now or not (others := names - {now}):
                 continue
@@ -171,6 +171,7 @@ class DataPath:
             for disk in sorted((device / "block").glob("*")):
                 self._run("multipathd", "del", "path", disk.name)
             _write(device / "delete")
+            del before[device]
 
     def _drop(self, volumes: Iterable[str]) -> None:
         """Forget what we have of volumes that are gone: what is queued for them fails, then maps and devices go."""
