@@ -124,6 +124,16 @@ def test_a_guest_that_cannot_be_asked_is_turned_off_d34():
     assert {"destroy a", f"destroy {CVM}"} <= set(host.asked)
 
 
+def test_one_that_ends_before_it_is_asked_is_no_failure_d34():
+    host = Host("a", CVM, fails={"shutdown": (1, "error: Requested operation is not valid: domain is not running")})
+    answers = iter([(0, f"a {CVM}")])
+    host.running.clear()
+    ask = host.virsh
+    host.virsh = lambda *words: next(answers, (0, "")) if words[0] == "list" else ask(*words)
+    host.goes_down()
+    assert host.told == ["started", "done"]
+
+
 def test_a_libvirt_that_stops_answering_is_no_end_of_its_domains_d34():
     host = Host("a", CVM, stubborn=("a",))
     answers = iter([(0, f"a {CVM}")])

@@ -70,7 +70,7 @@ class Shutdown:
     def _ask(self, names: set[str], seconds: float) -> set[str]:
         """Ask domains to end, and return those that haven't after so many seconds."""
         for name in sorted(names):
-            self._check(f"{name} can't be asked to end", self._virsh("shutdown", name))
+            self._command("shutdown", name, f"{name} can't be asked to end")
         end = self._clock() + seconds
         left = names
         while left and self._clock() < end:
@@ -86,7 +86,15 @@ class Shutdown:
     def _turn_off(self, names: set[str], seconds: float) -> None:
         for name in sorted(names):
             self._warn(f"{name} didn't end within {seconds:.0f} s and is turned off")
-            self._check(f"{name} can't be turned off", self._virsh("destroy", name))
+            self._command("destroy", name, f"{name} can't be turned off")
+
+    def _command(self, word: str, name: str, what: str) -> None:
+        """Give virsh a word for a domain. Its failure is none when the domain has just ended by itself."""
+        answer = self._virsh(word, name)
+        if answer[0]:
+            running = self._running()
+            if running is None or name in running:
+                self._check(what, answer)
 
     def _check(self, what: str, answer: tuple[int, str], *also_good: int) -> None:
         code, said = answer
