@@ -128,6 +128,14 @@ def test_a_teller_that_fails_costs_one_line_d23(tmp_path):
         assert told.get(timeout=10).step == "pool"
 
 
+def test_no_standard_error_is_no_reason_to_end_d23(tmp_path, monkeypatch):
+    path = tmp_path / "port.sock"
+    monkeypatch.setattr("sys.stderr", None)
+    with relay(path) as told, port(path) as end:
+        end.sendall(b"{}\n" + line())
+        assert told.get(timeout=10).step == "pool"
+
+
 def test_the_rest_of_a_long_line_is_no_line_d23(tmp_path, capsys):
     """Its end would be an event, wherever it was cut."""
     path = tmp_path / "port.sock"

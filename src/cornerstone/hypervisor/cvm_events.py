@@ -9,7 +9,6 @@ of the minute.
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cornerstone.model.event import Event, Listener
+from cornerstone.model.event import Event, Listener, note
 
 STAGE = "hypervisor"
 STEP = "cvm-events"
@@ -120,7 +119,7 @@ class CvmEvents:
         try:
             do(*args)
         except Exception as error:
-            print(f"cvm-events: {error!r}", file=sys.stderr, flush=True)
+            note(f"{STEP}: {error!r}")
 
     def _hear(self, line: bytes | None) -> None:
         """Tell a line on, or drop it."""
@@ -140,7 +139,7 @@ class CvmEvents:
         self._dropped[why] += 1
         if why not in self._noted:
             self._noted.add(why)
-            print(f"{STEP}: a line of the Controller VM is dropped: {why}", file=sys.stderr, flush=True)
+            note(f"{STEP}: a line of the Controller VM is dropped: {why}")
 
     def _begin_minute(self) -> None:
         """Tell what was dropped and count anew, if the minute is over."""

@@ -28,7 +28,7 @@ from cornerstone.model.data_path import (
     to_line,
 )
 from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
-from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.event import Event, Listener, note, open_listeners
 
 STATE = Path("/var/lib/cornerstone")
 STAGE = "hypervisor"
@@ -256,7 +256,7 @@ def serve(listener: socket.socket, data_path: DataPath) -> None:
                     line = lines.readline(LONGEST_OFFER)
                 peer.sendall(to_line(answer(line, data_path)))
             except OSError as error:
-                print(f"{address}: {error}", file=sys.stderr)
+                note(f"{address}: {error}")
 
 
 def answer(line: bytes, data_path: DataPath) -> Answer:
@@ -267,7 +267,7 @@ def answer(line: bytes, data_path: DataPath) -> Answer:
         return Answer((), error.message)
     except Exception as error:
         # whatever is wrong with this one, the next is heard
-        print(f"offer: {error!r}", file=sys.stderr, flush=True)
+        note(f"offer: {error!r}")
         return Answer((), f"the host can't take this offer: {error!r:.200}")
 
 

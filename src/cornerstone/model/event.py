@@ -122,6 +122,12 @@ def _plain(value: Any, depth: int = 0) -> Any:
 Listener = Callable[[Event], None]
 
 
+def note(message: str) -> None:
+    """Print a line on standard error, which may be a file on a full disk, or closed: then it is lost."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(message, file=sys.stderr, flush=True)
+
+
 class JsonLines:
     """A listener that appends each event to a file as a whole line. Several processes may share the file.
 
@@ -141,10 +147,7 @@ class JsonLines:
         except OSError as error:
             if not self._failing:
                 self._failing = True
-                # standard error may be a file on the same disk, or closed
-                with contextlib.suppress(OSError, ValueError):
-                    print(f"{self._path}: {error.strerror}: events are lost until it can be written", file=sys.stderr,
-                          flush=True)
+                note(f"{self._path}: {error.strerror}: events are lost until it can be written")
 
     def close(self) -> None:
         """Nothing is open between two events."""
