@@ -62,9 +62,10 @@ def _progress(listener: Listener) -> Callable[[int, int], None]:
 
 
 def sources(locks: Iterable[Lock]) -> list[pool.Source]:
-    """Where packages are asked for, in this order: the mirror; the snapshot mirror, when one is set."""
+    """Where packages are asked for, in this order: the mirrors that apt would ask; the snapshot mirror, when one is set."""
     snapshot = find_snapshot()
-    return [from_mirror(find_mirror()), *([from_snapshot(snapshot, locks)] if snapshot else [])]
+    mirror = find_mirror()
+    return [*map(from_mirror, (mirror, *mirror.others)), *([from_snapshot(snapshot, locks)] if snapshot else [])]
 
 
 def from_mirror(mirror: Mirror) -> pool.Source:
