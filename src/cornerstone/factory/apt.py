@@ -60,12 +60,13 @@ class Failure:
     """Why something wasn't downloaded.
 
     status: HTTP's, 404 also where a file isn't there, else 0; retry_after: seconds the server asks for;
-    silent: nobody answered at all; untried: given up before it was asked for.
+    kind: the type of the content that came, when HTTP says it; silent: nobody answered at all; untried: given up before it was asked for.
     """
 
     reason: str
     status: int = 0
     retry_after: float = 0
+    kind: str = ""
     silent: bool = False
     untried: bool = False
 
@@ -246,8 +247,9 @@ def _follow(child: subprocess.Popen) -> tuple[str, bool]:
 
 def _explain(items: Sequence[Item], shown: str, errors: str, given_up: bool, limit: float | None
              ) -> dict[Path, Failure]:
-    answers = re.findall(r"^Answer for: .*\n((?:\S.*\n)+)", errors.replace("\r", ""), re.M)
-    asked_for = [_seconds(answer) for answer in answers if re.match(r"HTTP/\S+ (408|429|5..)", answer)]
+    answers = re.findall(r"^Answer for: (.*)\n((?:\S.*\n)+)", errors.replace("\r", ""), re.M)
+    later = max((_seconds(answer) for _, answer in answers if re.match(r"HTTP/\S+ (408|429|5..)", answer)), default=0)
+    kinds = {_name(address): _header(answer, "Content-Type").partition(";")[0] for address, answer in answers}
     reasons = re.findall(r"^Err:\d+ (\S+).*\n  +(.*)", shown, re.M)
     reasons += re.findall(r"^E: Failed to fetch (\S+)  (.+)", errors, re.M)
     by_name = {_name(address): reason.strip() for address, reason in reversed(reasons)}
@@ -262,25 +264,29 @@ def _explain(items: Sequence[Item], shown: str, errors: str, given_up: bool, lim
         status = 404 if _GONE.search(reason) and not re.match(r"\d{3}  ", reason) else 0
         if http := re.match(r"(\d{3})  (.*)", reason):
             status, reason = int(http[1]), f"HTTP Error {http[1]}: {http[2]}"
-        silent = bool(_SILENCE.match(reason)) or not reason and bool(limit)
-        failures[item.target] = Failure(reason or general or ("not tried" if given_up else "apt gave no reason"), status,
-                                        max(asked_for, default=0) if status == 408 or status == 429 or status >= 500
-                                        else 0, silent, untried=not reason and given_up and not limit)
+        failures[item.target] = Failure(
+            reason or general or ("not tried" if given_up else "apt gave no reason"), status,
+            later if status in (408, 429) or status >= 500 else 0, kinds.get(_name(item.address), ""),
+            silent=bool(_SILENCE.match(reason)) or not reason and bool(limit),
+            untried=not reason and given_up and not limit)
     return failures
 
 
 def _seconds(answer: str) -> float:
     """How long an HTTP answer's Retry-After asks to wait, in seconds; a date counts from the answer's own."""
-    header = dict(re.findall(r"^([\w-]+): *(.*)$", answer, re.M))
-    header = {name.lower(): value.strip() for name, value in header.items()}
-    after = header.get("retry-after", "")
+    after = _header(answer, "Retry-After")
     if after.isascii() and after.isdigit():
         return float(after)
     try:
-        now = email.utils.parsedate_to_datetime(header.get("date", ""))
+        now = email.utils.parsedate_to_datetime(_header(answer, "Date"))
         return max(0.0, (email.utils.parsedate_to_datetime(after) - now).total_seconds())
     except (TypeError, ValueError):
         return 0.0
+
+
+def _header(answer: str, name: str) -> str:
+    match = re.search(rf"^{name}: *(.*?) *$", answer, re.M | re.I)
+    return match[1] if match else ""
 
 
 def _name(address: str) -> str:

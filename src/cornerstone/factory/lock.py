@@ -164,7 +164,9 @@ def resolve(elements_dir: Path, root: str, suite: str, mirror: Mirror, work: Pat
             _check_date(work, as_of)
         listing = process.read(["apt-get", "-c", config, "install", "--quiet", "--quiet", "--print-uris",
                                 "--no-install-recommends", "?essential", *asked])
-    archives = {f"{base.rstrip('/')}/": archive for archive, (base, _) in bases.items()}
+    # as apt writes them; where one archive has both, main comes last and wins
+    archives = {urllib.parse.unquote(re.sub("^(file|copy):/+", r"\1:/", base)).rstrip("/") + "/": archive
+                for archive, (base, _) in reversed(bases.items())}
     found = [_locked(line, archives, log) for line in listing.splitlines() if line.startswith("'")]
     when = int((as_of or datetime.datetime.now(datetime.UTC)).timestamp())
     return Lock(root, suite, when, asked, tuple(sorted(found, key=lambda p: (p.name, p.architecture))))

@@ -207,15 +207,16 @@ def _accept(part: Path, target: Path, package: LockedPackage, failure: Failure |
     if came is None:
         return failure or Failure("apt left nothing")
     with came.open("rb") as file:
-        beginning = file.read(512).lstrip().lower()
+        beginning = file.read(512).lower()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest == package.sha256 and came.stat().st_size == package.size:
         came.replace(target)
         return None
-    if beginning.startswith((b"<!doctype html", b"<html")):
-        return Failure(f"the mirror sent something else (text/html) for {target.stem}: a page, as networks show it "
-                       "that want a login first")
+    kind = "text/html" if b"<html" in beginning or b"<!doctype html" in beginning else failure.kind if failure else ""
+    if kind.startswith("text/") and not beginning.startswith(b"!<arch>"):
+        return Failure(f"the mirror sent something else ({kind}) for {package.path}: perhaps the page of a network "
+                       "that wants a login first")
     try:
         _check(package, came.stat().st_size, digest)
     except ValueError as error:
