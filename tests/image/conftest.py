@@ -216,7 +216,7 @@ def ascii_name(folder: Path) -> Iterator[Path]:
 
     testinfra asks a host for its locale by a command with this path, which it can't encode before it knows the locale.
     """
-    with tempfile.TemporaryDirectory(prefix="cornerstone-root-", dir="/tmp") as home:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="cornerstone-root-", dir="/tmp") as home:
         link = Path(home) / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
         link.symlink_to(folder.absolute())
         yield link

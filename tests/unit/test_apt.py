@@ -25,7 +25,8 @@ LOGIN = "Basic " + base64.b64encode(b"us:s3c@ret").decode()
 
 
 def locked(name: str, content: bytes = BODY) -> LockedPackage:
-    return LockedPackage("main", name, "1", "all", len(content), hashlib.sha256(content).hexdigest(), f"pool/{name}.deb")
+    digest = hashlib.sha256(content).hexdigest()
+    return LockedPackage("main", name, "1", "all", len(content), digest, f"pool/{name}.deb")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

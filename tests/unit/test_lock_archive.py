@@ -185,7 +185,7 @@ def test_mirror_list_m24(archive, server, machine, workspace, tmp_path):
         (tmp_path / f"{name}.list").write_text(f"http://127.0.0.1:{server.server_port}/{name}\n")
     machine("\n".join(f"Types: deb deb-src\nURIs: mirror+file://{tmp_path}/{name}.list\nSuites: {suites}\n"
                       f"Components: main\nSigned-By: {archive}/own.gpg\n"
-                      for name, suites in (("debian", "trixie trixie-updates"), ("debian-security", "trixie-security"))))
+                      for name, suites in (("debian", "trixie"), ("debian-security", "trixie-security"))))
     update_locks(workspace, "trixie", again=True)
     check(workspace)
 

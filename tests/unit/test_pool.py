@@ -36,9 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
         elif kind == "garbage":
             self.wfile.write(b"this is no HTTP\r\n\r\n")
-        elif kind == "silent":
-            pass
-        elif kind == "shy" and len(self.server.asked) < 3:
+        elif kind == "silent" or (kind == "shy" and len(self.server.asked) < 3):
             pass
         elif kind == "torn":
             self.reply([("Content-Length", len(BODY))], BODY[:len(BODY) // 2])

@@ -105,7 +105,8 @@ def test_mirror_list_of_a_cloud_image_m24(tmp_path):
 
 def test_mirror_list_with_priorities_types_and_several_archives_m24(tmp_path):
     found = find_mirror(cloud(tmp_path, "# ours\nhttp://far.example.org/debian\tpriority:2\n"
-                              "http://src.example.org/debian type:deb-src\nhttp://near.example.org/debian/ priority:1\n",
+                              "http://src.example.org/debian type:deb-src\n"
+                              "http://near.example.org/debian/ priority:1\n",
                               f"{SECURITY}\n"))
     assert found == Mirror("http://near.example.org/debian", SECURITY)
     assert found.others == (Mirror("http://far.example.org/debian", SECURITY),)

@@ -60,7 +60,8 @@ class Failure:
     """Why something wasn't downloaded.
 
     status: HTTP's, 404 also where a file isn't there, else 0; retry_after: seconds the server asks for;
-    kind: the type of the content that came, when HTTP says it; silent: nobody answered at all; untried: given up before it was asked for.
+    kind: the type of the content that came, when HTTP says it; silent: nobody answered at all; untried: given up
+    before it was asked for.
     """
 
     reason: str

@@ -62,7 +62,7 @@ def _progress(listener: Listener) -> Callable[[int, int], None]:
 
 
 def sources(locks: Iterable[Lock]) -> list[pool.Source]:
-    """Where packages are asked for, in this order: the mirrors that apt would ask; the snapshot mirror, when one is set."""
+    """Where packages are asked for, in this order: the mirrors that apt would ask; a snapshot mirror, if set."""
     snapshot = find_snapshot()
     mirror = find_mirror()
     return [*map(from_mirror, (mirror, *mirror.others)), *([from_snapshot(snapshot, locks)] if snapshot else [])]

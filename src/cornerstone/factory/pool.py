@@ -27,8 +27,8 @@ LONGEST_PAUSE_SECONDS = 120
 BATCH, BATCH_BYTES = 16, 8 << 20
 NAMED = 10
 
-NETWORK_HINT = ("check the network, apt's proxy and credentials, and the mirror (CORNERSTONE_MIRROR), then run it again: "
-                "what has been fetched stays")
+NETWORK_HINT = ("check the network, apt's proxy and credentials, and the mirror (CORNERSTONE_MIRROR), then run it "
+                "again: what has been fetched stays")
 
 # where a package can be had: its address there
 Source = Callable[[LockedPackage], str]

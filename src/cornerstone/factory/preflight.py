@@ -19,6 +19,10 @@ TOOLS = ("apt-ftparchive", "apt-get", "chroot", "depmod", "dpkg-deb", "hostname"
          "unsquashfs")
 
 
+# A shell reads these, or apt in the address of a folder.
+SIGNS = "'\"\\`$%*?[]|&;<>(){}#!"
+
+
 def preflight(workspace: Workspace) -> None:
     """Raise CornerstoneError (MACHINE) unless roots can be made on this machine, in this workspace's cache."""
     check_paths([workspace.root, workspace.cache])
@@ -35,9 +39,10 @@ def check_paths(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         text = os.fsencode(path).decode("utf-8", "backslashreplace")
-        wrong = {"blanks": any(letter.isspace() for letter in text), "colons": ":" in text, "commas": "," in text,
-                 "quotes or other signs that a shell or apt reads": any(letter in text for letter in "'\"\\`$%*?[]|&;<>(){}#!"),
-                 "bytes that are no UTF-8": text != str(path), "unprintable letters": not text.isprintable()}
+        wrong = {"bytes that are no UTF-8": text != str(path), "blanks": any(letter.isspace() for letter in text),
+                 "colons": ":" in text, "commas": "," in text,
+                 "quotes or other signs that a shell or apt reads": any(letter in text for letter in SIGNS),
+                 "unprintable letters": not text.isprintable()}
         if bad := [what for what, is_there in wrong.items() if is_there]:
             raise CornerstoneError(f"{text!r}: a path with {bad[0]} can't be used to build in",
                                    "move the checkout, or set CORNERSTONE_CACHE to a plain path", Code.MACHINE)
@@ -53,13 +58,13 @@ def check_tools(tools: Iterable[str]) -> None:
 
 def check_namespaces() -> None:
     """Raise CornerstoneError (MACHINE) unless namespaces of our own can be made and mounted in, as in build_root."""
-    script = "mount -t tmpfs none /mnt && umount /mnt && hostname localhost"
     try:
-        process.read(["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c",
-                      script])
+        process.read(["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
+                      "sh", "-c", "mount -t tmpfs none /mnt && umount /mnt && hostname localhost"])
     except CornerstoneError as error:
         raise CornerstoneError(f"nothing can be mounted in namespaces of our own: {error.message}",
-                               "build as the machine's own root; a container must be privileged", Code.MACHINE) from error
+                               "build as the machine's own root; a container must be privileged",
+                               Code.MACHINE) from error
 
 
 def check_loop_device(folder: Path) -> None:

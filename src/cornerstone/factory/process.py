@@ -39,8 +39,8 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         cwd: Path | None = None, stdin: bytes | None = None) -> None:
     """Run argv to its end, appending command, output and exit status to log.
 
-    env is added to the tools' one environment (ENVIRONMENT, UMASK). The tool gets a session of its own, so that whatever
-    ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and only that family.
+    env is added to the tools' one environment (ENVIRONMENT, UMASK). The tool gets a session of its own, so that
+    whatever ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and only that family.
     When we are killed outright, the kernel kills the tool itself.
     Raises CornerstoneError (STEP) naming the log, its last lines and the command to run by hand.
     """

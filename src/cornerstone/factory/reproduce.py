@@ -36,8 +36,9 @@ DIFFOSCOPE_LINES = 60
 
 # A default ACL as the kernel has it: version 2, then tag, permissions and id of each entry. Owner, nobody, group and
 # mask may do all, others read.
-ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 5 if tag == 0x20 else 7, 65534 if tag == 2 else 0xFFFFFFFF)
-                                      for tag in (0x01, 0x02, 0x04, 0x10, 0x20))
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, 5 if tag == 0x20 else 7, 65534 if tag == 2 else 0xFFFFFFFF)
+    for tag in (0x01, 0x02, 0x04, 0x10, 0x20))
 
 # other names for the machine and its user, no network at all, and one CPU of several
 ELSEWHERE = """hostname elsewhere

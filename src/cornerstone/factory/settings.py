@@ -102,8 +102,7 @@ def _rank_main(source: apt.AptSource) -> int | None:
 
 
 def _rank_security(source: apt.AptSource) -> int | None:
-    if any(DEBIAN_SUITE.fullmatch(re.sub("(-security|/updates)$", "", suite)) and re.search("-security$|/updates$", suite)
-           for suite in source.suites):
+    if any(re.fullmatch(f"({DEBIAN_SUITE.pattern})(-security|/updates)", suite) for suite in source.suites):
         return 0
     return 1 if source.address.endswith("/debian-security") else None
 
