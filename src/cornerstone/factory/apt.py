@@ -121,7 +121,10 @@ def configuration(text: str = "", logins: Iterable[str] = ()) -> Iterator[Path]:
             own = Path(settings("Dir::Etc::netrc/f")[0] or "/dev/null")
             auth = Path(folder) / "auth.conf"
             auth.touch(0o600)
-            auth.write_text("".join(logins) + (own.read_text(errors="replace") if own.is_file() else ""))
+            with contextlib.suppress(OSError):
+                # whoever may not read it doesn't get its logins from apt either
+                logins.append(own.read_text(errors="replace"))
+            auth.write_text("".join(logins))
             lines.append(f'Dir::Etc::netrc "{auth}";')
         file = Path(folder) / "apt.conf"
         file.write_text("\n".join(lines) + "\n")
@@ -193,19 +196,22 @@ def read_mirror_list(address: str) -> list[str]:
     return [archive for _, archive in sorted(found, key=lambda one: one[0])]
 
 
-def download(items: Sequence[Item], timeout: float, limit: float | None = None) -> dict[Path, Failure]:
+def download(items: Sequence[Item], timeout: float | None = None) -> dict[Path, Failure]:
     """Download with apt; returns why for each target that isn't there after that. What is there, the caller checks.
 
-    timeout: seconds without a byte; limit: seconds for all. When nobody answers for one, the rest isn't tried.
+    timeout: seconds without a byte, instead of the machine's own setting; apt tries twice, and after that time it is
+    ended. When nobody answers for one item, the rest isn't tried.
     """
+    limit = 2 * timeout if timeout else None
     logins, words = [], []
     for item in items:
         address, login = split_login(item.address)
         logins.append(login)
         words += [address, str(item.target), f"SHA256:{item.sha256}" if item.sha256 else ""]
     # the answers' headers come with the debugging output, and only there; it never leaves this function
-    text = "".join(f'Acquire::{method}::Timeout "{max(1, round(timeout))}"; Debug::Acquire::{method} "true";\n'
-                   for method in ("http", "https", "ftp"))
+    text = "".join(f'Debug::Acquire::{method} "true";\n'
+                   + (f'Acquire::{method}::Timeout "{max(1, round(timeout))}";\n' if timeout else "")
+                   for method in ("http", "https"))
     with configuration(text, logins) as config, tempfile.TemporaryFile() as said:
         expired = threading.Event()
         with process.started([HELPER, "-c", config, "download-file", *words], stdout=subprocess.PIPE,

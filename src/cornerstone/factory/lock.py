@@ -179,8 +179,7 @@ def _first_that_answers(mirror: Mirror, suite: str) -> Mirror:
         timeout = TIMEOUT_SECONDS / len(mirrors)
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "InRelease"
-            failure = apt.download([apt.Item(f"{one.main}/dists/{suite}/InRelease", target)], timeout,
-                                   2 * timeout).get(target)
+            failure = apt.download([apt.Item(f"{one.main}/dists/{suite}/InRelease", target)], timeout).get(target)
         if failure is None or not failure.silent:
             return one
     raise CornerstoneError(f"{apt.scrub(mirror.main)} doesn't answer: {failure}",

@@ -36,7 +36,7 @@ def provide(workspace: Workspace, locks: Iterable[Lock], listener: Listener, car
         listener(Event(STAGE, STEP, "waiting", f"{who} is fetching packages"))
 
     with hold(workspace.pool, waiting):
-        for left in workspace.pool.glob("*/*.part"):
+        for left in workspace.pool.glob("*/*.part*"):
             left.unlink()
         for package in pool.damaged(workspace.pool, packages):
             pool.pooled(workspace.pool, package).unlink()

@@ -24,7 +24,7 @@ PAUSES_SECONDS = (1, 5)
 # a mirror that asks to be left alone for longer is out of order
 LONGEST_PAUSE_SECONDS = 120
 # what one call of apt is asked for
-BATCH, BATCH_BYTES = 16, 8 << 20
+BATCH, BATCH_BYTES = 32, 32 << 20
 NAMED = 10
 
 NETWORK_HINT = ("check the network, apt's proxy and credentials, and the mirror (CORNERSTONE_MIRROR), then run it "
@@ -104,20 +104,21 @@ def _fetch_patiently(pool: Path, packages: list[LockedPackage], source: Source, 
     """Fetch from one source, again and again as long as that brings something, and then as often as there are pauses.
 
     What the source says that it doesn't have is asked for once. When it asks for time it gets that, and fewer
-    connections; when nobody answers at all within two timeouts, that is the end.
+    connections; when nobody answers at all for two timeouts, that is the end.
     """
     failures: dict[LockedPackage, Failure] = {}
-    left, tries, connections, begun = packages, 0, CONNECTIONS, time.monotonic()
+    left, tries, connections = packages, 0, CONNECTIONS
     while left:
+        begun = time.monotonic()
         new = _fetch_round(pool, left, source, tell, timeout, connections)
         tries = 1 if len(new) < len(left) else tries + 1
         failures = {p: e for p, e in failures.items() if p not in left} | new
         left = [package for package, failure in new.items() if failure.passing]
         told = [failure for failure in new.values() if not failure.untried]
-        dead = len(new) == len(packages) and all(failure.silent for failure in told)
+        dead = tries > 1 or len(new) == len(packages)
+        dead = dead and all(failure.silent for failure in told) and time.monotonic() - begun > 1.8 * timeout
         wait = max([0, *PAUSES_SECONDS[tries - 1:tries], *(failure.retry_after for failure in told)])
-        if tries > len(PAUSES_SECONDS) or wait > LONGEST_PAUSE_SECONDS \
-                or dead and time.monotonic() + wait - begun >= 2 * timeout:
+        if tries > len(PAUSES_SECONDS) or wait > LONGEST_PAUSE_SECONDS or dead:
             break
         if any(failure.busy for failure in told):
             connections = max(1, connections // 4)
@@ -131,17 +132,18 @@ def _fetch_round(pool: Path, packages: list[LockedPackage], source: Source, tell
                  timeout: float, connections: int) -> dict[LockedPackage, Failure]:
     """Try each package once, the smallest alone: it shows whether anybody answers. Returns why some weren't fetched.
 
+    timeout is for that first one: seconds without a byte, of which apt waits for two. After it the machine's own holds.
     Once the mirror says that it is busy, or nobody answers any more, the rest isn't tried.
     """
     first = min(packages, key=lambda package: package.size)
-    failures = _fetch_batch(pool, [first], source, timeout, 2 * timeout)
+    failures = _fetch_batch(pool, [first], source, timeout)
     stop = any(failure.silent or failure.busy for failure in failures.values())
     if not failures:
         tell(first.size)
     batches = _batches([package for package in packages if package != first])
     untried = Failure("not tried", untried=True)
     with concurrent.futures.ThreadPoolExecutor(connections) as workers, process.ending_together():
-        jobs = {} if stop else {workers.submit(_fetch_batch, pool, batch, source, timeout): batch for batch in batches}
+        jobs = {} if stop else {workers.submit(_fetch_batch, pool, batch, source): batch for batch in batches}
         try:
             for job in concurrent.futures.as_completed(jobs):
                 if job.cancelled():
@@ -175,15 +177,18 @@ def _batches(packages: Iterable[LockedPackage]) -> list[list[LockedPackage]]:
     return batches
 
 
-def _fetch_batch(pool: Path, packages: list[LockedPackage], source: Source, timeout: float,
-                 limit: float | None = None) -> dict[LockedPackage, Failure]:
-    """Fetch packages by one call of apt. Returns why some weren't. Raises OSError (ENOSPC) when the disk is full."""
+def _fetch_batch(pool: Path, packages: list[LockedPackage], source: Source, timeout: float | None = None
+                 ) -> dict[LockedPackage, Failure]:
+    """Fetch packages by one call of apt. Returns why some weren't fetched.
+
+    Raises OSError (ENOSPC) when the disk is full.
+    """
     parts = {package: pooled(pool, package).with_suffix(f".{os.getpid()}.part") for package in packages}
     try:
         for part in parts.values():
             part.parent.mkdir(parents=True, exist_ok=True)
         said = apt.download([apt.Item(source(package), part, package.sha256) for package, part in parts.items()],
-                            timeout, limit)
+                            timeout)
         if any(os.strerror(errno.ENOSPC) in failure.reason for failure in said.values()):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(pool))
         return {package: failure for package, part in parts.items()
