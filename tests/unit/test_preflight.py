@@ -57,8 +57,8 @@ def test_machine_that_lacks_programs_m37(tmp_path):
 
 def test_root_that_may_not_mount_m37(monkeypatch, tmp_path):
     done = subprocess.run(["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-c",
-                           "from cornerstone.factory.preflight import *; check_namespaces()"], capture_output=True,
-                          text=True, check=False, env={**os.environ, "PYTHONPATH": str(SRC)})
+                           "from cornerstone.factory.preflight import *; check_namespaces(Path('/tmp'))"],
+                          capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(SRC)})
     assert "CornerstoneError: nothing can be mounted in namespaces of our own: unshare failed" in done.stderr
 
 

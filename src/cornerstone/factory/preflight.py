@@ -28,7 +28,7 @@ def preflight(workspace: Workspace) -> None:
     check_paths([workspace.root, workspace.cache])
     check_tools(TOOLS)
     check_file_system(workspace.temporary)
-    check_namespaces()
+    check_namespaces(workspace.temporary)
     check_loop_device(workspace.temporary)
 
 
@@ -56,11 +56,11 @@ def check_tools(tools: Iterable[str]) -> None:
                                "run ./invoke, which installs what is missing", Code.MACHINE)
 
 
-def check_namespaces() -> None:
+def check_namespaces(folder: Path) -> None:
     """Raise CornerstoneError (MACHINE) unless namespaces of our own can be made and mounted in, as in build_root."""
     try:
         process.read(["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-                      "sh", "-c", "mount -t tmpfs none /mnt && umount /mnt && hostname localhost"])
+                      "sh", "-c", 'mount -t tmpfs none "$1" && umount "$1" && hostname localhost', "-", folder])
     except CornerstoneError as error:
         raise CornerstoneError(f"nothing can be mounted in namespaces of our own: {error.message}",
                                "build as the machine's own root; a container must be privileged",
