@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import http.server
+import os
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -314,3 +318,45 @@ def test_captive_portal_behind_a_redirection_is_named_m32(tmp_path, conf, serve)
 
     with pytest.raises(CornerstoneError, match=r"the mirror sent something else \(text/html\) for pool/a.deb"):
         fetch(tmp_path, f"http://{serve(answer).address}/debian")
+
+
+# the disk
+
+@pytest.mark.parametrize("name", ["a b", "wörk", "日本", "a,b'c"])
+def test_pool_below_any_path_m34(tmp_path, conf, serve, name):
+    pool_folder = tmp_path / name
+    base = f"http://{serve().address}/debian"
+    pool.fetch(pool_folder, [locked("a")], lambda: [from_mirror(Mirror(base, base))], lambda *_: None, "")
+    assert pool.missing(pool_folder, [locked("a")]) == []
+
+
+def test_full_disk_is_no_fault_of_the_mirror_m31(tmp_path, conf, serve):
+    (tmp_path / "pool").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", tmp_path / "pool"], check=True)
+    try:
+        with pytest.raises(OSError, match="No space left") as caught:
+            fetch(tmp_path, f"http://{serve().address}/debian")
+        assert caught.value.errno == errno.ENOSPC
+        assert not list((tmp_path / "pool").rglob("*.part*"))
+    finally:
+        subprocess.run(["umount", tmp_path / "pool"], check=True)
+
+
+def test_interrupted_download_leaves_no_process_m27(tmp_path, conf, serve):
+    """Ctrl-C while apt waits: its processes end at once, and nothing half-written stays."""
+    asked = threading.Event()
+    mirror = serve(lambda handler: (asked.set(), time.sleep(30)))
+    code = ("import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
+            "from test_apt import fetch\n"
+            "fetch(Path(sys.argv[1]), sys.argv[2])")
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path, f"http://{mirror.address}/debian",
+                           Path(__file__).parent], stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}) as other:
+        assert asked.wait(20)
+        begun = time.monotonic()
+        other.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in other.stderr.read()
+    assert time.monotonic() - begun < 10
+    assert not [file for file in Path("/proc").glob("[0-9]*/cmdline") if file.exists() and
+                str(tmp_path).encode() in file.read_bytes() and b"apt-helper" in file.read_bytes()]
+    assert not list((tmp_path / "pool").rglob("*.part*"))

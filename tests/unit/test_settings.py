@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.settings import Mirror, Workspace, find_mirror
+from cornerstone.factory.settings import Mirror, Workspace, find_mirror, find_snapshot
 from cornerstone.model.error import Code, CornerstoneError
 
 MAIN, SECURITY = "http://deb.example.org/debian", "http://deb.example.org/debian-security"
@@ -211,3 +211,19 @@ def test_limit_that_is_no_number(tmp_path, monkeypatch, text):
     monkeypatch.setenv("CORNERSTONE_LAYERS_GIB", text)
     with pytest.raises(CornerstoneError, match="CORNERSTONE_LAYERS_GIB"):
         _ = Workspace(tmp_path).layers_limit
+
+
+def test_passwords_of_settings_are_not_shown_m28(tmp_path, monkeypatch):
+    for name, value in (("CORNERSTONE_SNAPSHOT_MIRROR", "http://us:s3cret@example.org/{date}"),
+                        ("CORNERSTONE_MIRROR", "gopher://us:s3cret@example.org/debian")):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(CornerstoneError) as caught:
+            (find_snapshot if "SNAPSHOT" in name else find_mirror)()
+        assert "example.org" in caught.value.message
+        assert "s3cret" not in str(caught.value)
+
+
+def test_mirror_list_by_a_setting_m24(tmp_path, monkeypatch):
+    (tmp_path / "list").write_text(f"{MAIN}\n")
+    monkeypatch.setenv("CORNERSTONE_MIRROR", f"mirror+file:{tmp_path}/list")
+    assert find_mirror() == Mirror(MAIN, SECURITY)

@@ -258,9 +258,9 @@ def _explain(items: Sequence[Item], shown: str, errors: str, given_up: bool, lim
     later = max((_seconds(answer) for _, answer in answers if re.match(r"HTTP/\S+ (408|429|5..)", answer)), default=0)
     kinds = {_name(address): _header(answer, "Content-Type").partition(";")[0] for address, answer in answers}
     reasons = re.findall(r"^Err:\d+ (\S+).*\n  +(.*)", shown, re.M)
-    reasons += re.findall(r"^E: Failed to fetch (\S+)  (.+)", errors, re.M)
+    reasons += re.findall(r"^E(?:rror)?: Failed to fetch (\S+)  (.+)", errors, re.M)
     by_name = {_name(address): reason.strip() for address, reason in reversed(reasons)}
-    general = next(iter(re.findall("^E: (?!Failed to fetch|Download Failed)(.*)", errors, re.M)), "")
+    general = next(iter(re.findall("^E(?:rror)?: (?!Failed to fetch|Download Failed)(.*)", errors, re.M)), "")
     if limit:
         general = f"no answer within {limit:.0f} s"
     failures = {}

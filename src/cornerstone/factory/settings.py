@@ -49,7 +49,8 @@ def find_mirror(etc: Path | None = None) -> Mirror:
                       for name in ("CORNERSTONE_MIRROR", "CORNERSTONE_SECURITY_MIRROR"))
     options = {"main": "", "security": ""}
     if main:
-        mains, securities = _usable([main]), _usable([security or f"{main}-security"])
+        mains = _usable([main])
+        securities = _usable([security] if security else [f"{archive}-security" for archive in mains])
     else:
         sources = apt.read_sources(etc)
         options["main"], mains = _choose(sources, _rank_main)
@@ -63,7 +64,7 @@ def find_mirror(etc: Path | None = None) -> Mirror:
         if security:
             options["security"], securities = "", _usable([security])
         elif not securities:
-            options["security"], securities = options["main"], [f"{main}-security" for main in mains]
+            options["security"], securities = options["main"], [f"{archive}-security" for archive in mains]
     options |= keyring_options()
     pairs = [(mains[min(n, len(mains) - 1)], securities[min(n, len(securities) - 1)])
              for n in range(max(len(mains), len(securities)))]
@@ -113,7 +114,7 @@ def _usable(addresses: list[str]) -> list[str]:
         if not apt.can_use(address):
             scheme = apt.scheme_of(address)
             raise CornerstoneError(f"apt on this machine can't fetch from {apt.scrub(address)}: it has no method "
-                                   f"{scheme!r}" if scheme else f"{address!r} is no address of an archive",
+                                   f"{scheme!r}" if scheme else f"{apt.scrub(address)!r} is no address of an archive",
                                    "name an archive by http, https or file, or install the apt-transport package of "
                                    "that method", Code.NETWORK)
     return [found.rstrip("/") for address in addresses for found in
@@ -133,7 +134,8 @@ def find_snapshot() -> str:
     """CORNERSTONE_SNAPSHOT_MIRROR: an archive by date, its address with {archive} and {date} to fill in; or empty."""
     address = os.environ.get("CORNERSTONE_SNAPSHOT_MIRROR", "")
     if address and not (re.match("[a-z]+://", address) and "{archive}" in address and "{date}" in address):
-        raise CornerstoneError(f"CORNERSTONE_SNAPSHOT_MIRROR is {address!r}, without a place for archive or date",
+        raise CornerstoneError(f"CORNERSTONE_SNAPSHOT_MIRROR is {apt.scrub(address)!r}, without a place for archive "
+                               "or date",
                                "it looks like http://HOST/archive/{archive}/{date}; {archive} becomes debian or "
                                "debian-security, {date} a lock's date such as 20261122T080000Z")
     return address.rstrip("/")
