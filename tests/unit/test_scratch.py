@@ -13,6 +13,7 @@ import pytest
 
 from cornerstone.factory import process, reproduce
 from cornerstone.factory.hold import try_hold
+from cornerstone.factory.root import detach_loops
 from cornerstone.factory.scratch import check_file_system, own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
@@ -129,3 +130,17 @@ def test_nothing_that_a_shared_folder_passes_on_gets_in_m33(workspace, passes_on
     finally:
         os.umask(before)
     assert modes == [(0o700, 0, []), (0o755, 0, []), (0o644, 0, [])]
+
+
+@pytest.mark.parametrize("name", ["wörk", "日本", "plain"])
+def test_loop_devices_below_any_path_are_detached_m34(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("LC_ALL", "C")
+    image = tmp_path / name / "image"
+    image.parent.mkdir()
+    image.write_bytes(bytes(1 << 20))
+    device = process.read(["losetup", "--find", "--show", image]).strip()
+    detach_loops(image.parent)
+    attached = process.read(["losetup", "--noheadings", "--output", "NAME", "--list"]).split()
+    if device in attached:
+        process.read(["losetup", "--detach", device])
+    assert device not in attached
