@@ -292,6 +292,16 @@ def test_mirror_that_is_away_for_long_is_not_waited_for_m31(tmp_path, conf, serv
     assert caught.value.hint == pool.NETWORK_HINT
 
 
+def test_one_file_that_the_mirror_stumbles_over_does_not_speak_for_all_m31(tmp_path, conf, serve):
+    def answer(handler: Handler) -> None:
+        bad = handler.path.endswith("/bad.deb")
+        handler.reply(503) if bad else handler.reply(200, BODY + handler.path.encode())
+
+    packages = [locked(f"p{n}", BODY + f"/debian/pool/p{n}.deb".encode()) for n in range(40)]
+    with pytest.raises(CornerstoneError, match="^1 of 41 locked packages can't be fetched:\n    bad 1: HTTP Error 503"):
+        fetch(tmp_path, f"http://{serve(answer).address}/debian", locked("bad", b"b"), *packages)
+
+
 @pytest.mark.parametrize("status", [404, 410])
 def test_only_not_here_leads_to_other_packages_m31(tmp_path, conf, serve, status):
     mirror = serve(lambda handler: handler.reply(status))

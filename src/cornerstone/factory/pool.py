@@ -19,8 +19,8 @@ from cornerstone.model.error import Code, CornerstoneError
 
 CONNECTIONS = 8
 CHUNK = 1 << 18
-# before the second and the third try in a row of which nothing came
-PAUSES_SECONDS = (1, 5)
+# before another try when the one before brought nothing
+PAUSES_SECONDS = (1, 5, 15)
 # a mirror that asks to be left alone for longer is out of order
 LONGEST_PAUSE_SECONDS = 120
 # what one call of apt is asked for
@@ -110,6 +110,8 @@ def _fetch_patiently(pool: Path, packages: list[LockedPackage], source: Source, 
     left, tries, connections = packages, 0, CONNECTIONS
     while left:
         begun = time.monotonic()
+        # first what hasn't failed yet: a file that the mirror stumbles over mustn't speak for all
+        left = sorted(left, key=lambda p: (p in failures and not failures[p].untried, p.size, p.name))
         new = _fetch_round(pool, left, source, tell, timeout, connections)
         tries = 1 if len(new) < len(left) else tries + 1
         failures = {p: e for p, e in failures.items() if p not in left} | new
@@ -130,17 +132,17 @@ def _fetch_patiently(pool: Path, packages: list[LockedPackage], source: Source, 
 
 def _fetch_round(pool: Path, packages: list[LockedPackage], source: Source, tell: Callable[[int], None],
                  timeout: float, connections: int) -> dict[LockedPackage, Failure]:
-    """Try each package once, the smallest alone: it shows whether anybody answers. Returns why some weren't fetched.
+    """Try each package once, the first alone: it shows whether anybody answers. Returns why some weren't fetched.
 
     timeout is for that first one: seconds without a byte, of which apt waits for two. After it the machine's own holds.
     Once the mirror says that it is busy, or nobody answers any more, the rest isn't tried.
     """
-    first = min(packages, key=lambda package: package.size)
+    first, *others = packages
     failures = _fetch_batch(pool, [first], source, timeout)
     stop = any(failure.silent or failure.busy for failure in failures.values())
     if not failures:
         tell(first.size)
-    batches = _batches([package for package in packages if package != first])
+    batches = _batches(others)
     untried = Failure("not tried", untried=True)
     with concurrent.futures.ThreadPoolExecutor(connections) as workers, process.ending_together():
         jobs = {} if stop else {workers.submit(_fetch_batch, pool, batch, source): batch for batch in batches}
