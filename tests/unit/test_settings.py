@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cornerstone.factory import apt as apt_module
 from cornerstone.factory.settings import Mirror, Workspace, find_mirror, find_snapshot
 from cornerstone.model.error import Code, CornerstoneError
 
@@ -221,6 +222,15 @@ def test_passwords_of_settings_are_not_shown_m28(tmp_path, monkeypatch):
             (find_snapshot if "SNAPSHOT" in name else find_mirror)()
         assert "example.org" in caught.value.message
         assert "s3cret" not in str(caught.value)
+
+
+def test_machine_without_apt_is_told_so_m24(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(apt_module, "HELPER", tmp_path / "apt-helper")
+    for call in (find_mirror, lambda: apt_module.download([])):
+        with pytest.raises(CornerstoneError, match="apt-config is not installed|apt-helper is missing") as caught:
+            call()
+        assert caught.value.code is Code.MACHINE
 
 
 def test_mirror_list_by_a_setting_m24(tmp_path, monkeypatch):

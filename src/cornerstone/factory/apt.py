@@ -137,19 +137,20 @@ def read_sources(etc: Path | None = None) -> list[AptSource]:
     Which there are, apt says itself; from its files come the order and the fields that apt doesn't tell.
     Raises CornerstoneError (MACHINE) when apt can't read them.
     """
+    everything = list(_written(etc))
     done = subprocess.run(["apt-get", *_below(etc), "update", "--print-uris"], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, errors="replace", env=process.environment(), check=False)
     if "could not be read" in done.stderr:
         # one entry that apt rejects hides all others from it
-        if written := list(_written(etc)):
-            return written
+        if everything:
+            return everything
         raise CornerstoneError(f"apt's sources on this machine can't be read:\n{scrub(done.stderr.strip())}",
                                "mend what `apt-get update` complains of, or set CORNERSTONE_MIRROR", Code.MACHINE)
     named: dict[str, list[str]] = {}
     for address, suite in re.findall("^'(.+?)/dists/(.+)/InRelease' ", done.stdout, re.M):
         named.setdefault(_same(address), [address]).append(suite)
     lacking = re.findall(r"methods/(\S+) could not be found", done.stderr)
-    written = [source for source in _written(etc)
+    written = [source for source in everything
                if _same(source.address) in named or scheme_of(source.address) in lacking]
     known = {_same(source.address) for source in written}
     return written + [AptSource(first, tuple(suites)) for same, (first, *suites) in named.items() if same not in known]
@@ -202,6 +203,8 @@ def download(items: Sequence[Item], timeout: float | None = None) -> dict[Path, 
     timeout: seconds without a byte, instead of the machine's own setting; apt tries twice, and after that time it is
     ended. When nobody answers for one item, the rest isn't tried.
     """
+    if not HELPER.is_file():
+        raise CornerstoneError(f"{HELPER} is missing: packages are fetched by apt", "install apt", Code.MACHINE)
     limit = 2 * timeout if timeout else None
     logins, words = [], []
     for item in items:
