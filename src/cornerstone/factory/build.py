@@ -21,8 +21,9 @@ from cornerstone.factory.iso_area import TAKE_OUT, is_customised
 from cornerstone.factory.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
 from cornerstone.factory.layers import Layer, Store, changed_inputs
 from cornerstone.factory.plan import Plan, make_plan, read_locks
+from cornerstone.factory.preflight import preflight
 from cornerstone.factory.render import LIVE_ARGUMENTS, render
-from cornerstone.factory.scratch import check_file_system, own_folder
+from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
 from cornerstone.model import site_area
@@ -71,6 +72,8 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
         require_profile(profile, load_catalogue(mine.root), today=datetime.date.today())
         store = Store(mine.layers, mine.temporary)
         to_make = [layer for layer in plan.layers.values() if not store.has(layer)]
+        if {layer.name for layer in to_make} & plan.locks.keys():
+            preflight(mine)
         check_space(mine, plan, to_make)
         fetch_packages(mine, plan, to_make, listener, carried)
         try:
@@ -165,7 +168,6 @@ def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], liste
     """Bring the pool up to what the roots that will be made need."""
     names = {layer.name for layer in to_make}
     if locks := [lock for root, lock in plan.locks.items() if root in names]:
-        check_file_system(workspace.temporary)
         with step(listener, "packages"):
             packages.provide(workspace, locks, listener, carried)
 
