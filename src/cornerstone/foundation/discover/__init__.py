@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,5 +39,5 @@ def discover(root: Path = Path("/"), medium: str = "", source: str = "") -> Fact
 
 
 def _memory(meminfo: str) -> int:
-    line = next((line for line in meminfo.splitlines() if line.startswith("MemTotal:")), "MemTotal: 0 kB")
-    return int(line.split()[1]) << 10
+    found = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB", meminfo, re.M)
+    return int(found[1]) << 10 if found else 0

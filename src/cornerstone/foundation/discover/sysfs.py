@@ -1,25 +1,32 @@
-"""Reading sysfs: what can't be read isn't told, and is never an error."""
+"""Reading sysfs: what can't be read isn't told, and is never an error, and neither is any byte that is in it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from cornerstone.model.disk_identity import shown
+
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4,5}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
 def read(path: Path) -> str:
-    """A file's text without spaces around it; "" when there is none."""
+    """Return a file's text without spaces around it; "" when there is none. What can't be printed is written out."""
     try:
-        return path.read_text(errors="replace").strip(" \t\r\n\0")
+        text = path.read_bytes().decode("utf-8", "replace").strip(" \t\r\n\0")
     except OSError:
         return ""
+    return "\n".join("\t".join(map(shown, line.split("\t"))) for line in text.split("\n"))
 
 
 def number(path: Path) -> int | None:
-    """A file's whole number; None when there is none, or it is -1, the kernel's word for unknown."""
-    text = read(path)
-    return int(text) if text.isdecimal() else None
+    """Return a file's whole number; None when there is none, or it is -1, the kernel's word for unknown."""
+    return whole(read(path))
+
+
+def whole(text: str) -> int | None:
+    """Return a number of at most 64 bits that is written in digits; None for any other text."""
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
 
 
 def children(folder: Path) -> list[Path]:
