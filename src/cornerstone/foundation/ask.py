@@ -289,7 +289,8 @@ def _disk(text: str, disks: Sequence[Disk], notes: Notes) -> str | None:
 
 def _full(facts: Facts) -> list[Disk]:
     """Those of them that hold something, and so are written only with a token."""
-    return [disk for disk in _disks(facts) if not (is_removable(disk) or disk.contents.empty or disk.contents.unfinished)]
+    return [disk for disk in _disks(facts)
+            if not (is_removable(disk) or disk.contents.empty or disk.contents.unfinished)]
 
 
 def _erase(disk: Disk) -> str:
