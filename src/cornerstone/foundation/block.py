@@ -78,17 +78,17 @@ def require_disk(descriptor: int, device: Path, chosen: DiskIdentity, contents: 
     contents: the fingerprint of what was on it. What our own imaging has written since passes too: it was cut off, or
     is done again. A file that stands for a disk, or a loop device, tells nothing of itself but its size.
     """
-    difference = chosen.difference(_identity_of(descriptor, chosen))
-    if not difference:
-        forget_cached(descriptor)
-
-        def read(offset: int, count: int) -> bytes:
-            return os.pread(descriptor, count, offset)
-        held = fingerprint(read, chosen.size)
-        ours = is_unfinished(read, chosen.size, chosen.serial) or (
-            str(table_guid(read, chosen.size, SECTOR)) == disk_identity(chosen.serial, finished=True))
-        if held != contents and not ours:
-            difference = f"contents {held or 'none'} instead of {contents or 'none'}"
+    def read(offset: int, count: int) -> bytes:
+        return os.pread(descriptor, count, offset)
+    with step(device, "compare"):
+        difference = chosen.difference(_identity_of(descriptor, chosen))
+        if not difference:
+            forget_cached(descriptor)
+            held = fingerprint(read, chosen.size)
+            ours = is_unfinished(read, chosen.size, chosen.serial) or (
+                str(table_guid(read, chosen.size, SECTOR)) == disk_identity(chosen.serial, finished=True))
+            if held != contents and not ours:
+                difference = f"contents {held or 'none'} instead of {contents or 'none'}"
     if difference:
         raise CornerstoneError(f"disk.changed: {device} isn't the disk that was chosen, or was written since: "
                                f"{difference}", "nothing was written: have the machine looked at again", Code.REFUSED)

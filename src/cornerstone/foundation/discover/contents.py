@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cornerstone.foundation.discover.disks import SECTOR
-from cornerstone.foundation.discover.sysfs import children, number, read
+from cornerstone.foundation.discover.sysfs import children, number, read, read_bytes
 from cornerstone.model.disk_identity import EDGE, fingerprint, read_ceph, shown
 from cornerstone.model.facts import OSD_SIGNATURE, Contents, Disk, Installed, Partition, Signature
 from cornerstone.model.node import NODE_FILE
@@ -103,12 +103,11 @@ def _partitions(root: Path, disk: str) -> dict[str, Partition]:
 
 def _partition(root: Path, path: Path, count: int) -> Partition:
     # udev has read the partition table already
-    entry = dict(line[2:].partition("=")[::2] for line in
-                 read(root / "run/udev/data" / f"b{read(path / 'dev')}").split("\n") if line.startswith("E:"))
+    lines = read_bytes(root / "run/udev/data" / f"b{read(path / 'dev')}").split(b"\n")
+    entry = dict(line[2:].partition(b"=")[::2] for line in lines if line.startswith(b"E:"))
 
-    def told(key: str) -> str:
+    def told(key: bytes) -> str:
         # udev writes bytes that it finds strange as \x20
-        raw = re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
-                     entry.get(f"ID_PART_ENTRY_{key}", "").encode())
-        return shown(_text(raw))
-    return Partition(count, (number(path / "size") or 0) * SECTOR, told("NAME"), told("TYPE"), told("UUID"))
+        return shown(_text(re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
+                                  entry.get(b"ID_PART_ENTRY_" + key, b""))))
+    return Partition(count, (number(path / "size") or 0) * SECTOR, told(b"NAME"), told(b"TYPE"), told(b"UUID"))

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from cornerstone.foundation.discover.sysfs import children, read, whole
+from cornerstone.foundation.discover.sysfs import children, read, read_text, whole
+from cornerstone.model.disk_identity import shown
 from cornerstone.model.facts import Cpu, NumaNode
 
 KMSG_RECORD = 8192
@@ -22,7 +23,7 @@ def read_cpu(root: Path, cpuinfo: str) -> Cpu:
              for block in blocks if (cpu := whole(block.get("processor", ""))) is not None}
     flags = blocks[0].get("flags", "").split() if blocks else []
     return Cpu(
-        model=" ".join(blocks[0].get("model name", "").split()) if blocks else "",
+        model=shown(" ".join(blocks[0].get("model name", "").split())) if blocks else "",
         sockets=len({socket for socket, _ in cores.values()}), cores=len(set(cores.values())), threads=len(cores),
         virtualisation=next((flag for flag in ("vmx", "svm") if flag in flags), ""),
         virtualisation_disabled=_disabled(root / "dev/kmsg"),
@@ -40,7 +41,7 @@ def _nodes(folder: Path) -> list[Path]:
 
 def _node(path: Path, cores: dict[int, tuple[str, str]]) -> NumaNode:
     cpus = read(path / "cpulist")
-    total = re.search(r"MemTotal:\s+([0-9]{1,15}) kB", read(path / "meminfo"))
+    total = re.search(r"MemTotal:\s+([0-9]{1,15}) kB", read_text(path / "meminfo"))
     return NumaNode(int(path.name[4:]), cpus, len({cores[cpu] for cpu in _listed(cpus) if cpu in cores}),
                     int(total[1]) << 10 if total else 0)
 

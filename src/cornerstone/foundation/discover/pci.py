@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cornerstone.foundation.discover.sysfs import PCI_ADDRESS, children, link_name, number, read, whole
+from cornerstone.foundation.discover.sysfs import PCI_ADDRESS, children, link_name, number, read, read_text, whole
 from cornerstone.model.facts import PciDevice
 
 
@@ -29,5 +29,5 @@ def _direct(regions: Path) -> bool | None:
 
     direct-relaxable (USB, graphics) doesn't keep VFIO from the group (IOMMU_RESV_DIRECT in the kernel's linux/iommu.h).
     """
-    text = read(regions)
+    text = read_text(regions)
     return any(line.split()[-1:] == ["direct"] for line in text.split("\n")) if text else None

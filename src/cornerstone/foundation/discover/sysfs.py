@@ -11,12 +11,21 @@ PCI_ADDRESS = re.compile(r"[0-9a-f]{4,5}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
 def read(path: Path) -> str:
-    """Return a file's text without spaces around it; "" when there is none. What can't be printed is written out."""
+    """Return a file's one value without spaces around it, "" when there is none; what can't be printed as \\x0a."""
+    return shown(read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text without spaces around it, with its lines and tabs; "" when there is none."""
+    return read_bytes(path).decode("utf-8", "replace").strip(" \t\r\n\0")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds; nothing when it can't be read."""
     try:
-        text = path.read_bytes().decode("utf-8", "replace").strip(" \t\r\n\0")
+        return path.read_bytes()
     except OSError:
-        return ""
-    return "\n".join("\t".join(map(shown, line.split("\t"))) for line in text.split("\n"))
+        return b""
 
 
 def number(path: Path) -> int | None:
