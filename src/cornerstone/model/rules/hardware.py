@@ -272,7 +272,10 @@ def tpm(subject: Subject) -> Result:
 def clock(subject: Subject) -> Result:
     """The clock is after the making of this ISO, within ten years of it, and agrees with the hardware clock."""
     clock, epoch = subject.facts.clock, subject.needs.epoch
-    shown = datetime.datetime.fromtimestamp(clock.system, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        shown = datetime.datetime.fromtimestamp(clock.system, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, OSError, ValueError):
+        return Result.violated(f"{clock.system} s since 1970 is no time")
     if clock.system < epoch:
         return Result.violated(f"{shown} is before this ISO was made")
     if epoch and clock.system > epoch + CLOCK_YEARS * 365 * 86400:
