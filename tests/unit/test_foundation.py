@@ -331,11 +331,11 @@ def enter(monkeypatch):
     (CornerstoneError("disk.changed: sda", "look", Code.REFUSED), "disk.changed: sda", "refused"),
 ])
 @pytest.mark.parametrize("where", ["ask", "discover"])
-def test_d32_m22_no_error_ends_the_live_environment(environment, consoles, enter, monkeypatch, capfd, error, words, code,
-                                                    where):
+def test_d32_m22_no_error_ends_the_live_environment(environment, consoles, enter, monkeypatch, capfd, error, words,
+                                                    code, where):
     asked, told = environment
 
-    def failing(*_: object) -> None:
+    def failing(*_: object, **__: object) -> None:
         if not any(event.state == "failed" for event in told):
             raise error
         raise asked
@@ -354,7 +354,7 @@ def test_d32_m22_no_error_ends_the_live_environment(environment, consoles, enter
 
 
 def test_d32_an_unforeseen_error_of_the_medium_is_told(environment, consoles, monkeypatch):
-    def failing(*_: object) -> None:
+    def failing(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error", "/medium/manifest.json")
     monkeypatch.setattr(Medium, "check_files", failing)
     assert live.main() == 1

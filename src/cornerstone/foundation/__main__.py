@@ -48,28 +48,25 @@ def main() -> int:
     except Exception as error:
         refuse(error, "verify", screen, tell)
         return 1
+    arguments = kernel_arguments(Path("/proc/cmdline").read_text(errors="replace"))
     while True:
         try:
-            install(medium, screen, tell)
-            break
-        except CornerstoneError as error:
-            # told by whoever raised it
-            screen.refuse(error)
+            facts = discovered(medium, screen, tell)
         except Exception as error:
             refuse(error, "discover", screen, tell)
+        else:
+            try:
+                Install(medium, facts, arguments, screen, tell,
+                        look_again=lambda: discovered(medium, screen, tell)).run()
+                break
+            except CornerstoneError as error:
+                screen.refuse(error)
         with Console(console_devices()) as console:
             console.wait("When that is mended, press Enter: the machine is looked at again.")
         screen.forget_after("Layers")
     tell(Event(STAGE, "install", "done"))
     subprocess.run(["systemctl", "reboot"], check=True)
     return 0
-
-
-def install(medium: Medium, screen: Screen, tell: Listener) -> None:
-    """Look at the machine and make it a node. CornerstoneError, after all who listen were told, when it isn't one."""
-    facts = discovered(medium, screen, tell)
-    arguments = kernel_arguments(Path("/proc/cmdline").read_text(errors="replace"))
-    Install(medium, facts, arguments, screen, tell, look_again=lambda: discovered(medium, screen, tell)).run()
 
 
 def refuse(error: Exception, step: str, screen: Screen, tell: Listener) -> None:
