@@ -349,6 +349,8 @@ def test_d31_only_what_vfio_leaves_to_the_host_may_share_the_group(bridge, passe
 @pytest.mark.parametrize(("count", "gib", "outcome"), [
     (12, 20, "warning"), (10, 20, "ok"), (17, 20, "warning"), (18, 20, "refused"), (24, 20, "refused"),
     (24, 26, "warning"), (24, 40, "ok"), (60, 20, "refused"),
+    # of a lab
+    (2, 4, "warning"), (3, 4, "refused"), (1, 4, "ok"),
 ])
 def test_d27_the_memory_of_the_cvm_carries_the_number_of_its_disks(count, gib, outcome):
     disks = [replace(DATA[0], name=f"sd{number}", serial=f"HDD-{number}", wwn=f"naa.{number}")
@@ -359,7 +361,7 @@ def test_d27_the_memory_of_the_cvm_carries_the_number_of_its_disks(count, gib, o
     assert (bool(refused), bool(warned)) == (outcome == "refused", outcome != "ok")
     assert all("cvm_gb_ram" in refusal.hint for refusal in refused)
     # those that are left alone need none
-    few = {"boot_disk": {"serial": "BOOT-1"}, "data_disks": [{"serial": "HDD-1"}]}
+    few = {"boot_disk": {"serial": "BOOT-1"}, "data_disks": [{"serial": "HDD-0"}]}
     plan_for(machine(BOOT, *disks), few, cvm_gb_ram=gib).check()
 
 

@@ -26,6 +26,7 @@ MIN_DATA_DISK = 5 * GIB
 
 # What the Controller VM needs beside its OSDs, and for each of them: with less than the first an OSD runs out of memory
 # when it recovers, with the second it has room for its caches.
+# Beside them it has 4 GiB, or half of a smaller one: so small are those of a lab, with few guests and short maps.
 CVM_BASE_MEMORY = 4 * GIB
 OSD_LEAST_MEMORY = GIB * 9 // 10
 OSD_GOOD_MEMORY = GIB * 3 // 2

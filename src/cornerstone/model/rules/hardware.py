@@ -137,20 +137,20 @@ def data(subject: Subject) -> Result:
 @REGISTRY.rule("hw.osd-memory", Level.ERROR, SCOPE,
                "give the Controller VM more with cvm_gb_ram, or name fewer disks in data_disks")
 def osd_memory(subject: Subject) -> Result:
-    """The Controller VM has 4 GiB for itself and 0.9 GiB for each data disk."""
+    """The Controller VM has 4 GiB (at most half of it) for itself and 0.9 GiB for each data disk."""
     return _enough_for_osds(subject, OSD_LEAST_MEMORY)
 
 
 @REGISTRY.rule("hw.osd-cache", Level.WARNING, SCOPE,
                "expect slow disks; give the Controller VM more with cvm_gb_ram, or name fewer disks in data_disks")
 def osd_cache(subject: Subject) -> Result:
-    """The Controller VM has 4 GiB for itself and 1.5 GiB for each data disk."""
+    """The Controller VM has 4 GiB (at most half of it) for itself and 1.5 GiB for each data disk."""
     return _enough_for_osds(subject, OSD_GOOD_MEMORY)
 
 
 def _enough_for_osds(subject: Subject, each: int) -> Result:
     count, has = _osds(subject), subject.needs.controller_memory
-    needs = CVM_BASE_MEMORY + count * each
+    needs = min(CVM_BASE_MEMORY, has // 2) + count * each
     said = f"{has / GIB:.1f} GiB for {count} data disk{'s' * (count != 1)}"
     if has >= needs:
         return Result.ok(said)
