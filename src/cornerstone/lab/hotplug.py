@@ -19,9 +19,8 @@ def plug(running: RunningMachine, controller: str, name: str, image: Path, *, se
     """Put a disk (a qcow2 image) into a place of a controller; returns when the guest's kernel has it."""
     running.ask("blockdev-add", driver="qcow2", **{"node-name": name}, discard="unmap",
                 file={"driver": "file", "filename": str(image.absolute())})
-    tells = {"serial": serial} if serial else {}
-    tells |= {"wwn": int(wwn, 16)} if wwn else {}
-    running.ask("device_add", driver="scsi-hd", bus=f"{controller}.0", id=name, drive=name, **{"scsi-id": place}, **tells)
+    tells = {"scsi-id": place, **({"serial": serial} if serial else {}), **({"wwn": int(wwn, 16)} if wwn else {})}
+    running.ask("device_add", driver="scsi-hd", bus=f"{controller}.0", id=name, drive=name, **tells)
     _await(running, "console", _ATTACHED, f"the disk {name} to be attached")
 
 
