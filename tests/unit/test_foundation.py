@@ -296,7 +296,7 @@ def test_live_environment_comes_to_wait(environment, consoles):
     for console in consoles:
         text = " ".join(console.out.getvalue().split())
         for words in ("profile aos-6.8", "signature good", "release", "5 files match the manifest",
-                      "Example Inc. Node 1", "Waiting for a site file", "20 rules, 3 errors"):
+                      "Example Inc. Node 1", "Waiting for a site file", "21 rules, 3 errors"):
             assert words in text
 
 

@@ -285,7 +285,8 @@ class Clock:
 class Facts:
     """One machine. memory: what Linux has to give, a little below what is built in.
 
-    iommu_table: DMAR or IVRS, by which firmware offers an IOMMU. boot_medium: name of the disk or drive that this
+    iommu_table: DMAR or IVRS, by which firmware offers an IOMMU. interrupt_remapping: whether the kernel has interrupts
+    go through the IOMMU, None when it isn't told. boot_medium: name of the disk or drive that this
     environment was booted from. source: for recorded machines, where the figures are from.
     """
 
@@ -301,6 +302,7 @@ class Facts:
     iommu_table: str = ""
     boot_medium: str = ""
     source: str = ""
+    interrupt_remapping: bool | None = None
     schema: int = SCHEMA_VERSION
 
     @property
