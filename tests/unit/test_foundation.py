@@ -140,7 +140,9 @@ def test_m1_a_console_that_fails_is_left_out_and_the_others_go_on(consoles):
 
 @pytest.mark.parametrize("carrier", ["", "/dev/sdc1"])
 def test_m10_the_medium_is_the_device_that_it_lies_on(tmp_path, carrier):
-    tree(tmp_path, {"mounts": f"/dev/dm-0 {tmp_path}/medium iso9660 ro 0 0"} | ({"carrier": carrier} if carrier else {}))
+    tree(tmp_path, {"mounts": f"/dev/dm-0 {tmp_path}/medium iso9660 ro 0 0"})
+    if carrier:
+        tree(tmp_path, {"carrier": carrier})
     (tmp_path / "medium").mkdir()
     (tmp_path / "medium" / NAME).write_bytes(manifest().to_bytes())
     found = Medium.attached(tmp_path / "medium", tmp_path / "mounts", tmp_path / "carrier")
