@@ -92,9 +92,10 @@ class Workshop:
             INITRAMFS: b"initramfs" * 99, HYPERVISOR: b"hsqs" * 999, CVM: b"QFI\xfb" * 777,
             FIRST_BOOT: b"#!/bin/bash\n",
             ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
-            "boot/grub/grub.cfg": render("iso-grub.cfg", identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
-                                         key="development", arguments="quiet",
-                                         installed_mark=INSTALLED_MARK).encode(),
+            **{f"boot/grub/{name}.cfg": render(template, identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
+                                               key="development", arguments="quiet",
+                                               installed_mark=INSTALLED_MARK).encode()
+               for name, template in (("grub", "iso-grub.cfg"), ("loopback", "iso-loopback.cfg"))},
         }
         self.extra: dict[str, bytes] = {}
         self.named_extra: dict[str, bytes] = {}

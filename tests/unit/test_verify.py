@@ -27,7 +27,7 @@ from small_iso import KEY, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
-         ".disk/info", "boot/grub/grub.cfg")
+         ".disk/info", "boot/grub/grub.cfg", "boot/grub/loopback.cfg")
 
 
 @pytest.fixture(scope="module")

@@ -253,8 +253,9 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         at.write_bytes(content)
         files[path] = at
 
-    put("boot/grub/grub.cfg", render("iso-grub.cfg", identity=identity, profile=profile, key=plan.key.kind,
-                                     arguments=LIVE_ARGUMENTS, installed_mark=INSTALLED_MARK).encode())
+    for path, template in (("boot/grub/grub.cfg", "iso-grub.cfg"), ("boot/grub/loopback.cfg", "iso-loopback.cfg")):
+        put(path, render(template, identity=identity, profile=profile, key=plan.key.kind, arguments=LIVE_ARGUMENTS,
+                         installed_mark=INSTALLED_MARK).encode())
     put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
     put(f".disk/{identity}", b"")
     entries = tuple(entry_of(path, source, BIOS_IMAGE_MASK if path == BIOS_IMAGE else ())

@@ -34,13 +34,13 @@ from cornerstone.model.manifest import (
     digest,
 )
 
-GRUB_CONFIG = "boot/grub/grub.cfg"
+GRUB_CONFIG, LOOPBACK_CONFIG = "boot/grub/grub.cfg", "boot/grub/loopback.cfg"
 KERNEL = "boot/vmlinuz"
 INITRAMFS = "boot/initrd.img"
 SHIM, GRUB, MOK_MANAGER = "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "EFI/BOOT/mmx64.efi"
 DISK_INFO = ".disk/info"
 PARTS = (HYPERVISOR, CVM, FIRST_BOOT, KERNEL, INITRAMFS, iso_image.BIOS_IMAGE, iso_image.EFI_IMAGE, SHIM, GRUB,
-         MOK_MANAGER, GRUB_CONFIG, DISK_INFO)
+         MOK_MANAGER, GRUB_CONFIG, LOOPBACK_CONFIG, DISK_INFO)
 # what a manifest can't name: itself, what the file system makes, and the area that customising writes to
 UNNAMED = (NAME, SIGNATURE_NAME, iso_image.BOOT_CATALOG, SITE_AREA)
 
@@ -332,8 +332,9 @@ def identity(subject: Subject) -> Iterator[str]:
                 yield f"{path} doesn't say {word!r}"
     if f"search --no-floppy --file --set=root /.disk/{wanted}" not in menu:
         yield f"{GRUB_CONFIG} doesn't look for /.disk/{wanted}, so it could start another medium's kernel"
-    if f"cornerstone.medium={wanted}" not in menu:
-        yield f"{GRUB_CONFIG} doesn't hand {wanted} to the initramfs, so it could mount another medium"
+    for path in (GRUB_CONFIG, LOOPBACK_CONFIG):
+        if f"cornerstone.medium={wanted}" not in image.content(path).decode("utf-8", "replace"):
+            yield f"{path} doesn't hand {wanted} to the initramfs, so it could mount another medium"
     for path, text in ((DISK_INFO, info), (GRUB_CONFIG, menu)):
         if profile["payload"] == "reference" and "nutanix" in text.lower():
             yield f"{path} names Nutanix on an ISO that holds none of its software"
