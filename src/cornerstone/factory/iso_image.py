@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import NAME, Manifest
+from cornerstone.model.gpt import SECTOR
+from cornerstone.model.manifest import MOST, NAME, Manifest
 
 # what a BIOS and a UEFI start from CD
 BIOS_IMAGE = "boot/bios.img"
@@ -31,6 +32,8 @@ BOOT_RECORD, PRIMARY, SUPPLEMENTARY, TERMINATOR = 0, 1, 2, 255
 JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
 FOLDER, CONTINUED = 0x02, 0x80
 DEEPEST = 32
+GPT_SIGNATURE = b"EFI PART"
+CUT_SHORT = "it was cut off while it was copied: copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,10 @@ class Image:
     """An ISO file. Raises CornerstoneError (VERIFY) when it can't be read as one; close it after use.
 
     size: of the file; volume_size: what the file system says; structure: the places of the file system's own blocks.
+    whole: refuse a file that is cut short; only a check that tells of it opens one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, whole: bool = True) -> None:
         self.path = path
         self._file = path.open("rb")
         self.size = self._file.seek(0, 2)
@@ -86,14 +90,33 @@ class Image:
             if len(primary) != 1 or len(joliet) > 1 or any(d[88:91] not in JOLIET_ESCAPES for d in joliet):
                 raise ValueError("it has other volume descriptors than one for ISO 9660 and one for Joliet")
             self.volume_size = _both("I", primary[0], 80) * BLOCK
+            if whole and (problem := self.cut_short()):
+                raise CornerstoneError(f"{path.name} is damaged: it {problem}", CUT_SHORT, Code.VERIFY)
             self.rock_ridge = self._tree(primary[0], wide=False)
             self.joliet = self._tree(joliet[0], wide=True) if joliet else None
             self.structure = tuple(self._structure())
+        except CornerstoneError:
+            self._file.close()
+            raise
         except (ValueError, LookupError, struct.error) as error:
             self._file.close()
             raise CornerstoneError(f"{path.name} can't be read as an ISO: {error}",
                                    "give a Foundation ISO; if it is one, it is damaged: build or download it again",
                                    Code.VERIFY) from error
+
+    @cached_property
+    def full_size(self) -> int:
+        """How many bytes the file has to have by its GPT, if it has one, and by its file system."""
+        header = self.at(SECTOR, SECTOR)
+        # the header names the place of its backup, which is the last sector
+        last = int.from_bytes(header[32:40], "little") if header[:8] == GPT_SIGNATURE else -1
+        return max((last + 1) * SECTOR, self.volume_size)
+
+    def cut_short(self) -> str:
+        """Return, as a clause, how much is there when the end of the file is missing; else ""."""
+        if self.size < self.full_size:
+            return f"is cut short: {self.size} of {self.full_size} bytes are there"
+        return ""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -123,7 +146,8 @@ class Image:
     @cached_property
     def manifest(self) -> Manifest:
         """The ISO's manifest. Raises CornerstoneError (VERIFY) when it is missing or malformed."""
-        return Manifest.from_bytes(self.content(NAME))
+        place = self.place(NAME)
+        return Manifest.from_bytes(self.at(place.start, min(place.size, MOST + 1)))
 
     def _structure(self) -> Iterator[Extent]:
         yield Extent(SYSTEM_AREA, len(self._descriptors) * BLOCK)
