@@ -105,18 +105,18 @@ def _refuse(name: str) -> None:
 def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise JsonProblem(f"holds the number {shown(text)}, which is too large", "write a smaller one")
+        raise JsonProblem(f"can't be read: the number {shown(text)} is too large", "write a smaller one")
     return value
 
 
 def _int(text: str) -> int:
     if len(text) > MOST_DIGITS:
-        raise JsonProblem(f"holds a number of {len(text)} digits", f"at most {MOST_DIGITS} are read")
+        raise JsonProblem(f"can't be read: it holds a number of {len(text)} digits", f"at most {MOST_DIGITS} are read")
     return int(text)
 
 
 def _twice(value: Any, found: list[_Repeated]) -> tuple[str, ...]:
-    """Paths of the keys that were written twice; those in a value that its own repetition has replaced by name alone."""
+    """Paths of the keys that were written twice; only the name where their own object was replaced by a repetition."""
     paths, seen = [], set()
     waiting: list[tuple[Any, str]] = [(value, "")]
     while waiting:
