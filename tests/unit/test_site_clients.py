@@ -202,8 +202,8 @@ def large(nodes: int, padding: int = 0) -> bytes:
     document = copy.deepcopy(THREE)
     document["clusters"] = []
     node = dict(document["blocks"][0]["nodes"][0])
-    made = [node | {"node_position": f"{index % 60}", "hypervisor_hostname": f"host-{index}", "node_serial": f"S{index}",
-                    "hypervisor_ip": f"10.20.{index // 100}.{index % 100 + 2}",
+    made = [node | {"node_position": f"{index % 60}", "hypervisor_hostname": f"host-{index}",
+                    "node_serial": f"S{index}", "hypervisor_ip": f"10.20.{index // 100}.{index % 100 + 2}",
                     "cvm_ip": f"10.20.{128 + index // 100}.{index % 100 + 2}",
                     "cornerstone": {"boot_disk": {"model": "x" * 64}, "data_disks": [{"model": f"y{n:060}"} for n in
                                                                                     range(padding)]}}
@@ -225,8 +225,9 @@ def test_what_is_valid_fits_an_iso_t36():
 
 
 def test_a_secret_that_is_drawn_still_fits_t36():
-    document = json.loads(large(280, 2))
+    document = json.loads(large(480, 2))
     document["clusters"] = [{"cluster_name": "c", "redundancy_factor": 1, "cluster_members": ["10.20.128.2"]}]
+    document = read_site(json.dumps(document, separators=(",", ":")).encode()).document
     models = [node["cornerstone"]["boot_disk"] for block in document["blocks"] for node in block["nodes"]]
 
     def sized(size: int) -> bytes:

@@ -20,7 +20,7 @@ from cornerstone.model.json_text import read_bounded
 from cornerstone.model.site import Site
 from cornerstone.model.site_area import pack, unpack
 from cornerstone.model.site_fields import EXTRA
-from cornerstone.model.site_file import MOST, as_text, check_releases, has_secrets, read_site, redacted, to_area
+from cornerstone.model.site_file import MOST, check_releases, compact, has_secrets, read_site, redacted, to_area
 
 SECRET_BYTES = 32
 
@@ -69,7 +69,7 @@ def with_bootstrap_secrets(site: Site) -> tuple[list[str], Site]:
         if cluster.form and not cluster.bootstrap_secret:
             record.setdefault(EXTRA, {})["bootstrap_secret"] = bootstrap_secret()
             drawn.append(cluster.name)
-    return drawn, read_site(as_text(document).encode())
+    return drawn, read_site(compact(document))
 
 
 def bootstrap_secret() -> str:

@@ -118,6 +118,6 @@ class Webhook:
                 return ""
         except urllib.error.HTTPError as error:
             return f"it says {error.code}"
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread that delivers
+        except Exception as error:  # whatever it is, it must not end the thread that delivers
             reason = getattr(error, "reason", error)
             return self._clean(f"{type(reason).__name__}: {reason}")

@@ -168,7 +168,8 @@ SITE_EXTRA: Fields = {
     **CHOICES,
     "authorized_keys": Field(many(text(_ssh_key, "one line of a .pub file", secret=True)),
                              "ssh keys that may log in as root on hypervisors and CVMs"),
-    "webhook": Field(text(_web_address, "an http or https address without user and password", secret=True), "where nodes report their progress (POST, JSON)", secret=True),
+    "webhook": Field(text(_web_address, "an http or https address without user and password", secret=True),
+                     "where nodes report their progress (POST, JSON)", secret=True),
     "reinstall_token": Field(text(pattern=r"[A-Za-z0-9._-]{8,64}", secret=True, hint="8 to 64 letters, digits, dots "
                                   "and dashes"), "kernel argument foundation.reinstall with this text installs a node "
                                                  "anew that is installed already", secret=True),

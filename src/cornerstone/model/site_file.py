@@ -68,7 +68,7 @@ def to_json(site: Site) -> str:
 
 def to_area(site: Site) -> bytes:
     """The same without blanks, as an ISO holds it."""
-    return _compact(site.document)
+    return compact(site.document)
 
 
 def size_in_iso(site: Site) -> int:
@@ -76,13 +76,14 @@ def size_in_iso(site: Site) -> int:
     return _size_in_iso(site.document)
 
 
-def _compact(document: dict[str, Any]) -> bytes:
+def compact(document: dict[str, Any]) -> bytes:
+    """A site's JSON without blanks, so that it is no larger than the file that it came from."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _size_in_iso(document: dict[str, Any]) -> int:
     drawn = [cluster for cluster in document.get("clusters", ()) if "bootstrap_secret" not in cluster.get(EXTRA, {})]
-    return len(_compact(document)) + DRAWN * len(drawn)
+    return len(compact(document)) + DRAWN * len(drawn)
 
 
 def redacted(site: Site) -> str:
