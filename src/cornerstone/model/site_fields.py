@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from cornerstone.model import network
-from cornerstone.model.printable import shown
+from cornerstone.model.printable import quoted, shown
 from cornerstone.model.site_kinds import (
     BOOLEAN,
     HOST_NAME,
@@ -128,8 +128,8 @@ def _erase_tokens(value: Any, path: str, notes: Notes) -> dict[str, str] | None:
     if not isinstance(value, dict):
         return notes.wrong(path, f"{shown(value)} isn't an object", 'write it as {"disk serial": "token"}')
     return {serial: token for serial, given in value.items()
-            if DISK_SERIAL.read(serial, f"{path}[{serial!r}]", notes)
-            and (token := TOKEN.read(given, f"{path}[{serial!r}]", notes))}
+            if DISK_SERIAL.read(serial, f"{path}[{quoted(serial)}]", notes)
+            and (token := TOKEN.read(given, f"{path}[{quoted(serial)}]", notes))}
 
 
 def _some_disk(value: dict, path: str, notes: Notes) -> None:
@@ -295,10 +295,11 @@ CLUSTER: Fields = {
     "cvm_ntp_servers": Field(comma_list(text(_server, "an address or a host name")), "time servers of the CVMs, with "
                                                                                      "commas"),
     "cvm_dns_servers": Field(comma_list(IPV4), "name servers of the CVMs, with commas"),
-    "hypervisor_ntp_servers": Field(comma_list(text(_server, "an address or a host name")), "time servers of the "
-                                                                                            "hypervisors, with commas"),
+    "hypervisor_ntp_servers": Field(comma_list(text(_server, "an address or a host name")),
+                                    "time servers of the hypervisors, with commas"),
     "timezone": Field(text(pattern=r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}", longest=64,
-                           hint="a name of the time zone database: Europe/Berlin"), "time zone of the CVMs; default: UTC"),
+                           hint="a name of the time zone database: Europe/Berlin"),
+                      "time zone of the CVMs; default: UTC"),
     EXTRA: Field(record(CLUSTER_EXTRA), "what Foundation's format lacks for a cluster"),
     "enable_ns": refused(NO_SEGMENTATION),
     **{name: ignored(NO_SEGMENTATION) for name in ("backplane_subnet", "backplane_netmask", "backplane_vlan")},
@@ -336,7 +337,8 @@ SITE: Fields = {
     **IPMI,
     "hypervisor_nameserver": Field(comma_list(IPV4), "name servers of the hypervisors, with commas"),
     "nos_package": Field(FILE_NAME, "an AOS package: it has to name the release that the ISO carries"),
-    "hypervisor_iso": Field(Kind(_hypervisor_iso, _HYPERVISOR_ISO.schema), "the hypervisor that is expected on the ISO"),
+    "hypervisor_iso": Field(Kind(_hypervisor_iso, _HYPERVISOR_ISO.schema),
+                            "the hypervisor that is expected on the ISO"),
     "hypervisor": Field(choice("kvm", why_not=OTHER_HYPERVISORS), "kvm, which is AHV, for all nodes"),
     **BOND,
     "blocks": Field(many(record(BLOCK, told=DISCOVERED_BLOCK)), "chassis and their nodes", required=True),
