@@ -44,9 +44,8 @@ def answer_pair(catalogue: Catalogue, aos: AosVersion, ahv: AhvVersion) -> PairA
         trains = list(dict.fromkeys(pairing.aos.train for pairing in owners))
         # what belongs to several trains is the branch, not the build
         who = f"AHV {ahv}" if len(trains) == 1 else f"AHV {ahv}: its branch {ahv.branch}"
-        return PairAnswer(Answer.INCOMPATIBLE,
-                          f"{who} belongs to AOS {', '.join(trains)}; AOS {aos} is of the {aos.train} line, with AHV {own}",
-                          owners)
+        reason = f"{who} belongs to AOS {', '.join(trains)}; AOS {aos} is of the {aos.train} line, with AHV {own}"
+        return PairAnswer(Answer.INCOMPATIBLE, reason, owners)
     return PairAnswer(Answer.UNKNOWN, _why_unknown(catalogue, aos, ahv, exact), (exact,) if exact else ())
 
 
