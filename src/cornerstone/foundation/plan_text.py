@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cornerstone.foundation.plan import Plan
 from cornerstone.model.facts import Disk
+from cornerstone.model.printable import printable_lines
 from cornerstone.model.slot_disk import MIB
 
 WIDTH = 11
@@ -11,7 +12,7 @@ GIB = 1 << 30
 
 
 def lines(plan: Plan) -> list[str]:
-    """The whole plan, a line for each thing."""
+    """The whole plan, a line for each thing; printable, as names and labels on disks may be anything."""
     node = plan.node
     rows = [("Node", f"{node}: host {node.hypervisor}, CVM {node.cvm} ({node.cvm_name})")]
     if plan.boot_disk is not None:
@@ -30,7 +31,7 @@ def lines(plan: Plan) -> list[str]:
     for refusal in plan.refusals:
         rows += [("Refused", f"{refusal.id}: {refusal.message}"), ("", f"hint: {refusal.hint}")]
     return [f"{label:<{WIDTH}}{part}" if number == 0 else f"{'':<{WIDTH}}{part}"
-            for label, text in rows for number, part in enumerate(text.split("\n"))]
+            for label, text in rows for number, part in enumerate(printable_lines(text).split("\n"))]
 
 
 def _before(disk: Disk) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.json_text import read_bounded
+from cornerstone.model.json_text import DEEPEST, read_bounded
 from cornerstone.model.printable import LONGEST, printable, quoted
 
 MOST = 1 << 20
@@ -99,6 +99,7 @@ def load(path: Path, label: str) -> Document:
         raise CornerstoneError(f"{label}:{line}: isn't UTF-8 text", "save the file as UTF-8") from None
     document = Document(label, {})
     try:
+        _check_depth(text, label)
         loader = _Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
@@ -110,9 +111,20 @@ def load(path: Path, label: str) -> Document:
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
         # a tag before something else, such as !!int before a text, or a number of thousands of digits
         raise CornerstoneError(f"{label}: holds a value that can't be read", "delete tags that begin with !!") from None
-    except RecursionError:
-        raise CornerstoneError(f"{label}: is nested too deeply", "write the file flat") from None
     return document
+
+
+def _check_depth(text: str, label: str) -> None:
+    """Refuse what is nested deeply before anything recurses: the composer in C has no guard, and ends the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                raise CornerstoneError(f"{label}:{event.start_mark.line + 1}: is nested too deeply",
+                                       f"at most {DEEPEST} lists and mappings lie in one another")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _malformed(error: yaml.YAMLError, text: str, label: str) -> CornerstoneError:
