@@ -104,7 +104,7 @@ class Manifest:
         if data["schema"] != SCHEMA_VERSION:
             raise CornerstoneError(f"{what}: schema {quoted(data['schema'])}, this release reads {SCHEMA_VERSION}",
                                    _AGAIN, Code.VERIFY)
-        file = from_record(_File, data, what, _AGAIN, Code.VERIFY, strict=False)
+        file = from_record(_File, data, what, _AGAIN, Code.VERIFY, ignore_unknown=True)
         for wrong in _wrong(file):
             raise CornerstoneError(f"{what}: {wrong}", _AGAIN, Code.VERIFY)
         entries = tuple(Entry(each.path, each.size, each.sha256, tuple((span[0], span[1]) for span in each.masked))

@@ -41,11 +41,10 @@ def answer_pair(catalogue: Catalogue, aos: AosVersion, ahv: AhvVersion) -> PairA
     owners = foreign_owners(catalogue, aos, ahv)
     if owners:
         own = ", ".join(sorted({pairing.ahv.branch for pairing in _of_train(catalogue, aos.train)}))
-        trains = list(dict.fromkeys(pairing.aos.train for pairing in owners))
-        # what belongs to several trains is the branch, not the build
-        who = f"AHV {ahv}" if len(trains) == 1 else f"AHV {ahv}: its branch {ahv.branch}"
-        reason = f"{who} belongs to AOS {', '.join(trains)}; AOS {aos} is of the {aos.train} line, with AHV {own}"
-        return PairAnswer(Answer.INCOMPATIBLE, reason, owners)
+        trains = ", ".join(dict.fromkeys(pairing.aos.train for pairing in owners))
+        return PairAnswer(Answer.INCOMPATIBLE,
+                          f"AHV {ahv} belongs to AOS {trains}; AOS {aos} is of the {aos.train} line, with AHV {own}",
+                          owners)
     return PairAnswer(Answer.UNKNOWN, _why_unknown(catalogue, aos, ahv, exact), (exact,) if exact else ())
 
 

@@ -39,21 +39,22 @@ LIST = Within(0, 1 << 16)
 
 
 def from_record(kind: type[Record], data: Any, source: str, hint: str = "", code: Code = Code.INPUT, *,
-                strict: bool = True) -> Record:
-    """Read the dataclass kind from parsed JSON. strict: refuse keys that are no fields, instead of passing them over.
+                ignore_unknown: bool = False) -> Record:
+    """Read the dataclass kind from parsed JSON. ignore_unknown: pass over keys that are no fields.
 
     Raises CornerstoneError with source and the value's path, as .disks[2].size; hint and code are the error's.
     """
-    return _Reader(source, hint, code, strict).read(kind, data, "")
+    return _Reader(source, hint, code, ignore_unknown).read(kind, data, "")
 
 
 def from_json(kind: type[Record], text: bytes | str, source: str, hint: str = "", code: Code = Code.INPUT,
-              most: int = MOST) -> Record:
+              most: int = MOST, *, ignore_unknown: bool = False) -> Record:
     """Read the dataclass kind from the text of a file or message of at most most bytes.
 
     Raises CornerstoneError as read_json and from_record do.
     """
-    return from_record(kind, read_json(text, source, hint, code, most), source, hint, code)
+    data = read_json(text, source, hint, code, most)
+    return from_record(kind, data, source, hint, code, ignore_unknown=ignore_unknown)
 
 
 def to_record(value: Any) -> Any:
@@ -87,12 +88,12 @@ def _optional(kind: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Reads values of one source. strict: a key that is no field is refused, else passed over."""
+    """Reads values of one source. ignore_unknown: keys that are no fields are passed over, not refused."""
 
     source: str
     hint: str
     code: Code
-    strict: bool
+    ignore_unknown: bool
 
     def read(self, kind: Any, data: Any, path: str) -> Any:
         if (inner := _optional(kind)) is not None:
@@ -119,7 +120,7 @@ class _Reader:
         if not isinstance(data, dict):
             raise self.wrong(path, "an object", data)
         fields = _fields(kind)
-        for key in data if self.strict else ():
+        for key in () if self.ignore_unknown else data:
             if key not in fields:
                 raise CornerstoneError(f"{self.source}: {path}.{printable(key, LONGEST)} is unknown",
                                        self.hint or f"known here are {', '.join(fields)}", self.code)
