@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cornerstone.factory import customize, reproduce, verify
 from cornerstone.factory.diff import diff_isos
 from cornerstone.factory.iso_area import is_customised
 from cornerstone.factory.iso_checks import Subject, run_checks
-from cornerstone.factory.iso_image import Image
+from cornerstone.factory.iso_image import SYSTEM_AREA, Image
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import SITE_AREA
@@ -358,6 +359,29 @@ def test_an_iso_with_a_wrong_manifest_is_refused_t25(iso, good, name, old, new):
     assert "not a Foundation manifest" in error.message
     assert iso.read_bytes() == content
     assert not iso.with_name("new.iso").exists()
+
+
+def test_an_iso_of_random_damage_is_read_or_refused_t25(iso, good):
+    """Descriptors, path tables and folders lie before the first file: any bytes there end in our own error, soon."""
+    first = min(extent.start for extent in Image(iso).rock_ridge.files.values() if extent.size)
+    chance, begun, refusals = random.Random(25), time.process_time(), 0
+    for _ in range(600):
+        changed = bytearray(good[SYSTEM_AREA:first])
+        for _ in range(chance.randint(1, 8)):
+            changed[chance.randrange(len(changed))] = chance.choice((0, 1, 255, chance.randrange(256)))
+        with iso.open("r+b") as file:
+            file.seek(SYSTEM_AREA)
+            file.write(changed)
+        try:
+            with contextlib.closing(Image(iso)) as image:
+                assert image.manifest.profile["aos"]
+                image.content(SITE_AREA)
+        except CornerstoneError as error:
+            assert error.code is Code.VERIFY
+            assert len(str(error)) < 1000
+            refusals += 1
+    assert refusals > 40
+    assert time.process_time() - begun < 60
 
 
 def test_verify_tells_of_a_wrong_manifest_t25(iso, good):

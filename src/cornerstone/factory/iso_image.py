@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import SECTOR
 from cornerstone.model.manifest import MOST, NAME, Manifest
+from cornerstone.model.printable import quoted
 
 # what a BIOS and a UEFI start from CD
 BIOS_IMAGE = "boot/bios.img"
@@ -32,6 +33,9 @@ BOOT_RECORD, PRIMARY, SUPPLEMENTARY, TERMINATOR = 0, 1, 2, 255
 JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
 FOLDER, CONTINUED = 0x02, 0x80
 DEEPEST = 32
+# far beyond a Foundation ISO, which has three descriptors, some twenty files, and folders of one block
+MOST_DESCRIPTORS, MOST_NAMES = 16, 20_000
+LARGEST_FOLDER, LARGEST_ENTRY = 4 << 20, 64 << 10
 GPT_SIGNATURE = b"EFI PART"
 CUT_SHORT = "it was cut off while it was copied: copy or download it again"
 
@@ -49,7 +53,7 @@ class Tree:
     """One tree of names: files and folders by path, without a leading slash; the topmost folder is "".
 
     label: of its volume; named: whether it has Rock Ridge names; twice: paths that occur again; strange: what is
-    neither file nor folder; beside: places of Rock Ridge entries outside their folder.
+    neither file nor folder; beside: places of Rock Ridge entries outside their folder; places: of the folders.
     """
 
     label: str
@@ -59,6 +63,7 @@ class Tree:
     twice: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     beside: list[Extent] = field(default_factory=list)
+    places: set[Extent] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,8 @@ class Image:
 
     def _read_descriptors(self) -> None:
         while not self._descriptors or self._descriptors[-1][0] != TERMINATOR:
+            if len(self._descriptors) >= MOST_DESCRIPTORS:
+                raise ValueError(f"it has more than {MOST_DESCRIPTORS} volume descriptors")
             descriptor = self.at(SYSTEM_AREA + len(self._descriptors) * BLOCK, BLOCK)
             if len(descriptor) < BLOCK or descriptor[1:6] != b"CD001":
                 raise ValueError("it has no volume descriptors")
@@ -176,8 +183,9 @@ class Image:
         return tree
 
     def _walk(self, tree: Tree, folder: Extent, path: str, depth: int, wide: bool) -> None:
-        if depth > DEEPEST or folder in tree.folders.values():
-            raise ValueError(f"its folder {path!r} lies in itself")
+        if depth > DEEPEST or folder in tree.places:
+            raise ValueError(f"its folder {quoted(path)} lies in itself")
+        tree.places.add(folder)
         tree.folders[path] = folder
         unfinished: _Record | None = None
         for record in self._records(folder):
@@ -191,12 +199,14 @@ class Image:
             extent = record.extent
             if unfinished is not None:
                 if unfinished.name != record.name or extent.start != unfinished.extent.start + unfinished.extent.size:
-                    raise ValueError(f"the parts of {own} don't follow one another")
+                    raise ValueError(f"the parts of {quoted(own)} don't follow one another")
                 extent = Extent(unfinished.extent.start, unfinished.extent.size + extent.size)
             # a file over 4 GiB has several records; all but the last say that they go on
             unfinished = _Record(record.name, extent, record.flags, b"") if record.flags & CONTINUED else None
             if unfinished is not None:
                 continue
+            if len(tree.files) + len(tree.folders) + len(tree.twice) > MOST_NAMES:
+                raise ValueError(f"it has more than {MOST_NAMES} names")
             if own in tree.files or own in tree.folders:
                 tree.twice.append(own)
             if record.flags & FOLDER:
@@ -206,9 +216,11 @@ class Image:
             else:
                 tree.files[own] = extent
         if unfinished is not None:
-            raise ValueError(f"the last part of a file in {path!r} is missing")
+            raise ValueError(f"the last part of a file in {quoted(path)} is missing")
 
     def _records(self, folder: Extent) -> Iterator[_Record]:
+        if folder.size > LARGEST_FOLDER:
+            raise ValueError("a folder is too large")
         content = self.at(folder.start, folder.size)
         if not folder.size or folder.size % BLOCK or len(content) != folder.size:
             raise ValueError("a folder lies outside of it")
@@ -233,6 +245,8 @@ class Image:
                 signature, data, area = area[:2].decode("ascii", "replace"), area[4:area[2]], area[area[2]:]
                 if signature == "CE":
                     block, offset, length = (_both("I", data, at) for at in (0, 8, 16))
+                    if length > LARGEST_ENTRY:
+                        raise ValueError("a Rock Ridge entry is too large")
                     tree.beside.append(Extent(block * BLOCK + offset, length))
                     waiting.append(self.at(block * BLOCK + offset, length))
                 found[signature] = found.get(signature, b"") + data[1:] if signature == "NM" else data
