@@ -94,7 +94,7 @@ def test_empty_values_ask_for_nothing_in_unknown_fields_t20(place, nothing):
     {f"{NODE_0}.bond_mode": "dynamic", f"{NODE_0}.vswitches": [{"name": "br0", "uplinks": ["52:54:00:00:00:01",
                                                                                          "52:54:00:00:00:02"]}]},
 ], ids=lambda edits: next(iter(edits)))
-def test_what_describes_or_has_no_effect_is_told_t21(edits):
+def test_what_describes_or_has_no_effect_is_told_t20(edits):
     told = notes(edits)
     assert told
     assert all("has no effect" in each for each in told)
@@ -106,16 +106,45 @@ def test_what_describes_or_has_no_effect_is_told_t21(edits):
     {f"{NODE_0}.rdma_passthrough": True}, {".ucsm_ip": "10.0.0.1"}, {f"{NODE_0}.ucsm_managed_mode": True},
     {".install_script": "x"}, {".hypervisor_password": "x"}, {f"{NODE_0}.hypervisor": "phoenix"},
 ], ids=lambda edits: next(iter(edits)))
-def test_wishes_that_cannot_be_met_are_refused_once_t21(edits):
+def test_wishes_that_cannot_be_met_are_refused_once_t20(edits):
     assert len(problems(edits)) == 1
 
 
-def test_a_node_that_is_not_selected_is_left_alone_t21():
+def test_a_node_that_is_not_selected_is_left_alone_t20():
     site = read({f"{NODE_0}.is_selected": False})
     assert [node.image for node in site.nodes] == [False, True, True]
     assert any(str(each).startswith(f"{NODE_0}.is_selected: is false") for each in site.warnings)
     assert read_site(to_json(site).encode()).nodes == site.nodes
     assert read({f"{NODE_0}.image_now": 0}).nodes[0].image is False
+
+
+CENTRAL = {
+    "cluster_name": "c", "redundancy_factor": 2, "cluster_size": 3, "storage_node_count": 0, "timezone": "UTC",
+    "aos_package_url": "http://10.0.0.9/nos.tar.gz", "aos_package_sha256sum": "0" * 64, "skip_cluster_creation": False,
+    "common_network_settings": {"cvm_dns_servers": ["10.0.0.9"], "cvm_ntp_servers": ["10.0.0.9"]},
+    "hypervisor_isos": [{"hypervisor_type": "kvm", "url": "http://10.0.0.9/ahv.iso"}],
+    "nodes_list": [{"imaged_node_uuid": "x", "cvm_ip": "10.0.0.3", "hypervisor_ip": "10.0.0.2", "cvm_ram_gb": 32}]}
+
+
+def test_a_body_of_foundation_central_is_one_problem_t21():
+    with pytest.raises(SiteError) as caught:
+        read_site(json.dumps(CENTRAL).encode())
+    (told,) = caught.value.problems
+    assert told.reason == "is of Foundation Central's format, which isn't read here"
+    assert problems({".nos_package_url": "http://x", f"{NODE_0}.fc_imaged_node_uuid": "x"}) == [
+        f".nos_package_url: {told.reason}"]
+
+
+@pytest.mark.parametrize(("path", "hint"), [
+    (".nos_package_name", "delete it"), (f"{NODE_0}.node_uuids", "delete it"), (f"{NODE_0}.image_later", "delete it"),
+    (f"{NODE_0}.exclude_boot_serial", "did you mean exlude_boot_serial"), (".hypervisor_gatway", "did you mean "),
+    (f"{NODE_0}.cvm_ram_gb", "did you mean cvm_gb_ram"), (f"{NODE_0}.rdma_passthru", "delete it"),
+])
+def test_no_suggestion_leads_astray_t21(path, hint):
+    with pytest.raises(SiteError) as caught:
+        read({path: "x"})
+    (told,) = caught.value.problems
+    assert told.hint.startswith(hint)
 
 
 def test_what_is_done_to_a_bmc_is_said_before_t22():

@@ -13,7 +13,7 @@ from cornerstone.model.network import interface
 from cornerstone.model.site import GB, Block, Bmc, Cluster, DiskChoice, Node, Site, Uplink
 from cornerstone.model.site_area import ROOM, SIZE
 from cornerstone.model.site_fields import BLOCK, CLUSTER, CLUSTER_EXTRA, EXTRA, NODE, NODE_EXTRA, SITE, SITE_EXTRA
-from cornerstone.model.site_kinds import Fields, Notes, Problem, record
+from cornerstone.model.site_kinds import CENTRAL, Fields, Notes, Problem, record
 from cornerstone.model.site_rules import BUNDLED, RULES, each_node, macs_of, setting
 
 REDACTED = "(not shown)"
@@ -50,6 +50,9 @@ def read_site(content: bytes, where: str = "site.json") -> Site:
     given = _parse(content, where, notes)
     if isinstance(given, dict) and given.keys() == {"config"}:
         given = given["config"]
+    if isinstance(given, dict) and "blocks" not in given and (found := sorted(given.keys() & CENTRAL)):
+        notes.of_central(f".{found[0]}")
+        raise SiteError(where, tuple(notes.problems), notes.more)
     document = record(SITE).read(given, "", notes)
     for rule in RULES:
         rule(document, notes)

@@ -21,7 +21,16 @@ Schema = dict[str, Any]
 
 # how many problems, and how many warnings, are told of one file
 MOST_TOLD = 50
+# how alike an unknown key and a known one are for the known one to be suggested
+ALIKE = 0.7
 LONGEST_PATH, LONGEST_REASON, LONGEST_KEY = 200, 400, 60
+# keys that only the API of Foundation Central has
+CENTRAL = frozenset((
+    "aos_package_url", "aos_package_sha256sum", "nos_package_url", "nos_package_sha256sum", "hypervisor_iso_details",
+    "hypervisor_isos", "hypervisor_iso_url", "hypervisor_iso_sha256sum", "common_network_settings", "nodes_list",
+    "cluster_size", "storage_node_count", "skip_cluster_creation", "fc_metadata", "imaged_node_uuid",
+    "imaged_node_uuid_list", "imaged_cluster_uuid", "fc_imaged_node_uuid", "use_existing_network_settings",
+    "cluster_status", "api_key_uuid"))
 NOTHING: Schema = {"anyOf": [
     {"enum": [None, False, 0, ""]}, {"type": "array", "items": {"$ref": "#/$defs/nothing"}},
     {"type": "object", "additionalProperties": {"$ref": "#/$defs/nothing"}}]}
@@ -51,13 +60,15 @@ class Problem:
 class Notes:
     """What was found while reading: problems, which refuse the file, and warnings, which don't.
 
-    The first MOST_TOLD of each are kept; more: how many problems there are beyond. unread: paths of fields that are in
+    The first MOST_TOLD of each are kept; more: how many problems there are beyond; central: it was told
+    that a key is Foundation Central's. unread: paths of fields that are in
     the file and couldn't be read, so that nothing else is said to be wrong because they are missing.
     """
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     more: int = 0
+    central: bool = False
     unread: set[str] = field(default_factory=set)
 
     @property
@@ -71,6 +82,13 @@ class Notes:
             self.problems.append(_problem(path, reason, hint))
         else:
             self.more += 1
+
+    def of_central(self, path: str) -> None:
+        """Note, once for a file, that a key is of another API."""
+        if not self.central:
+            self.wrong(path, "is of Foundation Central's format, which isn't read here",
+                       "write the body of Foundation's own image_nodes: docs/site.md")
+        self.central = True
 
     def warn(self, path: str, reason: str, hint: str) -> None:
         """Note something that the person should know."""
@@ -239,6 +257,8 @@ def record(fields: Fields, require: Callable[[dict, str, Notes], None] = lambda 
                 notes.warn(where, f"has no effect: {told[key]}", "it can be deleted")
             elif asks_nothing(value[key]):
                 notes.warn(where, "is an unknown key, and asks for nothing", _near(key, fields, len(notes.warnings)))
+            elif key in CENTRAL:
+                notes.of_central(where)
             else:
                 notes.wrong(where, "unknown key", _near(key, fields, len(notes.problems)))
         found = {}
@@ -275,7 +295,9 @@ def record_schema(fields: Fields, told: Mapping[str, str] = {}) -> Schema:
 
 def _near(key: str, fields: Fields, told: int) -> str:
     """A hint for an unknown key; the nearest known one only for those that are told."""
-    near = difflib.get_close_matches(key, fields, n=1) if len(key) <= LONGEST_KEY and told < MOST_TOLD else []
+    # what is refused is no suggestion, and what is much longer or shorter means something else
+    known = [name for name, each in fields.items() if each.status == "accepted" and abs(len(name) - len(key)) <= 2]
+    near = difflib.get_close_matches(key, known, 1, ALIKE) if len(key) <= LONGEST_KEY and told < MOST_TOLD else []
     if not near:
         return "delete it; docs/site.md has the fields that are known"
     spelt = ", misspelt as Foundation has it on the wire" if near[0] == "exlude_boot_serial" else ""
