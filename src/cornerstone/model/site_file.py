@@ -70,7 +70,7 @@ def to_json(site: Site) -> str:
 
 
 def to_area(site: Site) -> bytes:
-    """The same without blanks, as an ISO holds it."""
+    """Return the normalised site without blanks, as an ISO holds it. Holds the secrets, too."""
     return compact(site.document)
 
 
