@@ -1,6 +1,7 @@
 """What Foundation's clients write is read: wishes have their effect, the rest is told, and one fault is one problem."""
 
 import copy
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -9,10 +10,15 @@ import jsonschema
 import pytest
 
 from cornerstone.factory import customize
+from cornerstone.foundation.plan import make_plan
+from cornerstone.foundation.plan_text import lines
+from cornerstone.model.facts import Facts
+from cornerstone.model.manifest import CVM, HYPERVISOR, Entry, Manifest
 from cornerstone.model.site_area import ROOM, SIZE, pack
 from cornerstone.model.site_fields import CLUSTER, NODE, SITE, schema
 from cornerstone.model.site_file import DRAWN, MOST, SiteError, read_site, size_in_iso, to_area, to_json
 from cornerstone.model.site_kinds import MOST_TOLD
+from small_iso import PROFILE
 from test_site_file import CLUSTER_0, EXAMPLES, NODE_0, THREE, edited
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -308,3 +314,20 @@ def test_the_schema_takes_what_the_reader_takes_t54():
         read(edits)
     for wrong in ({"config": THREE, "x": 1}, {"config": {}}, {}, edited({".novel": 1})):
         assert not SCHEMA.is_valid(wrong)
+
+
+@pytest.mark.parametrize(("edits", "said"), [
+    ({}, "its address is set to 10.20.1.11/24, gateway 10.20.1.1"),
+    ({".ipmi_user": "ADMIN", ".ipmi_password": "s3cret"},
+     "its address is set to 10.20.1.11/24, gateway 10.20.1.1; ADMIN's password is set"),
+    ({f"{NODE_0}.ipmi_configure_now": False}, "its address is compared with 10.20.1.11, and nothing is set"),
+], ids=["address", "password", "nothing"])
+def test_the_plan_says_what_is_done_to_a_bmc_t22(edits, said):
+    facts = Facts.load(ROOT / "tests" / "machines" / "qemu-bios.json")
+    facts = dataclasses.replace(facts, dmi=dataclasses.replace(facts.dmi, serial="LAB-1", chassis_serial=""))
+    profile = PROFILE | {"inherits": []}
+    manifest = Manifest("1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11", profile, "development", 1,
+                        (Entry(HYPERVISOR, 1, "a" * 64), Entry(CVM, 1, "b" * 64)), 4096)
+    told = lines(make_plan(facts, read(edits, ONE), manifest))
+    assert f"BMC        {said}" in told
+    assert not any("s3cret" in line for line in told)
