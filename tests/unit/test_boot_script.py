@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest, entry_of
+from small_iso import PROFILE
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "elements/root-slot/static/usr/share/initramfs-tools"
@@ -114,7 +115,7 @@ def medium(box) -> Box:
                entry_of("boot/layers/hypervisor.squashfs", box.folder / "other"),
                entry_of(HYPERVISOR, box.folder / "medium" / HYPERVISOR),
                entry_of("layers/cvm.qcow2", box.folder / "other"))
-    profile = {"name": "x", "description": f'"path": "{HYPERVISOR}", "sha256": "{"0" * 64}"'}
+    profile = PROFILE | {"name": "x", "description": f'"path": "{HYPERVISOR}", "sha256": "{"0" * 64}"'}
     content = Manifest(IDENTITY, profile, "development", 1, entries, 4096).to_bytes()
     key = SoftwareKey(Ed25519PrivateKey.generate(), "development")
     (box.folder / "medium" / NAME).write_bytes(content)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from cornerstone.factory import evidence, packages, pool, process
 from cornerstone.factory.fat import MIB
@@ -31,6 +32,7 @@ from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.gpt import derived_id
+from cornerstone.model.json_text import read_bounded, read_json
 from cornerstone.model.manifest import (
     CVM,
     FIRST_BOOT,
@@ -307,12 +309,23 @@ def remember(plan: Plan, target: Path, papers: Mapping) -> None:
 
 
 def recall(target: Path) -> dict:
-    """What the last build wrote down, or an empty record."""
+    """Read what the last build wrote down; an empty record when there is none or it isn't of that shape."""
+    path = target.with_name("build.json")
     try:
-        record = json.loads(target.with_name("build.json").read_text())
-    except (OSError, ValueError):
+        record = read_json(read_bounded(path), str(path))
+    except (OSError, CornerstoneError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record if _is_record(record) else {}
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value is what remember writes, evidence aside, which may be missing."""
+    def texts(each: Any) -> bool:
+        return isinstance(each, dict) and all(isinstance(text, str) for text in each.values())
+
+    return (isinstance(value, dict) and texts(value.get("iso")) and isinstance(value.get("layers"), dict)
+            and all(map(texts, value["layers"].values())) and evidence.is_stamp(value.get("file"))
+            and evidence.is_record(value.get("evidence")))
 
 
 def is_current(plan: Plan, target: Path) -> bool:

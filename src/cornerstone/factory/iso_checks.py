@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cornerstone.factory import iso_image, process
-from cornerstone.factory.iso_image import SYSTEM_AREA, Extent, Image
+from cornerstone.factory.iso_image import CUT_SHORT, GPT_SIGNATURE, SYSTEM_AREA, Extent, Image
 from cornerstone.factory.signing import check_signature
 from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
@@ -61,7 +61,7 @@ class Subject:
     @cached_property
     def image(self) -> Image:
         """The opened ISO."""
-        return Image(self.path)
+        return Image(self.path, whole=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -170,20 +170,17 @@ def readable(subject: Subject) -> Iterator[str]:
         yield f"{subject.path.name} has no Joliet names, so Windows wouldn't show its files by their names"
 
 
-@check("iso-whole", needs=("iso-readable",), hint="it was cut off while it was copied: copy or download it again")
+@check("iso-whole", needs=("iso-readable",), hint=CUT_SHORT)
 def whole(subject: Subject) -> Iterator[str]:
     """The file is as long as its partition table says, and no shorter than its file system."""
     image = subject.image
-    header = image.at(SECTOR, SECTOR)
-    if header[:8] != b"EFI PART":
+    if image.at(SECTOR, len(GPT_SIGNATURE)) != GPT_SIGNATURE:
         yield f"{subject.path.name} has no GPT, which says how long it is and lets it boot as a USB disk"
         return
-    # the header names the place of its backup, which is the last sector
-    size = max((int.from_bytes(header[32:40], "little") + 1) * SECTOR, image.volume_size)
-    if image.size < size:
-        yield f"{subject.path.name} is cut short: {image.size} of {size} bytes are there"
-    elif image.size > size:
-        yield f"{subject.path.name} has {image.size - size} bytes after its end: something was added to it"
+    if problem := image.cut_short():
+        yield f"{subject.path.name} {problem}"
+    elif added := image.size - image.full_size:
+        yield f"{subject.path.name} has {added} bytes after its end: something was added to it"
 
 
 @check("label", hint="build it again: boot finds the medium by this label")
