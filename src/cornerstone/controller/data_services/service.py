@@ -1,8 +1,8 @@
 """data-services.service: serves the cluster's volumes by iSCSI from this CVM, and its floating addresses.
 
 What is wanted is the catalogue, the hosts that may come in, and what initiators ask for; what wakes it is a notify on
-the catalogue, and LIO when it has written a change of a volume's state. It starts with an empty kernel or finds what an
-earlier process left there: both end the same.
+the catalogue, and LIO when it is about to write a change of a volume's state. It starts with an empty kernel or finds
+what an earlier process left there: both end the same.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import rados
@@ -24,14 +25,18 @@ from rtslib_fb.utils import RTSLibError
 
 from cornerstone.controller.data_services import container, target
 from cornerstone.controller.data_services.addresses import LEASE_SECONDS, FloatingAddress
+from cornerstone.controller.data_services.asked import Asked
 from cornerstone.controller.data_services.catalogue import Disk
+from cornerstone.controller.data_services.clients import Clients
 from cornerstone.controller.data_services.device import Device
+from cornerstone.controller.data_services.fences import RadosFences
 from cornerstone.controller.data_services.gateway import Gateway, lun_of
-from cornerstone.controller.data_services.inotify import Written
+from cornerstone.controller.data_services.lease import MonotonicLease
 from cornerstone.controller.data_services.lio import Lio
-from cornerstone.controller.data_services.locks import ImageLocks, RadosLease
+from cornerstone.controller.data_services.locks import ImageLocks, RadosRegister
 from cornerstone.controller.data_services.offering import Offering
 from cornerstone.controller.data_services.store import CATALOGUE, Store
+from cornerstone.controller.data_services.watch import LastingWatch
 from cornerstone.controller.node import EVENTS
 from cornerstone.controller.notify import notify
 from cornerstone.model.data_path import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
@@ -42,7 +47,8 @@ from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 RECORDS = Path("/run/cornerstone/alua")
 # of a volume in RECORDS, with the volume's serial behind it
 FOLDER = "tpgs_"
-# times the patience, a look without anything having been said: for what a lost notify would have told
+# times the patience, a look without anything having been said, for what a lost notify would have told; and a check of
+# what is served, however busy the looks are
 LOOK_SECONDS = 30
 # a notify's sender waits for us this long, and less than NOTIFY_MS
 HEARD_SECONDS = 4
@@ -64,8 +70,11 @@ class Service:
         self._tag = self._members.index(own) + 1
         self._fsid = store.cluster.get_fsid()
         self._lio = Lio(target.target_name(self._fsid), self._tag, RECORDS)
-        self._gateway = Gateway(self._lio, ImageLocks(store, self._tag), self._device, tell)
-        self._written = Written()
+        self._clients = Clients(RadosFences(store))
+        self._gateway = Gateway(self._lio, ImageLocks(store, self._tag, self._clients), self._device, tell,
+                                config.patience * LEASE_SECONDS)
+        self._asked = Asked()
+        self._takers = ThreadPoolExecutor(TAKERS)
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._disks: dict[str, Disk] = {}
         self._stop = threading.Event()
@@ -79,11 +88,12 @@ class Service:
         self.offering = Offering(tell)
 
     def _device(self, disk: Disk) -> Device:
-        return Device(lun_of(disk).backstore, self._store.pool, disk.image, disk.size)
+        return Device(lun_of(disk).backstore, self._store.pool, disk.image, disk.size, self._config.patience,
+                      self._clients)
 
     def _floating(self, address: str) -> FloatingAddress:
-        lease = RadosLease(self._store.objects, f"address-{address}", f"{self._own} {uuid.uuid4()}",
-                           self._config.patience * LEASE_SECONDS)
+        lease = MonotonicLease(RadosRegister(self._store.objects, f"address-{address}"),
+                               f"{self._own} {uuid.uuid4()}", self._config.patience * LEASE_SECONDS)
         return FloatingAddress(address, "eth0", lease, self.wake, self._tell)
 
     def wake(self) -> None:
@@ -99,41 +109,66 @@ class Service:
         with contextlib.suppress(rados.ObjectExists), rados.WriteOpCtx() as once:
             once.new(rados.LIBRADOS_CREATE_EXCLUSIVE)
             self._store.objects.operate_write_op(once, CATALOGUE)
-        watch = self._store.objects.watch(CATALOGUE, self._heard, lambda _: self.wake())
+        self._watch = LastingWatch(
+            lambda lost: self._store.objects.watch(CATALOGUE, self._heard, lost), self.wake, self._tell)
+        self._watch.open()
         threads = [threading.Thread(target=address.run, args=(self._stop,)) for address in self._addresses]
-        threads.append(threading.Thread(target=self.offering.run, args=(self._stop,), daemon=True))
+        threads += [threading.Thread(target=run, daemon=True) for run in (
+            lambda: self.offering.run(self._stop), self._watch.run, self._answer, self._check_by_time)]
+        for thread in threads[len(self._addresses):]:
+            thread.start()
         self.look()
-        for thread in threads:
+        for thread in threads[:len(self._addresses)]:
             thread.start()
         notify("READY=1")
         try:
             self._serve()
         finally:
             self._stop.set()
-            watch.close()
+            self._watch.close()
             self.offering.stop()
-            for thread in threads[:-1]:
+            for thread in threads[:len(self._addresses)]:
                 thread.join()
         self._let_go()
 
     def _serve(self) -> None:
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
-        poll.register(self._written.fileno(), select.POLLIN)
         while not self._stop.is_set():
-            ready = dict(poll.poll(LOOK_SECONDS * self._config.patience * 1000))
-            try:
-                if self._written.fileno() in ready:
-                    self._take(folder.name.removeprefix(FOLDER) for folder in self._written.folders())
-                if not ready:
-                    self._gateway.check(self._disks.values())
-                if not ready or self._woken in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._woken, 65536)
-                    self.look()
-            except (CornerstoneError, RTSLibError, rados.Error) as error:
-                # what couldn't be done is looked at again with the next look
-                self._tell(Event(STAGE, STEP, "failed", str(error)))
+            poll.poll(LOOK_SECONDS * self._config.patience * 1000)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._woken, 65536)
+            # what couldn't be done is looked at again with the next look
+            self._tell_failure(self.look)
+
+    def _tell_failure(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except (CornerstoneError, RTSLibError, rados.Error) as error:
+            self._tell(Event(STAGE, STEP, "failed", str(error)))
+
+    def _answer(self) -> None:
+        """Take what initiators ask for, and let LIO answer them.
+
+        A thread of its own: LIO waits like this when we set a state, too.
+        """
+        poll = select.poll()
+        poll.register(self._asked.fileno(), select.POLLIN)
+        while poll.poll():
+            for folder, held in self._asked.openings():
+                if disk := self._disks.get(folder.name.removeprefix(FOLDER)):
+                    self._takers.submit(self._tell_failure, partial(self._gateway.look, disk, held))
+                else:
+                    held()
+
+    def _check_by_time(self) -> None:
+        """Let go of what is served no longer; a thread of its own, for a look may wait for a cluster that is away."""
+        while not self._stop.wait(LOOK_SECONDS * self._config.patience):
+            disks = tuple(self._disks.values())
+            with ThreadPoolExecutor(TAKERS) as checkers:
+                # each by itself: one that hangs keeps no other waiting
+                list(checkers.map(self._gateway.check, ((disk,) for disk in disks)))
+            self._tell_failure(partial(self._clients.end_fences, [disk.image for disk in disks]))
 
     def _heard(self, notify_id: int, notifier: int, watch_id: int, data: bytes) -> None:
         """On a thread of librados, and the notifier waits: another CVM wants a volume, or the catalogue is another."""
@@ -149,6 +184,7 @@ class Service:
 
     def look(self) -> None:
         """Bring the kernel to what is wanted, and take the volumes that initiators have asked for."""
+        self._watch.check()
         with self._looks:
             self._looks_begun = begun = self._looks_begun + 1
         try:
@@ -174,8 +210,8 @@ class Service:
             self._device(disk).remove()
         self._disks = disks
         for disk in disks.values():
-            self._written.watch(RECORDS / f"{FOLDER}{disk.serial}")
-        self._take(disks)
+            self._asked.watch(RECORDS / f"{FOLDER}{disk.serial}")
+        list(self._takers.map(self._gateway.look, disks.values()))
         self.offering.set(target.offer(self._fsid, self._members, self._own, CVM_ADDRESS, sorted(disks)))
 
     def _let_go(self) -> None:
@@ -184,12 +220,6 @@ class Service:
             self._lio.take(step)
         for disk in self._disks.values():
             self._device(disk).remove()
-
-    def _take(self, serials: Iterable[str]) -> None:
-        """What initiators ask for, of these volumes."""
-        disks = [self._disks[serial] for serial in serials if serial in self._disks]
-        with ThreadPoolExecutor(TAKERS) as takers:
-            list(takers.map(self._gateway.look, disks))
 
 
 @ends_in_one_line
