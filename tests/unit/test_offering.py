@@ -6,8 +6,8 @@ import socket
 import threading
 
 import pytest
-
 from cornerstone.controller.data_services.inotify import Written
+
 from cornerstone.controller.data_services.offering import Offering
 from cornerstone.model.data_path import Answer, Offer, Portal, from_line, to_line
 

@@ -53,7 +53,7 @@ class Device:
 
     def table(self) -> str | None:
         """Return device mapper's table, None when there is no such device."""
-        done = subprocess.run(["dmsetup", "table", self.name], capture_output=True, text=True, check=False)
+        done = _finish("dmsetup", "table", self.name, seconds=COMMAND_SECONDS)
         return done.stdout.strip() if done.returncode == 0 else None
 
     @property
@@ -95,8 +95,7 @@ class Device:
             self._dmsetup("load", self.name, "--table", self._table("error"))
             self._dmsetup("resume", self.name)
         if path := self.mapped():
-            # force: one that was taken from us can't end its writes
-            self._run("rbd", "device", "unmap", "--options", "force", path)
+            self._unmap(path)
 
     def remove(self) -> None:
         """Remove the device, whatever is behind it."""
@@ -137,6 +136,10 @@ class Device:
         options = MAP_OPTIONS.format(seconds=self._request_seconds)
         return self._run("rbd", "device", "map", f"{self.pool}/{self.image}", "--options", options).strip()
 
+    def _unmap(self, path: str) -> None:
+        # force: one that was taken from us can't end its writes
+        self._run("rbd", "device", "unmap", "--options", "force", path)
+
     @property
     def _request_seconds(self) -> int:
         return REQUEST_SECONDS * self.patience
@@ -154,14 +157,18 @@ def client_addresses() -> frozenset[str]:
 
 
 def _run(*words: str, seconds: float) -> str:
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise CornerstoneError(f"{' '.join(words)}: no answer within {seconds} s", "see: ceph -s",
-                               Code.FAILED) from None
+    done = _finish(*words, seconds=seconds)
     if done.returncode:
         raise CornerstoneError(f"{' '.join(words)}: {done.stderr.strip()[-300:]}", "see: dmesg", Code.FAILED)
     return done.stdout
+
+
+def _finish(*words: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise CornerstoneError(f"{' '.join(words)}: no answer within {seconds} s", "see: ceph -s",
+                               Code.FAILED) from None
 
 
 def _read(path: Path) -> str:
