@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from fencing_world import World, fence_seconds, request_seconds
 
 from cornerstone.controller.data_services import clients, device
 from cornerstone.controller.data_services.device import Device
 from cornerstone.controller.data_services.gateway import Gateway
 from cornerstone.controller.data_services.target import STANDBY
 from cornerstone.model.error import CornerstoneError
+from fencing_world import World, fence_seconds, request_seconds
 
 MINUTE, YEAR = 60.0, 365 * 86400.0
 

@@ -15,10 +15,10 @@ OSD_MEMORY = (896 * MIB, 8 * GIB)
 # Until a monitor or an OSD that says nothing is taken for dead: Ceph's own figures.
 MON_LEASE_SECONDS = MON_ELECTION_SECONDS = 5
 OSD_GRACE_SECONDS = 20
-# Until Ceph itself ends a fence (an entry of its blocklist) by the monitors' wall clock. That must never be: whose client
-# was fenced ends it, data_services/clients.py. Forty years are longer than clocks are wrong, and within the 32 bits of
-# Ceph's seconds. Not `rbd blocklist expire seconds`: with it librbd 18.2.7 sends text where the monitors want a number,
-# and can't break a lock any more (EINVAL).
+# Until Ceph itself ends a fence (an entry of its blocklist), by the monitors' wall clock. That must never be: whose
+# client was fenced ends it (data_services/clients.py). Forty years are longer than clocks are wrong, and their end is
+# within the 32 bits of Ceph's seconds. Not `rbd blocklist expire seconds`: with it librbd 18.2.7 sends text where the
+# monitors want a number, and can't break a lock any more (EINVAL).
 FENCE_SECONDS = 40 * 365 * 24 * 3600
 # Until a client that no monitor or OSD answers gets an error; Ceph's own would wait for ever.
 CLIENT_SECONDS = 60
