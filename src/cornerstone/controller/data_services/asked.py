@@ -24,8 +24,9 @@ AT_FDCWD = -100
 EVENT = struct.Struct("IBBHQii")
 # struct fanotify_response: descriptor, answer
 RESPONSE = struct.Struct("iI")
-# an initiator isn't kept waiting longer, whatever becomes of its volume: its other commands wait behind this one
-ANSWER_SECONDS = 2
+# an initiator isn't kept waiting longer, whatever becomes of its volume: all that it sends waits behind this, and
+# open-iscsi drops a session that doesn't answer a ping for 5 s
+ANSWER_SECONDS = 4
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 

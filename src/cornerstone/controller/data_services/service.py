@@ -15,13 +15,12 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import rados
-from rtslib_fb.utils import RTSLibError
 
 from cornerstone.controller.data_services import container, target
 from cornerstone.controller.data_services.addresses import LEASE_SECONDS, FloatingAddress
@@ -77,6 +76,8 @@ class Service:
         self._takers = ThreadPoolExecutor(TAKERS)
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._disks: dict[str, Disk] = {}
+        # of volumes that are deleted, with their device still here
+        self._gone: dict[str, Disk] = {}
         self._stop = threading.Event()
         self._looks = threading.Condition()
         self._looks_begun = self._looks_done = 0
@@ -142,9 +143,10 @@ class Service:
             self._tell_failure(self.look)
 
     def _tell_failure(self, do: Callable[[], object]) -> None:
+        """Whatever it is: none of the threads may end because of one volume or one message."""
         try:
             do()
-        except (CornerstoneError, RTSLibError, rados.Error) as error:
+        except Exception as error:
             self._tell(Event(STAGE, STEP, "failed", str(error)))
 
     def _answer(self) -> None:
@@ -155,11 +157,14 @@ class Service:
         poll = select.poll()
         poll.register(self._asked.fileno(), select.POLLIN)
         while poll.poll():
-            for folder, held in self._asked.openings():
-                if disk := self._disks.get(folder.name.removeprefix(FOLDER)):
-                    self._takers.submit(self._tell_failure, partial(self._gateway.look, disk, held))
-                else:
-                    held()
+            self._tell_failure(self._take_asked)
+
+    def _take_asked(self) -> None:
+        for folder, held in self._asked.openings():
+            if disk := self._disks.get(folder.name.removeprefix(FOLDER)):
+                self._takers.submit(self._tell_failure, partial(self._gateway.look, disk, held))
+            else:
+                held()
 
     def _check_by_time(self) -> None:
         """Let go of what is served no longer; a thread of its own, for a look may wait for a cluster that is away."""
@@ -167,11 +172,15 @@ class Service:
             disks = tuple(self._disks.values())
             with ThreadPoolExecutor(TAKERS) as checkers:
                 # each by itself: one that hangs keeps no other waiting
-                list(checkers.map(self._gateway.check, ((disk,) for disk in disks)))
+                for disk in disks:
+                    checkers.submit(self._tell_failure, partial(self._gateway.check, (disk,)))
             self._tell_failure(partial(self._clients.end_fences, [disk.image for disk in disks]))
 
     def _heard(self, notify_id: int, notifier: int, watch_id: int, data: bytes) -> None:
         """On a thread of librados, and the notifier waits: another CVM wants a volume, or the catalogue is another."""
+        self._tell_failure(partial(self._hear, data))
+
+    def _hear(self, data: bytes) -> None:
         message = json.loads(data or b"{}")
         if "release" not in message:
             with self._looks:
@@ -179,7 +188,7 @@ class Service:
                 due = self._looks_begun + 1
                 self.wake()
                 self._looks.wait_for(lambda: self._looks_done >= due, HEARD_SECONDS)
-        elif (disk := self._disks.get(message["release"])) and message["by"] != str(self._tag):
+        elif (disk := self._disks.get(message["release"])) and message.get("by") != str(self._tag):
             self._gateway.release(disk)
 
     def look(self) -> None:
@@ -201,25 +210,32 @@ class Service:
             frozenset((CVM_ADDRESS, self._own, *(each.address for each in self._addresses
                                                  if each.held and each.address == self._data_services))),
             frozenset(lun_of(disk) for disk in disks.values()), frozenset(self._store.initiators()))
-        gone = [disk for serial, disk in self._disks.items() if serial not in disks]
+        self._gone |= {serial: disk for serial, disk in self._disks.items() if serial not in disks}
         for step in target.steps(self._lio.present(), wanted):
-            if isinstance(step.what, target.Lun) and step.verb == "add":
-                self._device(disks[step.what.serial]).make()
-            self._lio.take(step)
-        for disk in gone:
-            self._device(disk).remove()
+            self._tell_failure(partial(self._do, step, disks))
+        for disk in tuple(self._gone.values()):
+            self._tell_failure(partial(self._remove, disk))
         self._disks = disks
         for disk in disks.values():
-            self._asked.watch(RECORDS / f"{FOLDER}{disk.serial}")
+            self._tell_failure(partial(self._asked.watch, RECORDS / f"{FOLDER}{disk.serial}"))
         list(self._takers.map(self._gateway.look, disks.values()))
         self.offering.set(target.offer(self._fsid, self._members, self._own, CVM_ADDRESS, sorted(disks)))
+
+    def _do(self, step: target.Step, disks: Mapping[str, Disk]) -> None:
+        if isinstance(step.what, target.Lun) and step.verb == "add":
+            self._device(disks[step.what.serial]).make()
+        self._lio.take(step)
+
+    def _remove(self, disk: Disk) -> None:
+        self._device(disk).remove()
+        del self._gone[disk.serial]
 
     def _let_go(self) -> None:
         """Nothing served and no image mapped, so that another CVM needs to break nothing."""
         for step in target.steps(self._lio.present(), target.Target("", self._tag)):
-            self._lio.take(step)
+            self._tell_failure(partial(self._lio.take, step))
         for disk in self._disks.values():
-            self._device(disk).remove()
+            self._tell_failure(self._device(disk).remove)
 
 
 @ends_in_one_line
