@@ -140,6 +140,8 @@ class World:
 
         It has passed LIO's look at the ALUA state before.
         """
+        if cvm.deaf:
+            return
         served = cvm.could_write(volume) and volume.sent == volume.acknowledged
         cvm.gateway.release(volume.disk)
         if served:
@@ -171,7 +173,8 @@ class Cvm:
     def __init__(self, world: World, number: int) -> None:
         self.world = world
         self.number = number
-        self.connected, self.paused = True, False
+        # deaf: data-services hangs, and the kernel serves on
+        self.connected, self.paused, self.deaf = True, False, False
         self.boot = 0
         self.start()
 
@@ -190,6 +193,7 @@ class Cvm:
         self.start_service()
 
     def start_service(self) -> None:
+        self.deaf = False
         self.clients = Clients(ModelFences(self), f"machine-{self.number}", str(self.boot),
                                lambda: frozenset(self.mapped.values()), lambda: bool(self.unsent))
         self.gateway = Gateway(self, ModelLocks(self), self.device, lambda event: None, clock=lambda: self.world.now)
@@ -214,7 +218,7 @@ class Cvm:
             self.inbox.append(command)
             return
         lun = lun_of(command.volume.disk)
-        if self.state(lun) == ACTIVE:
+        if self.state(lun) == ACTIVE or self.deaf:
             self.execute(command)
             return
         answered: list[Command] = []
@@ -285,18 +289,18 @@ class Cvm:
 
     def check(self) -> None:
         """What data-services does by time."""
-        if not self.paused:
+        if not self.paused and not self.deaf:
             self.give_up()
             self.gateway.check([volume.disk for volume in self.world.volumes if not volume.deleted])
 
     def end_fences(self) -> None:
         """What data-services does by time after that."""
-        if not self.paused and self.connected:
+        if not self.paused and not self.deaf and self.connected:
             self.clients.end_fences(volume.disk.image for volume in self.world.volumes if not volume.deleted)
 
     def look(self) -> None:
         """What data-services does when the catalogue has changed."""
-        if self.paused or not self.connected:
+        if self.paused or self.deaf or not self.connected:
             return
         for volume in self.world.volumes:
             if not volume.deleted:
@@ -391,19 +395,20 @@ class ModelLocks:
         self._world = cvm.world
 
     def ask_for(self, disk: Disk) -> None:
-        during, self._world.during = self._world.during, None
-        if during:
-            during(self._cvm)
         self._cvm.require_cluster()
         holder = self._world.volume_of(disk.image).lock
         for cvm in self._world.cvms:
-            if holder and cvm.mapped.get(disk.image) == holder and cvm.connected and not cvm.paused:
+            if holder and cvm.mapped.get(disk.image) == holder and cvm.connected and not (cvm.paused or cvm.deaf):
                 cvm.gateway.release(disk)
+        # a host gives up waiting later than this: who hears has heard by now
+        during, self._world.during = self._world.during, None
+        if during:
+            during(self._cvm)
 
     def break_all(self, disk: Disk) -> int:
         self._cvm.require_cluster()
-        self._cvm.clients.fence_former(disk.image)
         volume = self._world.volume_of(disk.image)
+        self._cvm.clients.fence_former(disk.image, bool(volume.lock))
         holder, volume.lock = volume.lock, ""
         if holder:
             ModelFences(self._cvm).fence(holder)

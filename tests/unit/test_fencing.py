@@ -27,7 +27,8 @@ def taken(world):
     world.write(volume, old)
     old.connected = False
     world.write(volume, old)
-    for _ in range(3):
+    # the first of them gets an error: it waited while the old one may have served
+    for _ in range(4):
         world.write(volume, new)
     assert (volume.value, volume.acknowledged) == (4, 4)
     return volume, old, new
@@ -77,6 +78,17 @@ def test_d13_a_fence_ends_when_its_cvm_has_let_go_and_nothing_is_under_way(world
         old.end_fences()
     assert world.fenced == {}
     assert fenced not in {client.address for client in world.records}
+
+
+def test_d13_a_fence_stays_while_its_client_is_still_mapped(world, taken):
+    """The network is back, and nobody has looked yet whether the volume is still ours."""
+    volume, old, _ = taken
+    old.connect()
+    for _ in range(3):
+        old.end_fences()
+    assert len(world.fenced) == 1
+    world.write(volume, old)
+    world.check()
 
 
 def test_d13_another_cvm_ends_no_fence(world, taken):
@@ -180,6 +192,42 @@ def test_d15_a_command_that_arrives_after_close_gets_an_error_at_once(world):
     for _ in range(2):
         world.write(volume, new)
     world.write(volume, old)
+    world.check()
+
+
+def test_d15_what_waits_is_too_old_when_the_former_cvm_served_on_until_it_was_fenced(world):
+    """Its data-services hangs: it doesn't hear that it is to let go, and its kernel serves."""
+    volume = world.create()
+    old, new = world.cvms
+    world.write(volume, old)
+    old.deaf = True
+
+    def during(taker) -> None:
+        for _ in range(2):
+            world.write(volume, old)
+    world.during = during
+    world.write(volume, new)
+    world.check()
+    assert (volume.value, new.could_write(volume)) == (3, True)
+    world.write(volume, new)
+    assert volume.acknowledged == 4
+
+
+def test_d15_what_a_service_that_ended_left_waiting_is_too_old(world):
+    volume = world.create()
+    old, new = world.cvms
+
+    def during(taker) -> None:
+        raise KeyboardInterrupt
+    world.during = during
+    old.gateway._let_go = lambda disk, device: None
+    with pytest.raises(KeyboardInterrupt):
+        world.write(volume, old)
+    assert old.mappers[volume.disk.serial].waiting
+    for _ in range(2):
+        world.write(volume, new)
+    old.start_service()
+    old.look()
     world.check()
 
 

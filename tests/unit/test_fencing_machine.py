@@ -33,17 +33,24 @@ class DataPath(RuleBasedStateMachine):
         for _ in range(times):
             self.world.write(self.volume(number), self.world.cvms[by])
 
-    @rule(number=VOLUMES, pause=st.booleans(), again=st.booleans())
-    def cut_with_a_write_under_way(self, number: int, pause: bool, again: bool) -> None:
-        """And have the host write by the other path."""
+    @rule(number=VOLUMES, pause=st.booleans())
+    def cut_with_a_write_under_way(self, number: int, pause: bool) -> None:
         volume = self.volume(number)
         if server := self.world.server(volume):
             server.connected = False
             self.world.write(volume, server)
             server.paused = pause
-            if again:
-                for _ in range(2):
-                    self.world.write(volume, self.world.cvms[1 - server.number])
+
+    @rule(number=VOLUMES, pause=st.booleans(), seconds=SPANS)
+    def cut_for_a_time(self, number: int, pause: bool, seconds: float) -> None:
+        """With a write under way, while the host writes by the other path."""
+        volume = self.volume(number)
+        if server := self.world.server(volume):
+            self.cut_with_a_write_under_way(number, pause)
+            for _ in range(2):
+                self.world.write(volume, self.world.cvms[1 - server.number])
+            self.pass_time(seconds)
+            self.connect(server.number, True)
 
     @rule(number=VOLUMES)
     def write_by_another_path_while_it_is_being_taken(self, number: int) -> None:
@@ -89,6 +96,10 @@ class DataPath(RuleBasedStateMachine):
         if not self.world.cvms[by].paused:
             self.world.cvms[by].start_service()
 
+    @rule(by=CVMS)
+    def have_the_service_hang(self, by: int) -> None:
+        self.world.cvms[by].deaf = True
+
     @rule(seconds=SPANS)
     def pass_time(self, seconds: float) -> None:
         self.world.pass_time(seconds)
@@ -119,5 +130,5 @@ class DataPath(RuleBasedStateMachine):
 
 
 TestDataPath = DataPath.TestCase
-TestDataPath.settings = settings(derandomize=True, max_examples=300, stateful_step_count=30, deadline=None,
+TestDataPath.settings = settings(derandomize=True, max_examples=200, stateful_step_count=30, deadline=None,
                                  database=None, suppress_health_check=list(HealthCheck))

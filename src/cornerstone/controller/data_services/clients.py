@@ -69,24 +69,27 @@ class Clients:
         """Remember who has had an image until now; called before the first command waits for it."""
         self._before[image] = self._addresses(image)
 
-    def fence_former(self, image: str) -> None:
-        """Fence everybody who has ever mapped an image and isn't fenced yet."""
+    def fence_former(self, image: str, broken: bool = False) -> None:
+        """Fence everybody who has ever mapped an image and isn't fenced yet. broken: one of them hasn't let go."""
+        if broken:
+            # it may have served the image until now
+            self._before[image] = frozenset()
         if former := self._addresses(image):
             for address in sorted(former - self._fences.fenced()):
                 self._fences.fence(address)
 
-    def serve(self, image: str, address: str) -> None:
+    def serve(self, image: str, address: str) -> bool:
         """Note the client that is about to write, so that the next one fences it.
 
-        Raises CornerstoneError when another has had the image since begin: what has waited here is older than what
-        that one has written.
+        Returns whether another may have served the image since begin. Then what has waited here may be older than
+        what that one has written: a host that gives up waiting writes by another path.
         """
         if not address:
             raise CornerstoneError(f"the kernel doesn't say by which client {image} is mapped", "see: dmesg",
                                    Code.FAILED)
-        if self._addresses(image) - self._before.pop(image, frozenset()):
-            raise CornerstoneError(f"another CVM has served {image} meanwhile", "the host asks again", Code.FAILED)
+        between = self._addresses(image) - self._before.pop(image, frozenset())
         self._fences.note(Client(image, address, self._machine, self._boot))
+        return bool(between)
 
     def end_fences(self, images: Iterable[str]) -> None:
         """End the fences of clients of ours that are gone, and forget those of images that are gone.

@@ -32,7 +32,7 @@ class Turns(Protocol):
 
     def begin(self, image: str) -> None: ...
 
-    def serve(self, image: str, address: str) -> None: ...
+    def serve(self, image: str, address: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ class Device:
         self._dmsetup("suspend", "--nolockfs", self.name)
 
     def serve(self) -> None:
-        """Map the image and let what waits go on.
+        """Map the image and let what waits go on. Raises CornerstoneError when another client has it.
 
-        Raises CornerstoneError when another client has it, or has had it since hold.
+        When another may have served it since hold, what waits gets an error, and only what comes then goes on.
         """
         path = self._map()
-        if self.turns:
-            self.turns.serve(self.image, self.address())
+        if self.turns and self.turns.serve(self.image, self.address()):
+            self._dmsetup("resume", self.name)
+            self._dmsetup("suspend", "--nolockfs", self.name)
         self._dmsetup("load", self.name, "--table", self._table(f"linear {path} 0"))
         self._dmsetup("resume", self.name)
 

@@ -38,7 +38,7 @@ class ImageLocks:
         Ceph blocklists the lock's client itself before it breaks the lock.
         """
         owners = self._owners(disk)
-        self._clients.fence_former(disk.image)
+        self._clients.fence_former(disk.image, bool(owners))
         with self._opened(disk) as image:
             for owner in owners:
                 with contextlib.suppress(rbd.ImageNotFound):
