@@ -53,15 +53,18 @@ class Asked:
         """
         with contextlib.suppress(BlockingIOError):
             while events := os.read(self._fd, 65536):
-                while events:
-                    length, _, _, _, _, opened, process = EVENT.unpack_from(events)
-                    events = events[length:]
-                    folder = Path(f"/proc/self/fd/{opened}").readlink().parent
-                    allow = self._allow(opened)
+                # all of them get their term before anything else is done
+                for opened, process, allow in [*self._events(events)]:
                     if process == os.getpid():
                         allow()
                     else:
-                        yield folder, allow
+                        yield Path(f"/proc/self/fd/{opened}").readlink().parent, allow
+
+    def _events(self, events: bytes) -> Iterator[tuple[int, int, Callable[[], None]]]:
+        while events:
+            length, _, _, _, _, opened, process = EVENT.unpack_from(events)
+            events = events[length:]
+            yield opened, process, self._allow(opened)
 
     def _allow(self, opened: int) -> Callable[[], None]:
         once = threading.Lock()

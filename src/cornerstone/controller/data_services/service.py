@@ -218,7 +218,9 @@ class Service:
         self._disks = disks
         for disk in disks.values():
             self._tell_failure(partial(self._asked.watch, RECORDS / f"{FOLDER}{disk.serial}"))
-        list(self._takers.map(self._gateway.look, disks.values()))
+        # not by the takers: these wait for volumes that are being let go, initiators for the takers
+        with ThreadPoolExecutor(TAKERS) as lookers:
+            list(lookers.map(self._gateway.look, disks.values()))
         self.offering.set(target.offer(self._fsid, self._members, self._own, CVM_ADDRESS, sorted(disks)))
 
     def _do(self, step: target.Step, disks: Mapping[str, Disk]) -> None:
