@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from cornerstone.controller.data_services.inotify import Written
 from cornerstone.controller.data_services.offering import Offering
 from cornerstone.model.data_path import Answer, Offer, Portal, from_line, to_line
 
@@ -84,17 +83,3 @@ def test_it_is_offered_again_until_the_host_is_everywhere_and_then_at_a_change()
     thread.join(30)
     assert host.heard == [OFFER, OFFER, whole]
     assert events == ["warning", "done"]
-
-
-def test_written_files_name_their_folder(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    written = Written()
-    for folder in (one, two):
-        folder.mkdir()
-        written.watch(folder)
-    assert written.folders() == set()
-    (two / "state").write_text("alua_access_state=0x00\n")
-    (two / "state").read_text()
-    assert written.folders() == {two}
-    assert written.folders() == set()
-    written.close()

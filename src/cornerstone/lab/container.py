@@ -168,9 +168,12 @@ class Container:
 
     def run(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command in it."""
-        return subprocess.run(["nsenter", "--target", str(self._pid), "--all", "--root", "--wd", "--",
-                               "env", "-i", "PATH=/usr/sbin:/usr/bin", *words],
-                              capture_output=True, text=True, timeout=seconds, check=False)
+        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=seconds, check=False)
+
+    def command(self, *words: str) -> list[str]:
+        """The words that run a command in it."""
+        return ["nsenter", "--target", str(self._pid), "--all", "--root", "--wd", "--",
+                "env", "-i", "PATH=/usr/sbin:/usr/bin", *words]
 
     def file(self, path: str) -> Path:
         """A file that it has written, from outside."""

@@ -15,6 +15,11 @@ OSD_MEMORY = (896 * MIB, 8 * GIB)
 # Until a monitor or an OSD that says nothing is taken for dead: Ceph's own figures.
 MON_LEASE_SECONDS = MON_ELECTION_SECONDS = 5
 OSD_GRACE_SECONDS = 20
+# Until Ceph itself ends a fence (an entry of its blocklist), by the monitors' wall clock. That must never be: whose
+# client was fenced ends it (data_services/clients.py). Forty years are longer than clocks are wrong, and their end is
+# within the 32 bits of Ceph's seconds. Not `rbd blocklist expire seconds`: with it librbd 18.2.7 sends text where the
+# monitors want a number, and can't break a lock any more (EINVAL).
+FENCE_SECONDS = 40 * 365 * 24 * 3600
 # Until a client that no monitor or OSD answers gets an error; Ceph's own would wait for ever.
 CLIENT_SECONDS = 60
 
@@ -97,6 +102,7 @@ def ceph_conf(node: Node) -> str:
         "mon lease": str(patience * MON_LEASE_SECONDS),
         "mon election timeout": str(patience * MON_ELECTION_SECONDS),
         "osd heartbeat grace": str(patience * OSD_GRACE_SECONDS),
+        "mon osd blocklist default expire": str(FENCE_SECONDS),
         # it only counts and balances: better late than replaced in vain, again and again, where processors are busy
         "mon mgr beacon grace": "120",
         # and what it counts nobody needs every two seconds, each time with a write of all monitors

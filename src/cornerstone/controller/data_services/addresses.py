@@ -1,4 +1,4 @@
-"""Addresses of the cluster that one CVM at a time has: whoever holds a RADOS lock whose lease it keeps renewing.
+"""Addresses of the cluster that one CVM at a time has: whoever holds a lease in RADOS that it keeps renewing.
 
 The kernel is told to drop the address when the lease may have ended (valid_lft), so a holder that hangs, or that can't
 reach the cluster, has lost it before another may have it.
@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from cornerstone.controller.data_services.lease import HeldByAnother
 from cornerstone.model.event import Event, Listener
 
 LEASE_SECONDS = 15
-# How often it is renewed while it lasts. Not oftener: each try, even in vain, is a write on all copies' disks.
+# How often it is renewed while it lasts. Not oftener: each time is a write on all copies' disks.
 RENEWALS = 4
 # clocks run at different speeds, and the kernel counts whole seconds
 MARGIN_SECONDS = 2
@@ -59,8 +60,11 @@ class FloatingAddress:
     def tick(self) -> None:
         """Try to get it, or to keep it."""
         asked = self._clock()
-        if self._lease.renew():
-            self._until = asked + self._lease.seconds - MARGIN_SECONDS
+        try:
+            if self._lease.renew():
+                self._until = asked + self._lease.seconds - MARGIN_SECONDS
+        except HeldByAnother:
+            self._drop()
         if left := int(self._until - self._clock()) if self.held else 0:
             self._run("ip", "address", "replace", f"{self.address}/32", "dev", self._interface,
                       "valid_lft", str(left), "preferred_lft", str(left))
@@ -79,5 +83,9 @@ class FloatingAddress:
             self.tick()
             stop.wait(self._lease.seconds / RENEWALS)
         if self.held:
-            self._run("ip", "address", "delete", f"{self.address}/32", "dev", self._interface)
+            self._drop()
             self._lease.end()
+
+    def _drop(self) -> None:
+        self._run("ip", "address", "delete", f"{self.address}/32", "dev", self._interface)
+        self._until = self._clock()

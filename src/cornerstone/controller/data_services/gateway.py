@@ -2,24 +2,28 @@
 
 An initiator asks by SCSI's own means. Every CVM shows every volume, as ALUA standby where it doesn't serve it. When
 multipath on a host chooses a path, the kernel there sends SET TARGET PORT GROUPS; LIO makes the state active here and
-writes that down, which wakes us. Then the volume is taken: who serves it now is asked to let go, and who doesn't
-answer is cut off from it by Ceph (blocklisted) before its lock is broken. docs/data-path.md says why that is safe.
+answers when we hold back the volume's commands (asked.py). Then the volume is taken: who serves it now is asked to let
+go, and everybody who has had it is fenced by Ceph (blocklisted). docs/data-path.md says why that is safe.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from cornerstone.controller.data_services.addresses import LEASE_SECONDS
 from cornerstone.controller.data_services.catalogue import Disk
 from cornerstone.controller.data_services.target import ACTIVE, STANDBY, Lun
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event, Listener
 
 STAGE, STEP = "data-services", "volume"
+# of a volume: one that is busy is left to whoever is at it
+BUSY_SECONDS = 1
 
 
 class States(Protocol):
@@ -58,63 +62,108 @@ def lun_of(disk: Disk) -> Lun:
 
 
 class Gateway:
-    """Brings each volume to what its ALUA state says; that may be asked at any time, by several threads."""
+    """Brings each volume to what its ALUA state says; that may be asked at any time, by several threads.
 
-    def __init__(self, states: States, locks: Locks, device: Callable[[Disk], BlockDevice], tell: Listener) -> None:
+    lease: the seconds for which a volume is served without an answer from the cluster; clock: a monotonic one.
+    """
+
+    def __init__(self, states: States, locks: Locks, device: Callable[[Disk], BlockDevice], tell: Listener,
+                 lease: float = LEASE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._states = states
         self._locks = locks
         self._device = device
         self._tell = tell
+        self._lease = lease
+        self._clock = clock
         self._busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._unanswered: dict[str, float] = {}
 
-    def look(self, disk: Disk) -> None:
-        """Take a volume that an initiator has asked for; give back one that it hasn't. A failure is told."""
-        device = self._device(disk)
-        with self._busy[disk.serial]:
-            asked = self._states.state(lun_of(disk)) == ACTIVE
-            try:
-                if asked and not device.served:
-                    self._take(disk, device)
-                elif not asked:
-                    (device.close if device.served else device.hold)()
-            except CornerstoneError as error:
-                self._tell(Event(STAGE, STEP, "failed", f"{disk.serial}: {error.message}"))
+    def look(self, disk: Disk, held: Callable[[], None] = lambda: None) -> None:
+        """Take a volume that an initiator has asked for; give back one that it hasn't. A failure is told.
 
-    def _take(self, disk: Disk, device: BlockDevice) -> None:
-        device.hold()
+        held: called once commands wait, or when none will; the initiator's request is answered then.
+        """
+        with self._unless_busy(disk.serial) as mine:
+            if mine:
+                self._look(disk, held)
+        # whoever is busy may be waiting for that answer: until then LIO changes no state of the volume
+        held()
+        if not mine:
+            with self._busy[disk.serial]:
+                self._look(disk, held)
+
+    def _look(self, disk: Disk, held: Callable[[], None]) -> None:
         try:
+            device = self._device(disk)
+            if self._states.state(lun_of(disk)) != ACTIVE:
+                device.close()
+            elif not device.served:
+                self._take(disk, device, held)
+        except CornerstoneError as error:
+            self._tell(Event(STAGE, STEP, "failed", f"{disk.serial}: {error.message}"))
+
+    def _take(self, disk: Disk, device: BlockDevice, held: Callable[[], None]) -> None:
+        try:
+            device.hold()
+            held()
             self._locks.ask_for(disk)
             broken = self._locks.break_all(disk)
             device.serve()
         except BaseException:
+            held()
             # refused from now on, and what waited gets its error: nothing may lie here and be written later
-            self._states.set_state(lun_of(disk), STANDBY)
-            device.close()
+            self._let_go(disk, device)
             raise
+        self._unanswered.pop(disk.serial, None)
         self._tell(Event(STAGE, STEP, "done", f"{disk.serial} is served here"
                          + (", taken from a CVM that didn't answer" if broken else "")))
+
+    def _let_go(self, disk: Disk, device: BlockDevice) -> None:
+        try:
+            self._states.set_state(lun_of(disk), STANDBY)
+        finally:
+            device.close()
 
     def release(self, disk: Disk) -> None:
         """Let go of a volume because another CVM was asked for it; when we are just taking it, they will fight."""
         with self._unless_busy(disk.serial) as mine:
             if mine and (device := self._device(disk)).served:
-                self._states.set_state(lun_of(disk), STANDBY)
-                device.close()
+                self._let_go(disk, device)
                 self._tell(Event(STAGE, STEP, "progress", f"{disk.serial} is given to another CVM"))
 
     def check(self, disks: Iterable[Disk]) -> None:
-        """Let go of what was taken from us while we didn't answer: writes to it fail for ever."""
+        """Let go of what was taken from us, and of what the cluster hasn't answered for longer than the lease.
+
+        Writes to the one fail for ever, those to the other hang. A failure is told, and the others are looked at.
+        """
         for disk in disks:
-            with self._busy[disk.serial]:
-                device = self._device(disk)
-                if device.served and self._locks.lost(disk):
-                    self._states.set_state(lun_of(disk), STANDBY)
-                    device.close()
-                    self._tell(Event(STAGE, STEP, "warning", f"{disk.serial} was taken by another CVM"))
+            try:
+                with self._unless_busy(disk.serial) as mine:
+                    if mine:
+                        self._check(disk)
+            except CornerstoneError as error:
+                self._tell(Event(STAGE, STEP, "failed", f"{disk.serial}: {error.message}"))
+
+    def _check(self, disk: Disk) -> None:
+        device = self._device(disk)
+        if device.served and (why := self._why_lost(disk)):
+            self._let_go(disk, device)
+            self._tell(Event(STAGE, STEP, "warning", f"{disk.serial} {why}"))
+
+    def _why_lost(self, disk: Disk) -> str:
+        """Say why a volume can't be served any longer; "" while it can."""
+        asked = self._clock()
+        try:
+            lost = self._locks.lost(disk)
+        except CornerstoneError as error:
+            since = self._unanswered.setdefault(disk.serial, asked)
+            return f"can't be reached: {error.message}" if self._clock() - since >= self._lease else ""
+        self._unanswered.pop(disk.serial, None)
+        return "was taken by another CVM" if lost else ""
 
     @contextlib.contextmanager
     def _unless_busy(self, serial: str) -> Iterator[bool]:
-        mine = self._busy[serial].acquire(timeout=1)
+        mine = self._busy[serial].acquire(timeout=BUSY_SECONDS)
         try:
             yield mine
         finally:

@@ -6,6 +6,7 @@ Nothing here is kept over a restart: the kernel forgets, and data-services makes
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from rtslib_fb import LUN as TargetLun
@@ -25,6 +26,7 @@ from rtslib_fb.utils import RTSLibError
 from cornerstone.controller.data_services import target
 from cornerstone.controller.data_services.target import STANDBY, Lun, Step
 from cornerstone.model.data_path import ISCSI_PORT, Initiator
+from cornerstone.model.error import Code, CornerstoneError
 
 # reservations aren't shared between CVMs, and a copy by the target isn't fenced: initiators must not count on either
 ATTRIBUTES = {"emulate_pr": "0", "emulate_3pc": "0", "emulate_tpu": "1"}
@@ -115,10 +117,17 @@ class Lio:
 
     def state(self, lun: Lun) -> int:
         """Its ALUA access state here: ACTIVE once an initiator has asked this CVM for it."""
-        return self._alua(lun).alua_access_state
+        with self._alua(lun) as alua:
+            return alua.alua_access_state
 
     def set_state(self, lun: Lun, state: int) -> None:
-        self._alua(lun).alua_access_state = state
+        """Set it. While an initiator's change of it waits for an answer (asked.py), so does this."""
+        with self._alua(lun) as alua:
+            alua.alua_access_state = state
 
-    def _alua(self, lun: Lun) -> ALUATargetPortGroup:
-        return ALUATargetPortGroup(BlockStorageObject(lun.backstore), self._group)
+    @contextlib.contextmanager
+    def _alua(self, lun: Lun) -> Iterator[ALUATargetPortGroup]:
+        try:
+            yield ALUATargetPortGroup(BlockStorageObject(lun.backstore), self._group)
+        except RTSLibError as error:
+            raise CornerstoneError(f"the ALUA state of {lun.backstore}: {error}", "see: dmesg", Code.FAILED) from error

@@ -1,27 +1,31 @@
-"""Locks in Ceph: an image's, and how it is taken from one that is gone; and the lease of a floating address."""
+"""Locks in Ceph: an image's, and how it is taken from one that is gone; and where an address's lease is kept."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 
 import rados
 import rbd
 
 from cornerstone.controller.data_services.catalogue import Disk
+from cornerstone.controller.data_services.clients import Clients
 from cornerstone.controller.data_services.device import Device
 from cornerstone.controller.data_services.store import Store
 from cornerstone.model.error import Code, CornerstoneError
 
-MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
+# of the text in a register's object
+KEY = "holder"
 
 
 class ImageLocks:
     """Of the images of one container. by: our tag, so that our own words don't reach ourselves."""
 
-    def __init__(self, store: Store, by: int) -> None:
+    def __init__(self, store: Store, by: int, clients: Clients) -> None:
         self._store = store
         self._by = by
+        self._clients = clients
 
     def ask_for(self, disk: Disk) -> None:
         """Ask whoever has it to let go, and wait for the answer. One that is dead has none."""
@@ -29,8 +33,12 @@ class ImageLocks:
             self._store.tell({"release": disk.serial, "by": str(self._by)})
 
     def break_all(self, disk: Disk) -> int:
-        """Cut off whoever still has it. Ceph blocklists the client first, so nothing of it is written afterwards."""
+        """Fence everybody who has had it, and break the lock of who still has it; how many locks were broken.
+
+        Ceph blocklists the lock's client itself before it breaks the lock.
+        """
         owners = self._owners(disk)
+        self._clients.fence_former(disk.image, bool(owners))
         with self._opened(disk) as image:
             for owner in owners:
                 with contextlib.suppress(rbd.ImageNotFound):
@@ -58,23 +66,40 @@ class ImageLocks:
             raise CornerstoneError(f"image {disk.image}: {error}", "see: ceph -s", Code.FAILED) from error
 
 
-class RadosLease:
-    """On an object of its own; holder: what only this process calls itself."""
+class RadosRegister:
+    """A text on an object of its own; "" when there is none yet."""
 
-    def __init__(self, objects: rados.Ioctx, name: str, holder: str, seconds: int) -> None:
+    def __init__(self, objects: rados.Ioctx, name: str) -> None:
         self._objects = objects
         self._name = name
-        self._holder = holder
-        self.seconds = seconds
 
-    def renew(self) -> bool:
-        """Take it or keep it; False when another has it or the cluster can't be asked."""
-        try:
-            self._objects.lock_exclusive(self._name, "holder", self._holder, self._holder, self.seconds, MAY_RENEW)
-        except rados.Error:
-            return False
+    def read(self) -> str:
+        """Return it. Raises CornerstoneError when the cluster can't be asked."""
+        with self._asked(), rados.ReadOpCtx() as op:
+            pairs, _ = self._objects.get_omap_vals(op, "", KEY, 1)
+            try:
+                self._objects.operate_read_op(op, self._name)
+            except rados.ObjectNotFound:
+                return ""
+            return dict(pairs).get(KEY, b"").decode()
+
+    def swap(self, old: str, new: str) -> bool:
+        """Write new if it is old now; False when it isn't. Raises CornerstoneError when the cluster can't be asked."""
+        with self._asked(), rados.WriteOpCtx() as op:
+            op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+            op.omap_cmp(KEY, old)
+            self._objects.set_omap(op, (KEY,), (new.encode(),))
+            try:
+                self._objects.operate_write_op(op, self._name)
+            except rados.Error as error:
+                if error.errno == errno.ECANCELED:
+                    return False
+                raise
         return True
 
-    def end(self) -> None:
-        with contextlib.suppress(rados.Error):
-            self._objects.unlock(self._name, "holder", self._holder)
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except rados.Error as error:
+            raise CornerstoneError(f"{self._name}: {error}", "see: ceph -s", Code.FAILED) from error

@@ -1,8 +1,8 @@
 """data-services.service: serves the cluster's volumes by iSCSI from this CVM, and its floating addresses.
 
 What is wanted is the catalogue, the hosts that may come in, and what initiators ask for; what wakes it is a notify on
-the catalogue, and LIO when it has written a change of a volume's state. It starts with an empty kernel or finds what an
-earlier process left there: both end the same.
+the catalogue, and LIO when it is about to write a change of a volume's state. It starts with an empty kernel or finds
+what an earlier process left there: both end the same.
 """
 
 from __future__ import annotations
@@ -15,23 +15,27 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import rados
-from rtslib_fb.utils import RTSLibError
 
 from cornerstone.controller.data_services import container, target
 from cornerstone.controller.data_services.addresses import LEASE_SECONDS, FloatingAddress
+from cornerstone.controller.data_services.asked import Asked
 from cornerstone.controller.data_services.catalogue import Disk
+from cornerstone.controller.data_services.clients import Clients
 from cornerstone.controller.data_services.device import Device
+from cornerstone.controller.data_services.fences import RadosFences
 from cornerstone.controller.data_services.gateway import Gateway, lun_of
-from cornerstone.controller.data_services.inotify import Written
+from cornerstone.controller.data_services.lease import MonotonicLease
 from cornerstone.controller.data_services.lio import Lio
-from cornerstone.controller.data_services.locks import ImageLocks, RadosLease
+from cornerstone.controller.data_services.locks import ImageLocks, RadosRegister
 from cornerstone.controller.data_services.offering import Offering
 from cornerstone.controller.data_services.store import CATALOGUE, Store
+from cornerstone.controller.data_services.watch import LastingWatch
 from cornerstone.controller.node import EVENTS
 from cornerstone.controller.notify import notify
 from cornerstone.model.data_path import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
@@ -42,7 +46,8 @@ from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 RECORDS = Path("/run/cornerstone/alua")
 # of a volume in RECORDS, with the volume's serial behind it
 FOLDER = "tpgs_"
-# times the patience, a look without anything having been said: for what a lost notify would have told
+# times the patience, a look without anything having been said, for what a lost notify would have told; and a check of
+# what is served, however busy the looks are
 LOOK_SECONDS = 30
 # a notify's sender waits for us this long, and less than NOTIFY_MS
 HEARD_SECONDS = 4
@@ -64,10 +69,15 @@ class Service:
         self._tag = self._members.index(own) + 1
         self._fsid = store.cluster.get_fsid()
         self._lio = Lio(target.target_name(self._fsid), self._tag, RECORDS)
-        self._gateway = Gateway(self._lio, ImageLocks(store, self._tag), self._device, tell)
-        self._written = Written()
+        self._clients = Clients(RadosFences(store))
+        self._gateway = Gateway(self._lio, ImageLocks(store, self._tag, self._clients), self._device, tell,
+                                config.patience * LEASE_SECONDS)
+        self._asked = Asked()
+        self._takers = ThreadPoolExecutor(TAKERS)
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._disks: dict[str, Disk] = {}
+        # of volumes that are deleted, with their device still here
+        self._gone: dict[str, Disk] = {}
         self._stop = threading.Event()
         self._looks = threading.Condition()
         self._looks_begun = self._looks_done = 0
@@ -79,11 +89,12 @@ class Service:
         self.offering = Offering(tell)
 
     def _device(self, disk: Disk) -> Device:
-        return Device(lun_of(disk).backstore, self._store.pool, disk.image, disk.size)
+        return Device(lun_of(disk).backstore, self._store.pool, disk.image, disk.size, self._config.patience,
+                      self._clients)
 
     def _floating(self, address: str) -> FloatingAddress:
-        lease = RadosLease(self._store.objects, f"address-{address}", f"{self._own} {uuid.uuid4()}",
-                           self._config.patience * LEASE_SECONDS)
+        lease = MonotonicLease(RadosRegister(self._store.objects, f"address-{address}"),
+                               f"{self._own} {uuid.uuid4()}", self._config.patience * LEASE_SECONDS)
         return FloatingAddress(address, "eth0", lease, self.wake, self._tell)
 
     def wake(self) -> None:
@@ -99,44 +110,77 @@ class Service:
         with contextlib.suppress(rados.ObjectExists), rados.WriteOpCtx() as once:
             once.new(rados.LIBRADOS_CREATE_EXCLUSIVE)
             self._store.objects.operate_write_op(once, CATALOGUE)
-        watch = self._store.objects.watch(CATALOGUE, self._heard, lambda _: self.wake())
+        self._watch = LastingWatch(
+            lambda lost: self._store.objects.watch(CATALOGUE, self._heard, lost), self.wake, self._tell)
+        self._watch.open()
         threads = [threading.Thread(target=address.run, args=(self._stop,)) for address in self._addresses]
-        threads.append(threading.Thread(target=self.offering.run, args=(self._stop,), daemon=True))
+        threads += [threading.Thread(target=run, daemon=True) for run in (
+            lambda: self.offering.run(self._stop), self._watch.run, self._answer, self._check_by_time)]
+        for thread in threads[len(self._addresses):]:
+            thread.start()
         self.look()
-        for thread in threads:
+        for thread in threads[:len(self._addresses)]:
             thread.start()
         notify("READY=1")
         try:
             self._serve()
         finally:
             self._stop.set()
-            watch.close()
+            self._watch.close()
             self.offering.stop()
-            for thread in threads[:-1]:
+            for thread in threads[:len(self._addresses)]:
                 thread.join()
         self._let_go()
 
     def _serve(self) -> None:
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
-        poll.register(self._written.fileno(), select.POLLIN)
         while not self._stop.is_set():
-            ready = dict(poll.poll(LOOK_SECONDS * self._config.patience * 1000))
-            try:
-                if self._written.fileno() in ready:
-                    self._take(folder.name.removeprefix(FOLDER) for folder in self._written.folders())
-                if not ready:
-                    self._gateway.check(self._disks.values())
-                if not ready or self._woken in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._woken, 65536)
-                    self.look()
-            except (CornerstoneError, RTSLibError, rados.Error) as error:
-                # what couldn't be done is looked at again with the next look
-                self._tell(Event(STAGE, STEP, "failed", str(error)))
+            poll.poll(LOOK_SECONDS * self._config.patience * 1000)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._woken, 65536)
+            # what couldn't be done is looked at again with the next look
+            self._tell_failure(self.look)
+
+    def _tell_failure(self, do: Callable[[], object]) -> None:
+        """Whatever it is: none of the threads may end because of one volume or one message."""
+        try:
+            do()
+        except Exception as error:
+            self._tell(Event(STAGE, STEP, "failed", str(error)))
+
+    def _answer(self) -> None:
+        """Take what initiators ask for, and let LIO answer them.
+
+        A thread of its own: LIO waits like this when we set a state, too.
+        """
+        poll = select.poll()
+        poll.register(self._asked.fileno(), select.POLLIN)
+        while poll.poll():
+            self._tell_failure(self._take_asked)
+
+    def _take_asked(self) -> None:
+        for folder, held in self._asked.openings():
+            if disk := self._disks.get(folder.name.removeprefix(FOLDER)):
+                self._takers.submit(self._tell_failure, partial(self._gateway.look, disk, held))
+            else:
+                held()
+
+    def _check_by_time(self) -> None:
+        """Let go of what is served no longer; a thread of its own, for a look may wait for a cluster that is away."""
+        while not self._stop.wait(LOOK_SECONDS * self._config.patience):
+            disks = tuple(self._disks.values())
+            with ThreadPoolExecutor(TAKERS) as checkers:
+                # each by itself: one that hangs keeps no other waiting
+                for disk in disks:
+                    checkers.submit(self._tell_failure, partial(self._gateway.check, (disk,)))
+            self._tell_failure(partial(self._clients.end_fences, [disk.image for disk in disks]))
 
     def _heard(self, notify_id: int, notifier: int, watch_id: int, data: bytes) -> None:
         """On a thread of librados, and the notifier waits: another CVM wants a volume, or the catalogue is another."""
+        self._tell_failure(partial(self._hear, data))
+
+    def _hear(self, data: bytes) -> None:
         message = json.loads(data or b"{}")
         if "release" not in message:
             with self._looks:
@@ -144,11 +188,12 @@ class Service:
                 due = self._looks_begun + 1
                 self.wake()
                 self._looks.wait_for(lambda: self._looks_done >= due, HEARD_SECONDS)
-        elif (disk := self._disks.get(message["release"])) and message["by"] != str(self._tag):
+        elif (disk := self._disks.get(message["release"])) and message.get("by") != str(self._tag):
             self._gateway.release(disk)
 
     def look(self) -> None:
         """Bring the kernel to what is wanted, and take the volumes that initiators have asked for."""
+        self._watch.check()
         with self._looks:
             self._looks_begun = begun = self._looks_begun + 1
         try:
@@ -165,31 +210,34 @@ class Service:
             frozenset((CVM_ADDRESS, self._own, *(each.address for each in self._addresses
                                                  if each.held and each.address == self._data_services))),
             frozenset(lun_of(disk) for disk in disks.values()), frozenset(self._store.initiators()))
-        gone = [disk for serial, disk in self._disks.items() if serial not in disks]
+        self._gone |= {serial: disk for serial, disk in self._disks.items() if serial not in disks}
         for step in target.steps(self._lio.present(), wanted):
-            if isinstance(step.what, target.Lun) and step.verb == "add":
-                self._device(disks[step.what.serial]).make()
-            self._lio.take(step)
-        for disk in gone:
-            self._device(disk).remove()
+            self._tell_failure(partial(self._do, step, disks))
+        for disk in tuple(self._gone.values()):
+            self._tell_failure(partial(self._remove, disk))
         self._disks = disks
         for disk in disks.values():
-            self._written.watch(RECORDS / f"{FOLDER}{disk.serial}")
-        self._take(disks)
+            self._tell_failure(partial(self._asked.watch, RECORDS / f"{FOLDER}{disk.serial}"))
+        # not by the takers: these wait for volumes that are being let go, initiators for the takers
+        with ThreadPoolExecutor(TAKERS) as lookers:
+            list(lookers.map(self._gateway.look, disks.values()))
         self.offering.set(target.offer(self._fsid, self._members, self._own, CVM_ADDRESS, sorted(disks)))
+
+    def _do(self, step: target.Step, disks: Mapping[str, Disk]) -> None:
+        if isinstance(step.what, target.Lun) and step.verb == "add":
+            self._device(disks[step.what.serial]).make()
+        self._lio.take(step)
+
+    def _remove(self, disk: Disk) -> None:
+        self._device(disk).remove()
+        del self._gone[disk.serial]
 
     def _let_go(self) -> None:
         """Nothing served and no image mapped, so that another CVM needs to break nothing."""
         for step in target.steps(self._lio.present(), target.Target("", self._tag)):
-            self._lio.take(step)
+            self._tell_failure(partial(self._lio.take, step))
         for disk in self._disks.values():
-            self._device(disk).remove()
-
-    def _take(self, serials: Iterable[str]) -> None:
-        """What initiators ask for, of these volumes."""
-        disks = [self._disks[serial] for serial in serials if serial in self._disks]
-        with ThreadPoolExecutor(TAKERS) as takers:
-            list(takers.map(self._gateway.look, disks))
+            self._tell_failure(self._device(disk).remove)
 
 
 @ends_in_one_line

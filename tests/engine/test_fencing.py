@@ -1,0 +1,218 @@
+"""Fences with the real daemons: librados and librbd, for the kernel's client, which is fenced alike."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from cornerstone.controller.ceph.cluster import wait_until
+from cornerstone.model.node import DataDisk
+
+POOL, IMAGE = "fencing", "volume-a"
+# until a fence ends, in the run that shows what happens then
+OLD_FENCE_SECONDS = 10
+# of a watch whose client is away; Ceph's own is 30
+WATCH_SECONDS = 5
+# a client in a network namespace that can be cut off from the node
+NETWORK = """
+set -e
+ip netns add cut
+ip link add near type veth peer name far netns cut
+ip address add 10.99.0.1/24 dev near
+ip link set near up
+ip -n cut address add 10.99.0.2/24 dev far
+ip -n cut link set far up
+ip -n cut route add default via 10.99.0.1
+"""
+CONNECT = f"""
+import errno, json, sys, rados, rbd
+cluster = rados.Rados(conffile="/etc/ceph/ceph.conf", name="client.admin", conf={{"rados_osd_op_timeout": sys.argv[1]}})
+cluster.connect()
+objects = cluster.open_ioctx("{POOL}")
+"""
+# has the image's lock; at a line it begins to write, and says how that ended
+OLD_CLIENT = CONNECT + f"""
+image = rbd.Image(objects, "{IMAGE}")
+image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+image.write(b"OLD  ", 0)
+print("ready", flush=True)
+input()
+image.aio_write(b"STALE", 0, lambda done: print(done.get_return_value(), flush=True))
+print("begun", flush=True)
+input()
+"""
+# what data-services does when a volume is taken
+NEW_CLIENT = f"""
+import rbd
+from cornerstone.controller.data_services.catalogue import Disk
+from cornerstone.controller.data_services.clients import Clients
+from cornerstone.controller.data_services.fences import RadosFences
+from cornerstone.controller.data_services.locks import ImageLocks
+from cornerstone.controller.data_services.store import Store
+with Store("{POOL}") as store:
+    clients = Clients(RadosFences(store), "machine", "boot")
+    print(ImageLocks(store, 1, clients).break_all(Disk(0, 0, "{IMAGE}", "serial", 1 << 26)))
+    with rbd.Image(store.images, "{IMAGE}") as image:
+        image.write(b"NEW  ", 0)
+"""
+READ = f"""
+import rbd
+from cornerstone.controller.data_services.store import Store
+with Store("{POOL}") as store, rbd.Image(store.images, "{IMAGE}", read_only=True) as image:
+    print(image.read(0, 5).decode())
+"""
+WATCH = CONNECT + """
+import threading
+from cornerstone.controller.data_services.watch import LastingWatch
+objects.write_full("watched", b"")
+watch = LastingWatch(lambda lost: objects.watch("watched", lambda *heard: print("heard", flush=True), lost),
+                     lambda: print("look", flush=True), lambda event: print(event.state, flush=True))
+watch.open()
+threading.Thread(target=watch.run, daemon=True).start()
+print("ready", flush=True)
+input()
+"""
+RECORDS = f"""
+from cornerstone.controller.data_services.clients import Client, Clients
+from cornerstone.controller.data_services.fences import RadosFences
+from cornerstone.controller.data_services.locks import RadosRegister
+from cornerstone.controller.data_services.store import Store
+with Store("{POOL}") as store:
+    fences = RadosFences(store)
+    assert fences.clients() == []
+    one, two = (Client(image, "10.20.0.31:0/314159265" + image[-1], "m", "b") for image in ("volume-1", "volume-2"))
+    for client in (one, two):
+        fences.note(client)
+    assert set(fences.clients()) == {{one, two}} and fences.clients("volume-1") == [one]
+    Clients(fences, "n", "c").fence_former("volume-1")
+    assert one.address in fences.fenced() and two.address not in fences.fenced()
+    # the same machine, two boots later; volume-2 is gone
+    Clients(fences, "m", "d").end_fences(["volume-1"])
+    assert fences.clients() == [] and one.address not in fences.fenced()
+    register = RadosRegister(store.objects, "address")
+    assert register.read() == "" and register.swap("", "a 1")
+    assert not register.swap("", "b 1") and register.read() == "a 1"
+    assert register.swap("a 1", "a 2") and register.read() == "a 2"
+print("done")
+"""
+
+
+class Client:
+    """A Python program on the node, in the namespace that can be cut off; op_seconds: rados_osd_op_timeout."""
+
+    def __init__(self, node, program: str, op_seconds: int = 0) -> None:
+        self._process = subprocess.Popen(
+            node.command("ip", "netns", "exec", "cut", "env", "PYTHONPATH=/usr/lib/cornerstone",
+                         "python3", "-c", program, str(op_seconds)),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def go_on(self) -> None:
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def line(self) -> str:
+        """What it says next; "" when it has ended."""
+        return self._process.stdout.readline().strip()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def node(controller):
+    node = controller(DataDisk("DATA-1", "", 5 << 30), factor=1)
+    node.start()
+    node.become_ready()
+    made = node.run("sh", "-c", NETWORK)
+    assert made.returncode == 0, made.stderr
+    for words in (("osd", "pool", "create", POOL, "8"), ("osd", "pool", "application", "enable", POOL, "rbd")):
+        assert node.run("ceph", *words).returncode == 0
+    return node
+
+
+@pytest.fixture
+def client(node):
+    """Starts clients, and ends them; afterwards the network is as before."""
+    running = []
+
+    def start(program: str, op_seconds: int = 0) -> Client:
+        running.append(Client(node, program, op_seconds))
+        assert running[-1].line() == "ready"
+        return running[-1]
+    yield start
+    for each in running:
+        each.end()
+    node.run("ip", "link", "set", "near", "up")
+
+
+@pytest.fixture
+def image(node):
+    made = node.run("rbd", "create", "--size", "64M", "--image-feature", "layering,exclusive-lock", f"{POOL}/{IMAGE}")
+    assert made.returncode == 0, made.stderr
+    yield
+    for entry in node.ceph("osd", "blocklist", "ls"):
+        node.run("ceph", "osd", "blocklist", "rm", entry["addr"])
+    assert wait_until(lambda: node.run("rbd", "rm", f"{POOL}/{IMAGE}").returncode == 0, 60)
+
+
+def python(node, program: str) -> str:
+    done = node.run("env", "PYTHONPATH=/usr/lib/cornerstone", "python3", "-c", program)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def let_fences_end_after(node, seconds: float) -> None:
+    assert node.run("ceph", "tell", "mon.*", "config", "set", "mon_osd_blocklist_default_expire",
+                    str(seconds)).returncode == 0
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_d13_a_write_that_hung_for_longer_than_fences_used_to_live(node, client, image, ends):
+    """With the fences that ceph.conf asks for NEW stays. With one that ends, as before, STALE comes back."""
+    told = node.run("ceph", "config", "show", "mon.10-20-0-31", "mon_osd_blocklist_default_expire")
+    assert float(told.stdout) > 10 * 365 * 86400
+    old = client(OLD_CLIENT)
+    if ends:
+        let_fences_end_after(node, OLD_FENCE_SECONDS)
+    assert node.run("ip", "link", "set", "near", "down").returncode == 0
+    old.go_on()
+    assert old.line() == "begun"
+    assert python(node, NEW_CLIENT) == "1"
+    if ends:
+        let_fences_end_after(node, float(told.stdout))
+        assert wait_until(lambda: node.ceph("osd", "blocklist", "ls") == [], OLD_FENCE_SECONDS + 30)
+    assert node.run("ip", "link", "set", "near", "up").returncode == 0
+    assert old.line() == ("0" if ends else "-108")
+    assert python(node, READ) == ("STALE" if ends else "NEW")
+
+
+def test_d13_a_write_without_an_answer_ends_with_an_error_in_bounded_time(node, client, image):
+    old = client(OLD_CLIENT, op_seconds=3)
+    assert node.run("ip", "link", "set", "near", "down").returncode == 0
+    old.go_on()
+    assert old.line() == "begun"
+    assert old.line() == "-110"
+
+
+def test_d13_records_and_fences_and_registers_are_kept(node):
+    assert python(node, RECORDS) == "done"
+
+
+def test_d22_a_watch_is_there_again_when_the_network_is(node, client):
+    assert node.run("ceph", "tell", "osd.*", "config", "set", "osd_client_watch_timeout",
+                    str(WATCH_SECONDS)).returncode == 0
+
+    def watchers() -> list[str]:
+        return node.run("rados", "--pool", POOL, "listwatchers", "watched").stdout.splitlines()
+    watching = client(WATCH)
+    (before,) = watchers()
+    assert node.run("ip", "link", "set", "near", "down").returncode == 0
+    assert wait_until(lambda: watchers() == [], 60)
+    assert node.run("ip", "link", "set", "near", "up").returncode == 0
+    assert [watching.line() for _ in range(3)] == ["warning", "done", "look"]
+    (after,) = watchers()
+    assert after != before
+    assert node.run("rados", "--pool", POOL, "notify", "watched", "x").returncode == 0
+    assert watching.line() == "heard"
