@@ -31,7 +31,7 @@ def check(node: Node) -> None:
                                    "see: journalctl -u 'ceph-mon@*'", Code.FAILED)
         if not wait_until(lambda: cluster.command("mgr stat")["available"], MANAGER_SECONDS):
             raise CornerstoneError("no manager is active", "see: journalctl -u 'ceph-mgr@*'", Code.FAILED)
-        for warning in (*capacity_warnings(cluster.command("health", detail="detail")), *_copy_warnings(node, cluster)):
+        for warning in (*capacity_warnings(cluster.command("health", detail="detail")), *copy_warnings(node, cluster)):
             node.warn(warning)
         _write_and_read(node, cluster)
 
@@ -43,7 +43,7 @@ def capacity_warnings(health: Mapping[str, Any]) -> list[str]:
             for code, found in sorted(health["checks"].items()) if CAPACITY.fullmatch(code) and not found["muted"]]
 
 
-def _copy_warnings(node: Node, cluster: Cluster) -> list[str]:
+def copy_warnings(node: Node, cluster: Cluster) -> list[str]:
     """Which OSDs are missed, and whether there are fewer copies than the container has to have."""
     count, disks, domains = conf.replicas(node), _own_disks(node), pool.domains(node, cluster)
     tree = cluster.command("osd tree")

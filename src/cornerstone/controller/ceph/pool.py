@@ -54,7 +54,7 @@ def make_container(node: Node) -> None:
                             rule=pool_name(node.member), size=count, yes_i_really_mean_it=True)
         if APPLICATION not in _applications(cluster)[name]:
             cluster.command("osd pool application enable", pool=name, app=APPLICATION)
-        _set_nearfull_ratio(node, cluster)
+        set_nearfull_ratio(node, cluster)
 
 
 def _applications(cluster: Cluster) -> dict[str, dict]:
@@ -73,7 +73,7 @@ def domains(node: Node, cluster: Cluster) -> dict[str, tuple[float, bool]]:
     return {name: (sum(weight for weight, _ in found), any(up for _, up in found)) for name, found in hosts.items()}
 
 
-def _set_nearfull_ratio(node: Node, cluster: Cluster) -> None:
+def set_nearfull_ratio(node: Node, cluster: Cluster) -> None:
     """Have the cluster warn while there is room for a rebuild. A ratio that an operator has set stays."""
     weights = [weight for weight, _ in domains(node, cluster).values()]
     wanted = capacity.nearfull_ratio(weights, conf.replicas(node))
