@@ -107,7 +107,7 @@ class Images:
         with ceph_errors(f"look who uses {image}"):
             with rbd.Image(self._images, image, read_only=True) as opened:
                 header, made = f"rbd_header.{opened.id()}", opened.create_timestamp().replace(tzinfo=UTC).timestamp()
-            # taking and giving back its lock changes its header
+            # Who opens it to write, takes its lock or gives it back changes its header.
             changed = time.mktime(self._images.stat(header)[1])
         idle = max(made, float(self._noted(name=image).get("idle", 0)))
         seconds = time.time() - changed
@@ -144,9 +144,6 @@ class Images:
         CornerstoneError when it is still there afterwards.
         """
         self._make_trash()
-        if deletion is not None:
-            with contextlib.suppress(CornerstoneError), self._opened(image) as opened:
-                _note(opened, deletion=deletion)
         failed = ""
 
         def gone() -> bool:
@@ -155,8 +152,11 @@ class Images:
                 if deletion is None:
                     rbd.RBD().remove(self._images, image)
                 else:
+                    with rbd.Image(self._images, image) as opened:
+                        _note(opened, deletion=deletion)
                     rbd.RBD().trash_move(self._images, image, TRASH_SECONDS)
-            except rbd.ImageBusy as error:
+            except (rbd.ImageBusy, rbd.ReadOnlyImage) as error:
+                # open elsewhere, or locked by a client that gives the lock to nobody
                 failed = str(error)
                 wake()
                 return False
