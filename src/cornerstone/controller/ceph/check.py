@@ -60,10 +60,15 @@ def copy_warnings(node: Node, cluster: Cluster) -> list[str]:
     if len(up) < count:
         warnings.append(f"{len(up)} of {count} copies can be written, on {', '.join(up) or 'nothing'}: one more "
                         "failure may lose what is written meanwhile")
-    elif cluster.report("pg dump_stuck", stuckops=["undersized", "degraded"],
-                        threshold=LACKING_SECONDS * node.config.patience)["stuck_pg_stats"]:
+    elif _stuck(cluster.report("pg dump_stuck", stuckops=["undersized", "degraded"],
+                               threshold=LACKING_SECONDS * node.config.patience)):
         warnings.append(f"some data has had fewer than {count} copies for a long time; see: ceph pg dump_stuck")
     return warnings
+
+
+def _stuck(answer: Any) -> bool:
+    """Whether `pg dump_stuck` names a placement group: in a list, by itself or in an object, or it says nothing."""
+    return bool(answer.get("stuck_pg_stats") if isinstance(answer, Mapping) else answer)
 
 
 def _own_disks(node: Node) -> dict[str, str]:
