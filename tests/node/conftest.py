@@ -151,7 +151,9 @@ def volume(members) -> str:
     cvm.check_output("acli vg.create %s", GROUP)
     line = cvm.check_output("acli vg.disk_create %s create_size=64M", GROUP)
     yield re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", line)[0]
-    cvm.check_output("acli vg.delete %s", GROUP)
+    # the CVM that has served it last still has it
+    cvm.check_output("acli vg.detach %s", GROUP)
+    cvm.check_output("acli vg.delete %s --now --yes", GROUP)
     assert GROUP not in cvm.check_output("acli vg.list")
 
 

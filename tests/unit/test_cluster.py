@@ -102,6 +102,18 @@ def test_a_service_that_is_not_up_yet_and_has_processes_is_starting():
     assert list(cluster.text([cluster.Answer("10.20.0.31", state)]))[-1] == f"{'genesis':>36}   STARTING [121, 140]"
 
 
+def test_d25_status_shows_what_genesis_warns_of(three, systemctl, capsys):
+    formed(three[0])
+    genesis(three[0], StateRecord("ready", "done", warnings=("OSD_NEARFULL: osd.0 is near full",)))
+    with all_serving(three[0]):
+        assert run(three[0], "status") == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == ["", "\tWarnings:", "\t  OSD_NEARFULL: osd.0 is near full"]
+    genesis(three[0], StateRecord("ready", "done", warnings=("of another boot",)), boot="0f3c")
+    with all_serving(three[0]):
+        assert run(three[0], "status") == 0
+    assert "Warnings" not in capsys.readouterr().out
+
+
 def test_status_before_there_is_a_cluster_says_what_is_waited_for(three, systemctl, capsys):
     for node in three[:2]:
         genesis(node, StateRecord("identity", "done"),

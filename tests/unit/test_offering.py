@@ -83,3 +83,27 @@ def test_it_is_offered_again_until_the_host_is_everywhere_and_then_at_a_change()
     thread.join(30)
     assert host.heard == [OFFER, OFFER, whole]
     assert events == ["warning", "done"]
+
+
+def test_d17_a_host_has_let_go_of_a_generation_when_it_has_all_of_the_offer():
+    """What it answers in part is offered again, and so is the same offer of a later catalogue."""
+    noted: list[int] = []
+    host = Host([to_line(Answer(BOTH[:1])), to_line(Answer(BOTH, "sdb is in use")), to_line(Answer(BOTH)),
+                 to_line(Answer(BOTH))])
+    stop, one, two = threading.Event(), threading.Event(), threading.Event()
+
+    def answered(generation: int) -> None:
+        noted.append(generation)
+        (two if generation == 6 else one).set()
+    offering = Offering(lambda event: None, host.where, answered)
+    thread = threading.Thread(target=offering.run, args=(stop,))
+    thread.start()
+    offering.set(OFFER, 5)
+    assert one.wait(30)
+    assert len(host.heard) == 3
+    offering.set(OFFER, 6)
+    assert two.wait(30)
+    stop.set()
+    offering.stop()
+    thread.join(30)
+    assert noted == [5, 6]

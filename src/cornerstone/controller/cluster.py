@@ -16,7 +16,7 @@ from pathlib import Path
 from cornerstone.controller.membership.client import Client
 from cornerstone.controller.membership.kept import STATE, load
 from cornerstone.controller.membership.member import Member
-from cornerstone.controller.membership.state import NodeState
+from cornerstone.controller.membership.state import NodeState, load_genesis
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import from_record, to_record
@@ -138,6 +138,16 @@ def text(answers: Sequence[Answer]) -> Iterator[str]:
             yield f"{service.name:>36}   {how:<8} {list(service.pids)}"
 
 
+def warnings(folder: Path) -> Iterator[str]:
+    """What genesis on this CVM warns of. The cluster's room and its copies are the same on all."""
+    genesis = load_genesis(folder)
+    found = [warning for state in genesis.states for warning in state.warnings] if genesis else []
+    if found:
+        yield ""
+        yield "\tWarnings:"
+        yield from (f"\t  {warning}" for warning in found)
+
+
 def _waiting(answer: Answer) -> str:
     """For what a member is waited."""
     if answer.state is None:
@@ -180,7 +190,7 @@ def run(cluster: Cluster, chosen: argparse.Namespace, agree: Callable[[], str]) 
             for answer in answers:
                 cluster.say(_waiting(answer))
             return 0
-        for line in text(answers):
+        for line in (*text(answers), *warnings(cluster.client.folder)):
             cluster.say(line)
     return 0
 

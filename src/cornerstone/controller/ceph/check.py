@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import secrets
+from collections.abc import Mapping
+from typing import Any
 
 from cornerstone.controller.ceph import conf, osd, pool
+from cornerstone.controller.ceph.capacity import MORE_ROOM
 from cornerstone.controller.ceph.cluster import Cluster, wait_until
 from cornerstone.controller.node import Node
 from cornerstone.model.error import Code, CornerstoneError
 
 MANAGER_SECONDS = 180
+# Ceph's health checks that say that room runs out: OSD_NEARFULL, POOL_FULL, PG_BACKFILL_FULL, …
+CAPACITY = re.compile(r"(OSD|POOL|PG)_\w*FULL|MON_DISK_CRIT")
+# times the patience: what has lacked a copy for so long isn't about to get it. OSDs that are down are told at once.
+LACKING_SECONDS = 600
 
 
 def check(node: Node) -> None:
@@ -22,7 +31,49 @@ def check(node: Node) -> None:
                                    "see: journalctl -u 'ceph-mon@*'", Code.FAILED)
         if not wait_until(lambda: cluster.command("mgr stat")["available"], MANAGER_SECONDS):
             raise CornerstoneError("no manager is active", "see: journalctl -u 'ceph-mgr@*'", Code.FAILED)
+        for warning in (*capacity_warnings(cluster.command("health", detail="detail")), *copy_warnings(node, cluster)):
+            node.warn(warning)
         _write_and_read(node, cluster)
+
+
+def capacity_warnings(health: Mapping[str, Any]) -> list[str]:
+    """What `ceph health` says of room that runs out, by its stable codes; what an operator has muted isn't said."""
+    return [f"{code}: {', '.join(entry['message'] for entry in found['detail']) or found['summary']['message']}; "
+            + MORE_ROOM
+            for code, found in sorted(health["checks"].items()) if CAPACITY.fullmatch(code) and not found["muted"]]
+
+
+def copy_warnings(node: Node, cluster: Cluster) -> list[str]:
+    """Which OSDs are missed, and whether there are fewer copies than the container has to have."""
+    count, disks, domains = conf.replicas(node), _own_disks(node), pool.domains(node, cluster)
+    tree = cluster.command("osd tree")
+    hosts = {number: entry["name"] for entry in tree["nodes"] if entry["type"] == "host"
+             for number in entry["children"]}
+    uuids = {entry["osd"]: entry["uuid"] for entry in cluster.command("osd dump")["osds"]}
+    down = [f"{entry['name']} of {hosts.get(entry['id'], 'no host')}"
+            + (f" (data disk {disks[uuids[entry['id']]]})" if uuids.get(entry["id"]) in disks else "")
+            for entry in (*tree["nodes"], *tree["stray"]) if entry["type"] == "osd" and entry["status"] != "up"]
+    up = sorted(name for name, (_, is_up) in domains.items() if is_up)
+    warnings = []
+    if down:
+        warnings.append(f"down: {', '.join(down)}; bring it back, or replace its disk (docs/controller.md)")
+    if len(up) < count:
+        warnings.append(f"{len(up)} of {count} copies can be written, on {', '.join(up) or 'nothing'}: one more "
+                        "failure may lose what is written meanwhile")
+    elif _stuck(cluster.report("pg dump_stuck", stuckops=["undersized", "degraded"],
+                               threshold=LACKING_SECONDS * node.config.patience)):
+        warnings.append(f"some data has had fewer than {count} copies for a long time; see: ceph pg dump_stuck")
+    return warnings
+
+
+def _stuck(answer: Any) -> bool:
+    """Whether `pg dump_stuck` names a placement group: in a list, by itself or in an object, or it says nothing."""
+    return bool(answer.get("stuck_pg_stats") if isinstance(answer, Mapping) else answer)
+
+
+def _own_disks(node: Node) -> dict[str, str]:
+    """The serials of this node's data disks by the uuids of their OSDs."""
+    return {osd.uuid_of(node.member, entry.serial): entry.serial for entry in node.config.controller.disks}
 
 
 def _write_and_read(node: Node, cluster: Cluster) -> None:
@@ -30,10 +81,15 @@ def _write_and_read(node: Node, cluster: Cluster) -> None:
     what = f"genesis-check-{conf.name(node.address)}"
     try:
         with cluster.rados.open_ioctx(name) as container:
+            # else a full cluster would let it wait
+            container.set_osdmap_full_try()
             container.write_full(what, said)
             heard = container.read(what, len(said))
             container.remove_object(what)
     except cluster.error as error:
+        if getattr(error, "errno", 0) == errno.ENOSPC:
+            raise CornerstoneError(f"container {name} is full: volumes can't be written", MORE_ROOM,
+                                   Code.FAILED) from error
         if missed := _missed(node, cluster):
             raise CornerstoneError(
                 f"container {name} doesn't take a write: what was written last may be on {missed} alone",
@@ -48,7 +104,7 @@ def _write_and_read(node: Node, cluster: Cluster) -> None:
 
 def _missed(node: Node, cluster: Cluster) -> str:
     """The OSDs that are down and that others wait for because they may have newer data; those of this node by disk."""
-    disks = {osd.uuid_of(node.member, entry.serial): entry.serial for entry in node.config.controller.disks}
+    disks = _own_disks(node)
     found = cluster.report("osd blocked-by")["osd_blocked_by"]["osd_blocked_by_infos"]
     blocking = {entry["id"] for entry in found}
     return ", ".join(

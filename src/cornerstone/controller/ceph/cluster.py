@@ -40,9 +40,9 @@ class Cluster:
         """The parsed answer to a command of `ceph`, None when it is empty. CornerstoneError with what it says."""
         return self._ask(self.rados.mon_command, prefix, arguments)
 
-    def report(self, prefix: str) -> Any:
+    def report(self, prefix: str, **arguments: Any) -> Any:
         """The same for a command that the manager answers; there must be one."""
-        return self._ask(self.rados.mgr_command, prefix, {})
+        return self._ask(self.rados.mgr_command, prefix, arguments)
 
     def _ask(self, ask: Callable, prefix: str, arguments: Mapping[str, Any]) -> Any:
         words = {"prefix": prefix, "format": "json", **arguments}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 
 from cornerstone.model.data_path import HOST_ADDRESS, OFFER_PORT, Answer, Offer, from_line, to_line
 from cornerstone.model.error import CornerstoneError
@@ -15,19 +16,24 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1, 30
 
 
 class Offering:
-    """The offer that stands, and a thread that makes it. where: the host's address and port."""
+    """The offer that stands, and a thread that makes it. where: the host's address and port.
 
-    def __init__(self, tell: Listener, where: tuple[str, int] = (HOST_ADDRESS, OFFER_PORT)) -> None:
+    answered: called with the catalogue's generation when the host has taken its offer, and has let go of all else.
+    """
+
+    def __init__(self, tell: Listener, where: tuple[str, int] = (HOST_ADDRESS, OFFER_PORT),
+                 answered: Callable[[int], None] = lambda generation: None) -> None:
         self._tell = tell
         self._where = where
-        self._offer: Offer | None = None
+        self._answered = answered
+        self._standing: tuple[Offer, int] | None = None
         self._changed = threading.Event()
         self._last = ""
 
-    def set(self, offer: Offer) -> None:
-        """Offer this from now on, unless that is what is offered."""
-        if offer != self._offer:
-            self._offer = offer
+    def set(self, offer: Offer, generation: int = 0) -> None:
+        """Offer this from now on, unless that is what is offered. generation: of the catalogue that it is made from."""
+        if (offer, generation) != self._standing:
+            self._standing = offer, generation
             self._changed.set()
 
     def stop(self) -> None:
@@ -40,14 +46,23 @@ class Offering:
             # a host that has all of it needs no more until something changes
             changed = self._changed.wait(pause)
             self._changed.clear()
-            if stop.is_set() or self._offer is None:
+            if stop.is_set() or self._standing is None:
                 continue
-            said = self.make(self._offer)
+            offer, generation = self._standing
+            said = self.make(offer) or self._note(generation)
             if said != self._last:
                 self._last = said
                 self._tell(Event("data-services", "host", "warning" if said else "done", said))
             pause = min((pause or FIRST_PAUSE_SECONDS / 2) * (1 if changed else 2), LONGEST_PAUSE_SECONDS) \
                 if said else None
+
+    def _note(self, generation: int) -> str:
+        """Pass on that the host has answered; what went wrong, or ""."""
+        try:
+            self._answered(generation)
+        except CornerstoneError as error:
+            return f"the host's answer can't be noted: {error.message}"
+        return ""
 
     def make(self, offer: Offer) -> str:
         """Offer once; "" when the host is logged in to every portal and sees each volume there, else what isn't so."""
@@ -60,5 +75,7 @@ class Offering:
         missing = sorted({str(portal) for portal in offer.portals} - set(answer.sessions))
         if missing:
             return f"the host isn't logged in to {', '.join(missing)}: {answer.error}"
-        # a CVM that is slow shows a volume after the host has looked
-        return f"the host doesn't see by every path: {', '.join(answer.unseen)}" if answer.unseen else ""
+        if answer.unseen:
+            # a CVM that is slow shows a volume after the host has looked
+            return f"the host doesn't see by every path: {', '.join(answer.unseen)}"
+        return f"the host: {answer.error}" if answer.error else ""

@@ -86,7 +86,7 @@ class Service:
         self._data_services = cluster.data_services if cluster else ""
         names = (self._data_services, cluster.address) if cluster else ()
         self._addresses = [self._floating(name) for name in names if name]
-        self.offering = Offering(tell)
+        self.offering = Offering(tell, answered=lambda generation: store.note_answer(own, generation))
 
     def _device(self, disk: Disk) -> Device:
         return Device(lun_of(disk).backstore, self._store.pool, disk.image, disk.size, self._config.patience,
@@ -107,9 +107,7 @@ class Service:
         if initiator is not None and self._store.let_in(self._own, initiator):
             self._store.tell({})
         signal.signal(signal.SIGTERM, lambda *_: (self._stop.set(), self.wake()))
-        with contextlib.suppress(rados.ObjectExists), rados.WriteOpCtx() as once:
-            once.new(rados.LIBRADOS_CREATE_EXCLUSIVE)
-            self._store.objects.operate_write_op(once, CATALOGUE)
+        self._store.begin()
         self._watch = LastingWatch(
             lambda lost: self._store.objects.watch(CATALOGUE, self._heard, lost), self.wake, self._tell)
         self._watch.open()
@@ -204,7 +202,8 @@ class Service:
                 self._looks.notify_all()
 
     def _look(self) -> None:
-        disks = {disk.serial: disk for disk in self._store.catalogue().disks()}
+        catalogue = self._store.catalogue()
+        disks = {disk.serial: disk for disk in catalogue.disks()}
         wanted = target.Target(
             target.target_name(self._fsid), self._tag,
             frozenset((CVM_ADDRESS, self._own, *(each.address for each in self._addresses
@@ -221,7 +220,8 @@ class Service:
         # not by the takers: these wait for volumes that are being let go, initiators for the takers
         with ThreadPoolExecutor(TAKERS) as lookers:
             list(lookers.map(self._gateway.look, disks.values()))
-        self.offering.set(target.offer(self._fsid, self._members, self._own, CVM_ADDRESS, sorted(disks)))
+        self.offering.set(target.offer(self._fsid, self._members, self._own, CVM_ADDRESS, sorted(disks)),
+                          catalogue.generation)
 
     def _do(self, step: target.Step, disks: Mapping[str, Disk]) -> None:
         if isinstance(step.what, target.Lun) and step.verb == "add":

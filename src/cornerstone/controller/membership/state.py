@@ -30,16 +30,19 @@ class NodeState:
 def node_state(folder: Path) -> NodeState:
     """How this node is right now."""
     membership, held, running = load(folder), (folder / services.HELD.name).exists(), services.running()
-    try:
-        genesis = Genesis.from_json((folder / "genesis.json").read_bytes())
-    except (FileNotFoundError, CornerstoneError):
-        genesis = None
-    # what an earlier boot has left says nothing
-    if genesis and genesis.boot != BOOT_ID.read_text().strip():
-        genesis = None
+    genesis = load_genesis(folder)
     ready = genesis is not None and genesis.ready and not held and all(service.up for service in running)
     return NodeState(membership.fsid if membership else "", ready, _now(genesis) if genesis else "genesis", held,
                      running)
+
+
+def load_genesis(folder: Path) -> Genesis | None:
+    """What genesis has told in this boot; None when it hasn't yet, for what an earlier boot has left says nothing."""
+    try:
+        genesis = Genesis.from_json((folder / "genesis.json").read_bytes())
+    except (FileNotFoundError, CornerstoneError):
+        return None
+    return genesis if genesis.boot == BOOT_ID.read_text().strip() else None
 
 
 def _now(genesis: Genesis) -> str:
