@@ -97,7 +97,8 @@ def boot(c, iso="", profile="", firmware="uefi", media="cd", memory=4096):
     finish(boot_task(path, firmware=firmware, media=media, memory_mib=memory, log_dir=logs))
 
 
-@task(positional=["iso"], help={
+# Without short flags where invoke would make one -h, which is --help.
+@task(positional=["iso"], auto_shortflags=False, help={
     "iso": ISO, "site": "the site file to put in", "output": "leave the ISO as it is and write a customised copy",
     "show": "print the site that is in it, as JSON", "reset": "take the site out again"})
 def customize(c, iso="", site="", output="", show=False, reset=False):
@@ -163,8 +164,9 @@ def cluster(c, profile="", site="", machine="small-node", firmware="uefi", outpu
     lab.form(lab.Bench.read(WORKSPACE, profile, site, "lab-three-nodes.json", machine), "cluster", 3, firmware, output)
 
 
-@task(help={"format": "table, json, junit or markdown", "strict": "warnings fail too",
-            "aos": "an AOS release, with --ahv: ask about one pair", "ahv": "an AHV build"})
+@task(auto_shortflags=False, help={
+    "format": "table, json, junit or markdown", "strict": "warnings fail too",
+    "aos": "an AOS release, with --ahv: ask about one pair", "ahv": "an AHV build"})
 def matrix(c, format="table", strict=False, aos="", ahv=""):
     """Check every profile against every compatibility rule, or answer for one pair."""
     from cornerstone.factory.matrix import run_matrix
@@ -234,5 +236,11 @@ def clean(c, cache=False):
 ns = Collection(build, why, reproduce, profiles, verify, customize, diff, plan, boot, matrix, lock, fetch, test, lint,
                 schema, bench, clean, site=Collection(check, new), lab=Collection(install, node, cluster))
 
+
+def command_line() -> CommandLine:
+    """The program that runs these tasks."""
+    return CommandLine(ns, ROOT, before=lambda: check_settings(WORKSPACE))
+
+
 if __name__ == "__main__":
-    CommandLine(ns, ROOT, before=lambda: check_settings(WORKSPACE)).run()
+    command_line().run()

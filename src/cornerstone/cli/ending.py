@@ -72,6 +72,9 @@ def _run(body: Callable[[], object]) -> int:
     except EOFError:
         print("\ninterrupted: the answers have ended, and nothing was written", file=sys.stderr)
         return int(Code.INTERRUPTED)
+    except SystemExit:
+        # rich ends so when what it prints is no longer read
+        raise BrokenPipeError from None
     except MemoryError:
         return _tell(CornerstoneError("there is not enough memory", "end other programs, or take a larger machine",
                                       Code.MACHINE))

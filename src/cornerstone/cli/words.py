@@ -35,7 +35,7 @@ class Words:
         if words[:1] and words[0] in self.collections and words[1:2] in (["--help"], ["-h"]):
             return ["--list", words[0]]
         flagged: list[str] = []
-        context, places, at = self.core, [], 0
+        context, places, last, at = self.core, [], None, 0
         while at < len(words) and words[at] != "--":
             word = words[at]
             at += 1
@@ -44,8 +44,10 @@ class Words:
                     return ["--help", context.name]
                 flagged.append(word)
                 at += self._take_value(context, places, words, at, flagged)
-            elif places and (word not in self.tasks or places[0].value is None):
-                place = places[0] if places[0].kind is list else places.pop(0)
+            elif places and (word not in self.tasks or (_is_required(places[0]) and places[0] is not last)):
+                last = place = places[0]
+                if place.kind is not list:
+                    places.pop(0)
                 check_value(context, place, word)
                 flagged += [_flag(place), word]
             else:
@@ -87,6 +89,11 @@ def check_value(context: ParserContext, argument: Argument, value: str) -> None:
         raise CornerstoneError(f"{_of(context, argument)} is empty", _hint(argument))
     if argument.kind is int and not re.fullmatch("-?[0-9]{1,9}", value):
         raise CornerstoneError(f"{_of(context, argument)} is {value!r}, not a whole number", _hint(argument))
+
+
+def _is_required(argument: Argument) -> bool:
+    """Whether the first word after the task is this argument's, even one that is the name of a task."""
+    return argument.kind is list or argument.default is None
 
 
 def _flag(argument: Argument) -> str:

@@ -183,8 +183,13 @@ def _locked(line: str, archives: dict[str, str], log: Path) -> LockedPackage:
 def update_locks(workspace: Workspace, suite: str, again: bool) -> list[str]:
     """Resolve the locks of a suite that are missing or don't fit their elements, or all of them again.
 
-    Returns a line for each root. A lock is written beside and renamed; nothing changes on an error.
+    Returns a line for each root. A lock is written beside and renamed; nothing changes on an error. Raises
+    CornerstoneError for a suite that the elements can't build, before anything is asked of a mirror.
     """
+    # the rules bring the whole catalogue with them, which who reads a lock doesn't need
+    from cornerstone.model.rules.release import SUITES
+    if suite not in SUITES:
+        raise CornerstoneError(f"there is no suite {suite!r}", f"the suites are {', '.join(SUITES)}")
     said = []
     for root in elements.ROOTS:
         path = lock_path(workspace.locks, root, suite)
@@ -196,7 +201,9 @@ def update_locks(workspace: Workspace, suite: str, again: bool) -> list[str]:
                 continue
         workspace.cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=workspace.cache) as work:
-            new = resolve(workspace.elements, root, suite, find_mirror(), Path(work), Path(work) / "apt.log")
+            log = workspace.output / "logs" / f"lock-{suite}-{root}.log"
+            log.unlink(missing_ok=True)
+            new = resolve(workspace.elements, root, suite, find_mirror(), Path(work), log)
         old = {p.name: p.version for p in before.packages} if before else {}
         now = {p.name: p.version for p in new.packages}
         if before and before.packages == new.packages and before.requests == new.requests:

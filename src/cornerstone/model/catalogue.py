@@ -189,7 +189,7 @@ def _check_ahv(checked: _Checked, file: AhvFile) -> None:
     for index, row in enumerate(file.builds):
         build = AhvVersion.parse(row.build)
         checked.known(build.line, lines, "builds", index, "build")
-        if row.iso and AhvVersion.parse(row.iso) != build:
+        if row.iso and _parsed(checked, AhvVersion.parse, row.iso, "builds", index, "iso") != build:
             raise checked.document.error(("builds", index, "iso"), f"{row.iso!r} isn't the ISO of {build}",
                                          "the name of the ISO holds the build")
     _check_file_names(checked, file.file_names, AhvVersion.parse)
@@ -214,6 +214,16 @@ def _check_file_names(checked: _Checked, rows: Sequence[FileNameRow],
     for index, row in enumerate(rows):
         checked.provenance(row, "file_names", index)
         for position, example in enumerate(row.examples):
-            if str(parse(example.name)) != example.release:
+            version = _parsed(checked, parse, example.name, "file_names", index, "examples", position, "name")
+            if str(version) != example.release:
                 raise checked.document.error(("file_names", index, "examples", position),
-                                             f"{example.name!r} reads as {parse(example.name)}", "mend the release")
+                                             f"{example.name!r} reads as {version}", "mend the release")
+
+
+def _parsed(checked: _Checked, parse: Callable[[str], AosVersion | AhvVersion], text: str,
+            *where: str | int) -> AosVersion | AhvVersion:
+    """The version in a text of the file. Raises CornerstoneError with its file, line and path."""
+    try:
+        return parse(text)
+    except CornerstoneError as error:
+        raise checked.document.error(where, error.message, error.hint) from None

@@ -14,7 +14,7 @@ from cornerstone.model.error import CornerstoneError
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,2})"
 _AOS = rf"{_NUMBER}(?:\.{_NUMBER}){{1,4}}"
-_AOS_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
+_AOS_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in (
     rf"(?:AOS[ -]?)?(?P<release>{_AOS})",
     rf"(?:el[0-9.]+-)?release-[a-z]+-(?P<release>{_AOS})-stable(?:-[0-9a-f]+)?",
     rf"nutanix_installer_package-(?:release|opt)-[a-z]+-(?P<release>{_AOS})-stable"
@@ -23,7 +23,7 @@ _AOS_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
 
 _DATED = r"20[0-9]{6}\.[1-9][0-9]{0,6}"
 _DOTTED = rf"{_NUMBER}(?:\.{_NUMBER}){{1,3}}"
-_AHV_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
+_AHV_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in (
     rf"(?:AHV[ -]?|Nutanix )?(?:el[0-9]+\.nutanix\.)?(?P<release>{_DATED})",
     rf"(?:AHV[ -]?|Nutanix )?(?P<release>{_DOTTED})",
     rf"AHV-DVD-x86_64-el[0-9]+\.nutanix\.(?P<release>{_DATED})(?:\.iso)+",
