@@ -323,7 +323,8 @@ def test_t12_a_suite_that_is_none_is_refused_without_a_network(call, suite):
 @pytest.mark.parametrize("task", ["verify", "boot", "customize", "diff"])
 def test_t13_the_hint_names_the_profile_that_was_asked_for(call, checkout, task):
     words = {"verify": [], "boot": [], "customize": ["--show"], "diff": ["aos-6.8"]}[task]
-    require_error(call(task, "aos-6.7", *words, root=checkout.root), Code.INPUT, "isn't there", "./invoke build --profile aos-6.7")
+    require_error(call(task, "aos-6.7", *words, root=checkout.root), Code.INPUT, "isn't there",
+                  "./invoke build --profile aos-6.7")
 
 
 @pytest.mark.parametrize("task", ["verify", "boot", "customize"])
@@ -372,7 +373,7 @@ def test_t18_why_writes_nothing_and_needs_the_public_half_alone(checkout, monkey
     private.unlink()
     private.touch()  # no key at all, as for somebody who may not read it
     assert why(checkout, profile) == with_both
-    public = private.with_suffix(".pub")
+    public = checkout.cache / "development.pub"
     assert public.read_bytes() == key.public_pem() and public.stat().st_mode & 0o444 == 0o444
 
 
@@ -446,8 +447,9 @@ def test_t54_completion_knows_tasks_and_flags(call, tmp_path):
 
     def complete(line: str) -> set[str]:
         words = line.split(" ")
-        program = (f"{script}\nCOMP_WORDS=({' '.join(words)})\n$(complete -p ./invoke | sed 's/.*-F \\([^ ]*\\).*/\\1/') "
-                   f"./invoke '{words[-1]}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"")
+        program = (f"{script}\nCOMP_WORDS=({' '.join(words)})\n"
+                   f"$(complete -p ./invoke | sed 's/.*-F \\([^ ]*\\).*/\\1/') ./invoke '{words[-1]}'\n"
+                   "printf '%s\\n' \"${COMPREPLY[@]}\"")
         return set(subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True,
                                   env=MINE).stdout.split())
     assert complete("./invoke site.") == {"site.check", "site.new"}

@@ -226,7 +226,7 @@ def test_a_terminal_is_asked_once_and_may_say_no(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "link", "the venv's"])
-def test_t15_a_task_runs_where_it_was_called_and_knows_its_checkout(machine: Machine, tmp_path: Path, kind: str) -> None:
+def test_t15_a_task_runs_where_it_was_called(machine: Machine, tmp_path: Path, kind: str) -> None:
     machine.run("--list")
     here = tmp_path / "elsewhere"
     here.mkdir()

@@ -17,8 +17,6 @@ from cornerstone.model.error import Code, CornerstoneError
 SETTING = "CORNERSTONE_SIGNING_KEY"
 PEM_SETTING = "CORNERSTONE_SIGNING_KEY_PEM"
 PIN_SETTING = "CORNERSTONE_PKCS11_PIN"
-# the suffix of the development key's public half, which everybody may read
-PUBLIC = ".pub"
 # what no tool of a build may see
 SECRETS = (PEM_SETTING, PIN_SETTING)
 
@@ -80,15 +78,20 @@ def public_key(cache: Path) -> SigningKey:
     if os.environ.get(SETTING) or os.environ.get(PEM_SETTING):
         return signing_key(cache)
     private = development_key(cache)
-    public = private.with_suffix(PUBLIC)
+    public = development_public_key(cache)
     if public.is_file():
         return PublicKey("development", _read(public))
     return signing_key(cache) if private.exists() else PublicKey("development", None)
 
 
 def development_key(cache: Path) -> Path:
-    """Where the development key of a cache is; its public half lies beside it."""
+    """Where the development key of a cache is."""
     return cache / "keys" / "development.pem"
+
+
+def development_public_key(cache: Path) -> Path:
+    """Where its public half is, which everybody may read."""
+    return cache / "development.pub"
 
 
 def signing_key(cache: Path) -> SigningKey:
@@ -119,7 +122,7 @@ def signing_key(cache: Path) -> SigningKey:
         beside.write_bytes(made)
         beside.rename(path)
     key = SoftwareKey(_load(_read(path), str(path)), "development")
-    public = path.with_suffix(PUBLIC)
+    public = development_public_key(cache)
     if not public.is_file() or public.read_bytes() != key.public_pem():
         with contextlib.suppress(PermissionError):
             beside = public.with_suffix(f".{os.getpid()}")
