@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import wait_for_end
 
 from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side, typical
 from cornerstone.factory.bench.peers import together
 from cornerstone.model.error import Code, CornerstoneError
+from processes import wait_for_end
 
 MIB = 1 << 20
 

@@ -196,7 +196,8 @@ def test_t7_help_and_version_are_the_project_s(call):
     (["diff", "aos-6.8"], "diff: b is missing"), (["plan"], "is"), (["verify", "a.iso", "b.iso"], "'b.iso'"),
     (["sitecheck", "x"], "did you mean site.check?"), (["build", "--prfile", "x"], "did you mean --profile?"),
     (["lint", "x"], "'x'"), (["boot", "--memory", "abc"], "--memory is 'abc', not a whole number"),
-    (["boot", "--memory=4G"], "--memory"), (["bench", "--rounds", "1.5"], "--rounds"), (["bench", "--rounds", "٣"], "٣"),
+    (["boot", "--memory=4G"], "--memory"), (["bench", "--rounds", "1.5"], "--rounds"),
+    (["bench", "--rounds", "٣"], "٣"),
     (["verify", "--iso"], "--iso needs a value"), (["verify", "--iso", "--key", "x"], "--iso needs a value"),
     (["build", "--keep=yes"], "--keep takes no value"), (["--list-format", "x", "--list"], "--list-format"),
     (["--list", "nothing"], "nothing"), (["--list-depth", "x", "--list"], "--list-depth"),
@@ -243,8 +244,8 @@ def test_t9_clean_takes_a_link_and_leaves_what_it_points_to(checkout, tmp_path):
 
 
 @pytest.mark.parametrize(("error", "code"), [
-    (PermissionError(13, "Permission denied", "/x"), Code.MACHINE), (OSError(30, "Read-only file system"), Code.MACHINE),
-    (FileNotFoundError(2, "No such file or directory", "/x"), Code.INPUT), (OSError(28, "No space left"), Code.MACHINE),
+    (PermissionError(13, "Permission denied", "/x"), Code.MACHINE), (OSError(30, "Read-only"), Code.MACHINE),
+    (FileNotFoundError(2, "No such file", "/x"), Code.INPUT), (OSError(28, "No space left"), Code.MACHINE),
     (IsADirectoryError(21, "Is a directory", b"/x"), Code.INPUT), (OSError(5, "Input/output error"), Code.MACHINE),
     (OSError("no number"), Code.MACHINE), (BrokenPipeError(32, "Broken pipe"), Code.MACHINE),
     (EOFError(), Code.INTERRUPTED), (MemoryError(), Code.MACHINE), (KeyError("x"), Code.DEFECT),
@@ -461,6 +462,70 @@ def test_t57_several_site_files_are_checked_at_once(call):
     files = sorted(str(path) for path in (ROOT / "sites").glob("*.json") if path.name != "schema.json")
     done = call("site.check", *files)
     assert done.returncode == 0 and done.stdout.count(" is valid\n") == len(files) > 3
+
+
+def test_t57_what_is_shipped_can_be_tried_as_the_readme_says(call):
+    line = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("./invoke plan "))
+    words = [str(ROOT / word) if "/" in word else word for word in line.split()[1:]]
+    done = call(*words)
+    assert done.returncode == 0, done.stderr
+    assert "Refused" not in done.stdout and "Boot disk" in done.stdout
+    assert json.loads(call(*words, "--format", "json").stdout)["refused"] is False
+
+
+def test_t55_the_schemas_are_written_beside_and_renamed(checkout):
+    from cornerstone.cli.schemas import texts, write_schemas
+    for folder in ("profiles", "sites", "docs"):
+        (checkout.root / folder).unlink(missing_ok=True)
+        shutil.copytree(ROOT / folder, checkout.root / folder)
+    assert write_schemas(checkout) == []
+    (checkout.root / "profiles" / "schema.json").write_text("")
+    assert write_schemas(checkout) == [checkout.root / "profiles" / "schema.json"]
+    assert (checkout.root / "profiles" / "schema.json").read_text() == texts(ROOT)["profiles/schema.json"]
+    assert [path.name for path in (checkout.root / "profiles").iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("page", ["docs/profiles.md", "docs/catalogue.md", "README.md"])
+def test_t55_no_page_calls_a_python_that_a_fresh_machine_lacks(page):
+    assert not re.search(r"(?m)^(\S+=\S+ )?python3? ", (ROOT / page).read_text())
+
+
+def fake_build(monkeypatch, ends: dict[str, Exception | None]) -> None:
+    from cornerstone.cli import building
+
+    def build(workspace, profile, listener, keep, carried):
+        if error := ends.get(profile.name):
+            raise error
+        iso = workspace.output / profile.name / f"foundation-{profile.name}.iso"
+        iso.parent.mkdir(parents=True, exist_ok=True)
+        iso.with_name("manifest.json").write_bytes(
+            building.Manifest("x", profile.resolved(), "development", 0, (), 0).to_bytes())
+        return iso
+    monkeypatch.setattr(building, "build", build)
+
+
+def test_several_profiles_are_built_and_one_that_fails_hides_no_other(call, checkout, monkeypatch):
+    fake_build(monkeypatch, {"aos-6.8": CornerstoneError("no mirror", "wait", Code.NETWORK),
+                             "aos-7.0": CornerstoneError("no space", "make room", Code.MACHINE)})
+    done = call("build", "--profile", "aos-6.8,aos-6.10,aos-7.0", root=checkout.root)
+    assert done.returncode == Code.NETWORK, "the worst of all"
+    assert done.stdout == f"{checkout.output}/aos-6.10/foundation-aos-6.10.iso\n"
+    last = [line.split() for line in done.stderr.splitlines()[-4:]]
+    assert [line[:2] for line in last[1:]] == [["aos-6.8", "failed"], ["aos-6.10", "built"], ["aos-7.0", "failed"]]
+
+
+def test_all_profiles_are_built(call, checkout, monkeypatch):
+    fake_build(monkeypatch, {})
+    done = call("build", "--profile", "all", root=checkout.root)
+    assert done.returncode == 0
+    assert [Path(line).parent.name for line in done.stdout.splitlines()] == profile_names(ROOT)
+
+
+@pytest.mark.parametrize("names", ["aos-6.8,", ",", "aos-6.8,nope", "all,aos-6.8"])
+def test_a_wrong_name_among_several_is_told_before_anything_is_built(call, checkout, monkeypatch, names):
+    fake_build(monkeypatch, {})
+    require_error(call("build", "--profile", names, root=checkout.root), Code.INPUT)
+    assert not checkout.output.exists()
 
 
 def test_sigterm_has_its_old_handler_back():

@@ -1,7 +1,7 @@
 """Every program that code, tasks, scripts and tests start comes from a package that the project names.
 
-On the build machine these are debian-packages.txt and what every Debian has; in an image, what its lock names. The calls
-are read from the source, and dpkg says which package a program of this machine belongs to.
+On the build machine these are debian-packages.txt and what every Debian has; in an image, what its lock names. The
+calls are read from the source, and dpkg says which package a program of this machine belongs to.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def build_all(workspace: Workspace, profiles: Sequence[Profile], keep: bool = Fa
             print(iso, flush=True)
             ends.append(Built(profile.name, time.monotonic() - begun, iso))
     if len(profiles) > 1:
-        Console(stderr=True, highlight=False).print(table(ends))
+        Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200).print(table(ends))
     return max((int(end.error.code) for end in ends if end.error), default=0)
 
 

@@ -21,6 +21,7 @@ from cornerstone.model.catalogue_file import (
     Row,
     UpgradesFile,
 )
+from cornerstone.model.error import CornerstoneError
 from cornerstone.model.located import Document, did_you_mean, load, validate
 from cornerstone.model.release import (
     AhvBuild,

@@ -43,8 +43,8 @@ def answer_pair(catalogue: Catalogue, aos: AosVersion, ahv: AhvVersion) -> PairA
         own = ", ".join(sorted({pairing.ahv.branch for pairing in _of_train(catalogue, aos.train)}))
         trains = ", ".join(dict.fromkeys(pairing.aos.train for pairing in owners))
         return PairAnswer(Answer.INCOMPATIBLE,
-                          f"{_owned(ahv, owners)} belongs to AOS {trains}; AOS {aos} is of the {aos.train} line, with AHV {own}",
-                          owners)
+                          f"{_owned(ahv, owners)} belongs to AOS {trains}; AOS {aos} is of the {aos.train} line, "
+                          f"with AHV {own}", owners)
     return PairAnswer(Answer.UNKNOWN, _why_unknown(catalogue, aos, ahv, exact), (exact,) if exact else ())
 
 
