@@ -22,6 +22,8 @@ from cornerstone.factory.lock import read_lock
 ROOT = Path(__file__).resolve().parents[2]
 # Functions whose first argument is a command line.
 STARTERS = {"run", "Popen", "check_output", "check_call", "call", "read", "measure", "complaints"}
+# Functions of ours whose first argument is a program, or a command line; so are some of other things.
+WRAPPERS = {"run", "_run", "_said", "_tool", "tool"}
 WORD = r"[a-z][a-z0-9._+-]*"
 # For programs that this machine may lack. Where it has them, dpkg is asked too, and has to say the same.
 PACKAGES = {
@@ -39,6 +41,9 @@ NO_PROGRAMS = {"node", "size", "file", "init", "no-such-tool", "hostnamectl"}
 # Rooms whose code runs in an image, by the root that they travel in.
 ROOTS = {"controller": "cvm", "hypervisor": "hypervisor", "foundation": "hypervisor"}
 
+# Tiers whose tests start programs in a root, a container or a node, too.
+INSIDE = ("engine", "image", "node")
+
 
 def words_of(tree: ast.AST) -> Iterator[tuple[str, bool]]:
     """The first word of every list, and whether it is surely a program: a command line that is started."""
@@ -49,12 +54,15 @@ def words_of(tree: ast.AST) -> Iterator[tuple[str, bool]]:
                 yield str(node.args[0].value), True
             if name in STARTERS and node.args and isinstance(node.args[0], ast.List):
                 yield from ((word, True) for word in first_word(node.args[0]))
+            elif name in WRAPPERS and node.args:
+                yield from ((word, False) for word in first_word(node.args[0]))
         elif isinstance(node, ast.List):
             yield from ((word, False) for word in first_word(node))
 
 
-def first_word(words: ast.List) -> Iterator[str]:
-    for word in words.elts:
+def first_word(words: ast.expr) -> Iterator[str]:
+    """The first word of a list or tuple behind what stands for several words, or the one word."""
+    for word in words.elts if isinstance(words, (ast.List, ast.Tuple)) else [words]:
         if not isinstance(word, ast.Starred):
             if isinstance(word, ast.Constant) and isinstance(word.value, str):
                 yield word.value
@@ -66,7 +74,8 @@ def started(files: Iterable[Path]) -> dict[str, set[str]]:
     found = defaultdict(set)
     for path in files:
         for word, sure in words_of(ast.parse(path.read_text(encoding="utf-8"))):
-            if re.fullmatch(WORD, word) and word not in OPTIONAL | NO_PROGRAMS and (sure or find(word)):
+            if re.fullmatch(WORD, word) and word not in OPTIONAL | NO_PROGRAMS and (
+                    sure or find(word) or word in PACKAGES):
                 found[word].add(str(path.relative_to(ROOT)))
     return found
 
@@ -117,6 +126,11 @@ def named() -> frozenset[str]:
         line.removeprefix("yes ") for line in essential.splitlines() if line.startswith("yes "))
 
 
+def locked(root: str) -> frozenset[str]:
+    """The packages of a root."""
+    return frozenset(package.name for package in read_lock(ROOT / "versions" / "locks", root, "trixie").packages)
+
+
 def strangers(found: dict[str, set[str]], known: Iterable[str]) -> dict[str, tuple[str | None, list[str]]]:
     """The programs of packages that aren't known, or of no package, with package and files."""
     return {word: (package_of(word), sorted(files)) for word, files in found.items() if package_of(word) not in known}
@@ -136,7 +150,8 @@ dpkg = pytest.mark.skipif(not shutil.which("dpkg-query"), reason="only dpkg know
 @dpkg
 def test_t58_every_program_of_the_build_machine_belongs_to_a_named_package():
     here = [path for path in python_files("src") if room_of(path) not in ROOTS]
-    found = started([*here, ROOT / "tasks.py", *python_files("tests")])
+    tests = [path for path in python_files("tests") if path.relative_to(ROOT / "tests").parts[0] not in INSIDE]
+    found = started([*here, ROOT / "tasks.py", *tests])
     assert {"git", "mksquashfs", "ssh-keygen", "curl", "qemu-img", "unshare"} <= found.keys(), "the reading is broken"
     assert strangers(found, named()) == {}
 
@@ -144,10 +159,17 @@ def test_t58_every_program_of_the_build_machine_belongs_to_a_named_package():
 @dpkg
 @pytest.mark.parametrize("room", ROOTS)
 def test_t58_every_program_of_an_image_is_named_or_locked(room):
-    locked = {package.name for package in read_lock(ROOT / "versions" / "locks", ROOTS[room], "trixie").packages}
     found = started(path for path in python_files("src") if room_of(path) == room)
-    assert found
-    assert strangers(found, named() | locked) == {}
+    assert found, "the reading is broken"
+    assert strangers(found, named() | locked(ROOTS[room])) == {}
+
+
+@dpkg
+@pytest.mark.parametrize("tier", INSIDE)
+def test_t58_every_program_of_tests_inside_an_image_is_named_or_locked(tier):
+    found = started(python_files(f"tests/{tier}"))
+    assert found, "the reading is broken"
+    assert strangers(found, named() | locked("cvm") | locked("hypervisor")) == {}
 
 
 @dpkg
