@@ -150,14 +150,14 @@ def install(c, profile="", site="", firmware="uefi", media="cd", machine="one-no
     finish(lab.install(bench, firmware, media, output, keep))
 
 
-@task(help=LAB)
+@task(help={**LAB})
 def node(c, profile="", site="", machine="one-node", firmware="uefi", output=""):
     """From blank disks to a cluster of one node, in QEMU: its services and data path are checked."""
     from cornerstone.cli import lab
     lab.form(lab.Bench.read(WORKSPACE, profile, site, "lab-one-node.json", machine), "node", 1, firmware, output)
 
 
-@task(help=LAB)
+@task(help={**LAB})
 def cluster(c, profile="", site="", machine="small-node", firmware="uefi", output=""):
     """From blank disks to a cluster of three nodes, in QEMU: its services are checked, and what it survives."""
     from cornerstone.cli import lab

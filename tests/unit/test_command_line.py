@@ -5,6 +5,7 @@ They are called from a folder that isn't the checkout.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pty
@@ -36,7 +37,10 @@ def tasks():
     before = list(sys.path)
     sys.path.insert(0, str(ROOT))
     import tasks
+    # a copy, because a task gives the help for its arguments away once, and others ask for it too
+    ns, tasks.ns = tasks.ns, copy.deepcopy(tasks.ns)
     yield tasks
+    tasks.ns = ns
     sys.path[:] = before
 
 
@@ -183,6 +187,12 @@ def test_t7_help_for_a_collection_lists_its_tasks(call, words):
 def test_t7_help_of_a_task_runs_nothing(call, task):
     texts = {call(*words).stdout for words in ([task, "--help"], ["--help", task], ["help", task], [task, "-h"])}
     assert len(texts) == 1 and f"] {task} [" in texts.pop()
+
+
+@pytest.mark.parametrize(("task", "said"), [("verify", "public key"), ("lab.node", "a shape in"),
+                                            ("lab.cluster", "a shape in"), ("site.new", "name of the cluster")])
+def test_t7_help_of_a_task_explains_its_flags(tmp_path, task, said):
+    assert said in " ".join(spawn(task, "--help", cwd=tmp_path).stdout.split())
 
 
 def test_t7_help_and_version_are_the_project_s(call):

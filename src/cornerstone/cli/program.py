@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 from collections.abc import Callable
@@ -57,7 +58,8 @@ class CommandLine(Program):
     def normalize_argv(self, argv: list[str] | None) -> None:
         """Take argv as invoke does, then give the words that a task takes by position their flags."""
         super().normalize_argv(argv)
-        words = Words(self.namespace, self.initial_context)
+        # A copy: a task gives the help for its arguments away when it is asked for them, once.
+        words = Words(copy.deepcopy(self.namespace), self.initial_context)
         self.argv = [*self.argv[:1], *words.with_flags(self.argv[1:])]
 
     def no_tasks_given(self) -> None:
