@@ -21,7 +21,7 @@ def test_nothing_is_left(iso, ending, own_cache, request):
     shutil.rmtree(own_cache.folder / "keys")
     log = root / "output" / PROFILE / "logs" / "hypervisor.log"
     log.unlink(missing_ok=True)
-    build = subprocess.Popen([sys.executable, "-m", "invoke", "build", "--profile", PROFILE], cwd=root,
+    build = subprocess.Popen([sys.executable, "tasks.py", "build", "--profile", PROFILE], cwd=root,
                              env=own_cache.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     # until packages are being unpacked: then mounts, a namespace and a dozen processes are there
     with subprocess.Popen(["tail", "-F", "-n", "+1", log], text=True, stdout=subprocess.PIPE,

@@ -66,7 +66,7 @@ class Builder:
     def start(self, name: str = "one") -> subprocess.Popen:
         self.events(name).parent.mkdir(parents=True, exist_ok=True)
         self.events(name).write_text("")
-        return subprocess.Popen([sys.executable, "-m", "invoke", "build", "--profile", PROFILE,
+        return subprocess.Popen([sys.executable, "tasks.py", "build", "--profile", PROFILE,
                                  "--from", self._carried], text=True, cwd=self._folder / name,
                                 env={**self.cache.environment, "CORNERSTONE_MIRROR": "nothing://"},
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -1,6 +1,6 @@
 """Machines of the lab for the tests: nodes as they were installed, and a cluster that has formed.
 
-`invoke lab install` gives its own node, `invoke lab node` and `lab cluster` their own cluster; else they are made here.
+`invoke lab.install` gives its own node, `invoke lab.node` and `lab.cluster` their own cluster; else they are made here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cornerstone.model.manifest import Manifest
 GROUP = "io-check"
 # a busy CVM, emulated in an emulated host, takes its time to let in; else testinfra waits for ten seconds
 LOGIN_SECONDS = 300
-# Firmware and medium. `./invoke lab install` does the other ways on demand.
+# Firmware and medium. `./invoke lab.install` does the other ways on demand.
 WAYS = [("bios", "cd")]
 # of the one that goes on to a cluster
 TO_CLUSTER = ("secureboot", "usb")

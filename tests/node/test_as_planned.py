@@ -1,4 +1,4 @@
-"""The node that an install ends with is the one that site and machine ask for. `invoke lab install` runs these too."""
+"""The node that an install ends with is the one that site and machine ask for. `invoke lab.install` runs these too."""
 
 from __future__ import annotations
 

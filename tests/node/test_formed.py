@@ -1,6 +1,6 @@
 """Every node's CVM runs with the planned controllers, the cluster is formed, and its services answer for real.
 
-For one node (`invoke lab node`) and for several (`invoke lab cluster`).
+For one node (`invoke lab.node`) and for several (`invoke lab.cluster`).
 """
 
 from __future__ import annotations

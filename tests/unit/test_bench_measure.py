@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side, typical
 from cornerstone.factory.bench.peers import together
 from cornerstone.model.error import Code, CornerstoneError
+from processes import wait_for_end
 
 MIB = 1 << 20
 
@@ -46,8 +49,19 @@ def test_what_a_failed_process_left_running_is_ended(tmp_path):
     pid = tmp_path / "pid"
     with pytest.raises(CornerstoneError):
         measure(["sh", "-c", 'sleep 300 & echo $! >"$1"; exit 1', "-", pid], log=tmp_path / "log")
-    done = subprocess.run(["tail", f"--pid={pid.read_text().strip()}", "-f", "/dev/null"], timeout=30, check=False)
-    assert done.returncode == 0
+    assert wait_for_end(int(pid.read_text()))
+
+
+def test_t60_a_zombie_has_ended():
+    # sh becomes a sleep, which reaps no child
+    with subprocess.Popen(["sh", "-c", "sleep 300 & echo $!; exec sleep 300"], stdout=subprocess.PIPE,
+                          text=True) as parent:
+        child = int(parent.stdout.readline())
+        assert not wait_for_end(child, 0)
+        os.kill(child, signal.SIGKILL)
+        assert wait_for_end(child)
+        assert Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        parent.kill()
 
 
 def test_a_tool_that_is_missing_is_named(tmp_path):

@@ -236,3 +236,23 @@ def test_what_was_true_when_it_was_written(catalogue):
     today = datetime.date(2026, 11, 22)
     assert [train.name for train in catalogue.trains if train.support_end and train.support_end >= today] == [
         "7.0", "7.3", "7.5", "7.6"]
+
+
+@pytest.mark.parametrize(("old", "new", "place"), [
+    ("iso: AHV-DVD-x86_64-el8.nutanix.20230302.101026.iso", "iso: AHV-DVD-x86_64-el8.nutanxi.20230302.101026.iso",
+     ".builds[{}].iso: "),
+    ("iso: AHV-DVD-x86_64-10.3.0.1-24.iso", "iso: AHV-DVD-x86_64-3.0.1.iso", ".builds[{}].iso: "),
+])
+def test_t14_a_wrong_file_name_is_told_with_file_and_line(copy, old, new, place):
+    text = (ROOT / "versions" / "ahv.yaml").read_text()
+    line = text[:text.index(old)].count("\n") + 1
+    with pytest.raises(CornerstoneError) as caught:
+        load_catalogue(copy("ahv", old, new))
+    assert re.match(rf"versions/ahv\.yaml:{line}: " + re.escape(place).replace(r"\{\}", "[0-9]+"), caught.value.message)
+
+
+def test_t14_a_wrong_example_of_a_file_name_is_told_with_file_and_line(copy):
+    text = (ROOT / "versions" / "ahv.yaml").read_text()
+    old = re.search(r"name: (\S+?)[,}]", text[text.index("file_names:"):])[1]
+    with pytest.raises(CornerstoneError, match=r"versions/ahv\.yaml:[0-9]+: \.file_names\[[0-9]+\]\.examples"):
+        load_catalogue(copy("ahv", f"name: {old}", "name: nothing-at-all"))

@@ -306,7 +306,7 @@ def test_little_is_imported():
 
 def test_the_task(iso, good):
     def call(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-m", "invoke", "customize", *words], cwd=ROOT, capture_output=True,
+        return subprocess.run([sys.executable, "tasks.py", "customize", *words], cwd=ROOT, capture_output=True,
                               text=True, check=False)
     done = call(str(iso), "--site", str(THREE))
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -53,7 +54,9 @@ esac
 """
 FAKES = ("hostnamectl", "ip", "networkctl", "ovs-vsctl", "sleep", "sync", "virsh")
 # PATH has the fakes and REAL alone: the script finds only what it may use.
-ENTER = """for folder in etc root run sys/class/net; do mount --bind "$BOX/$folder" "/$folder" || exit 99; done
+# The checkout may lie in a folder that is about to be hidden, such as /root: so it is shown in the box first.
+ENTER = """mount --bind "$SOURCE" "$BOX/src" || exit 99
+for folder in etc root run sys/class/net; do mount --bind "$BOX/$folder" "/$folder" || exit 99; done
 echo $$ >"$BOX/pid"
 PATH=$BOX/bin exec bash "$BOX/first-boot.sh"
 """
@@ -64,9 +67,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace ove
 class Box:
     """A machine's worth of folders, and the script in it."""
 
-    def __init__(self, folder: Path, text: str) -> None:
+    def __init__(self, folder: Path, text: str, source: Path = ROOT / "src") -> None:
         self.folder = folder
-        for name in ("bin", "etc/systemd/network", "root", "run", "fail", "state"):
+        self.source = source
+        for name in ("bin", "etc/systemd/network", "root", "run", "fail", "state", "src"):
             (folder / name).mkdir(parents=True)
         for tool in REAL:
             (folder / "bin" / tool).symlink_to(shutil.which(tool))
@@ -105,7 +109,7 @@ class Box:
 
     def run(self) -> subprocess.CompletedProcess:
         env = {**os.environ, "BOX": str(self.folder), "CORNERSTONE_STATE": str(self.folder / "state"),
-               "PYTHONPATH": str(ROOT / "src")}
+               "SOURCE": str(self.source), "PYTHONPATH": str(self.folder / "src")}
         return subprocess.run(["unshare", "--mount", "--", "sh", "-c", ENTER], capture_output=True, text=True,
                               timeout=60, env=env, check=False, start_new_session=True)
 
@@ -183,6 +187,16 @@ def test_every_step_is_a_function(text):
 
 
 # a run
+
+@needs_root
+def test_t59_the_checkout_may_lie_below_root_s_home(tmp_path, text):
+    with tempfile.TemporaryDirectory(dir=Path("~root").expanduser(), prefix=".test-") as home:
+        source = Path(home) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        box = Box(tmp_path / "box", text, source)
+        done = box.run()
+    assert done.returncode == 0, done.stderr
+
 
 @needs_root
 def test_what_a_run_does(box):

@@ -38,7 +38,7 @@ def project(tmp_path):
 
 
 def test_what_is_shipped_in_release_order():
-    assert profile_names(ROOT) == list(SHIPPED)
+    assert [name for name in profile_names(ROOT) if name in SHIPPED] == list(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -207,7 +207,7 @@ def test_limit_of_the_layers(tmp_path, monkeypatch):
     assert Workspace(tmp_path).layers_limit == 3 << 30
 
 
-@pytest.mark.parametrize("text", ["", "-1", "20 GiB", "1.5"])
+@pytest.mark.parametrize("text", ["x", "-1", "20 GiB", "1.5"])
 def test_limit_that_is_no_number(tmp_path, monkeypatch, text):
     monkeypatch.setenv("CORNERSTONE_LAYERS_GIB", text)
     with pytest.raises(CornerstoneError, match="CORNERSTONE_LAYERS_GIB"):

@@ -1,4 +1,4 @@
-"""`invoke site new` and `invoke site check`: valid files for their owner alone, and one error otherwise."""
+"""`invoke site.new` and `invoke site.check`: valid files for their owner alone, and one error otherwise."""
 
 import json
 import os
@@ -20,8 +20,8 @@ THREE = {"cluster": "Lab", "gateway": "10.20.0.1/24", "hypervisors": "10.20.0.11
 
 
 def call(*words: str, **more) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "invoke", "site", *words], cwd=ROOT, text=True, check=False,
-                          stdin=subprocess.DEVNULL, capture_output=True, **more)
+    return subprocess.run([sys.executable, "tasks.py", f"site.{words[0]}", *words[1:]], cwd=ROOT, text=True,
+                          check=False, stdin=subprocess.DEVNULL, capture_output=True, **more)
 
 
 def flags(given: dict[str, str]) -> list[str]:
@@ -51,8 +51,8 @@ def test_flags_alone_make_a_valid_file_for_its_owner(tmp_path):
 
 def test_the_page_s_own_command_works(tmp_path):
     line = next(line for line in (ROOT / "docs" / "site.md").read_text().splitlines()
-                if line.startswith("./invoke site new "))
-    _, _, _, name, *words = line.split()
+                if line.startswith("./invoke site.new "))
+    _, _, name, *words = line.split()
     assert call("new", str(tmp_path / name), *words).returncode == 0
     assert read_site((tmp_path / name).read_bytes()).nodes[0].hostname == "lab-1"
 
@@ -83,15 +83,15 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
 @pytest.mark.parametrize(("change", "said"), [
     ({"cluster": ""}, "a site needs --cluster"),
     ({"cluster": "", "serials": ""}, "a site needs --cluster, --serials"),
-    ({"gateway": "10.20.0.1/40"}, "--gateway 10.20.0.1/40 isn't an address with its prefix length"),
-    ({"gateway": "gateway"}, "--gateway gateway isn't an address with its prefix length"),
+    ({"gateway": "10.20.0.1/40"}, "--gateway: 10.20.0.1/40 isn't an address with its prefix length"),
+    ({"gateway": "gateway"}, "--gateway: gateway isn't an address with its prefix length"),
     ({"serials": "S1,S2"}, "there are 3 hypervisors, 3 CVMs and 2 serials"),
-    ({"serials": "S1,S2,S2"}, ".blocks[0].nodes[2].node_serial: S2 is .blocks[0].nodes[1].node_serial's already"),
-    ({"cvms": "10.20.0.21,10.20.0.22,10.20.0.11"}, "10.20.0.11 is .blocks[0].nodes[0].hypervisor_ip's already"),
-    ({"gateway": "10.20.0.1"}, "'255.255.255.255' is /32"),
-    ({"cluster": "my lab"}, ".clusters[0].cluster_name: 'my lab' doesn't fit"),
-    ({"ssh_key": "/no/such.pub"}, "--ssh-key /no/such.pub can't be read: No such file"),
-    ({"ssh_key": str(ROOT / "README.md")}, "the value isn't an OpenSSH public key without options"),
+    ({"serials": "S1,S2,S2"}, "--serials: S2 is --serials's already"),
+    ({"cvms": "10.20.0.21,10.20.0.22,10.20.0.11"}, "--cvms: 10.20.0.11 is --hypervisors's already"),
+    ({"gateway": "10.20.0.1"}, "--gateway: give the prefix length"),
+    ({"cluster": "my lab"}, "--cluster: 'my lab' doesn't fit"),
+    ({"ssh_key": "/no/such.pub"}, "--ssh-key: /no/such.pub can't be read: No such file"),
+    ({"ssh_key": str(ROOT / "README.md")}, "--ssh-key: the value isn't an OpenSSH public key without options"),
 ])
 def test_answers_that_make_no_valid_site_write_nothing(tmp_path, change, said):
     with pytest.raises(CornerstoneError) as caught:
@@ -104,7 +104,7 @@ def test_what_is_missing_is_asked_for_on_a_terminal(tmp_path):
     path = tmp_path / "site.json"
     asker, terminal = pty.openpty()
     given = {name: value for name, value in THREE.items() if name != "serials"}
-    with subprocess.Popen([sys.executable, "-m", "invoke", "site", "new", str(path), *flags(given)], cwd=ROOT,
+    with subprocess.Popen([sys.executable, "tasks.py", "site.new", str(path), *flags(given)], cwd=ROOT,
                           stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         os.close(terminal)
         os.write(asker, b"\nS1,S2,S3\n\n10.20.0.30\n\n\n\n")
@@ -115,6 +115,50 @@ def test_what_is_missing_is_asked_for_on_a_terminal(tmp_path):
     assert "Name of the cluster" not in said
     site = read_site(path.read_bytes())
     assert site.nodes[2].serial == "S3" and str(site.clusters[0].address) == "10.20.0.30"
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"gateway": "10.20.0.1"}, "--gateway: give the prefix length"),
+    ({"hypervisors": "10.20.0.11,10.20.0.12,10.20.0.1x"}, "--hypervisors: "),
+    ({"cvms": "10.20.0.21,10.20.0.22,10.21.0.23"}, "--cvms: "),
+    ({"dns": "not an address"}, "--dns: "), ({"ntp": "-x-"}, "--ntp: "), ({"address": "10.21.0.1"}, "--address: "),
+    ({"data_services": "x"}, "--data-services: "), ({"serials": "S1,S2, "}, "--serials: there are 3"),
+])
+def test_t52_every_error_names_its_flag_and_no_path_of_the_json(tmp_path, change, said):
+    with pytest.raises(CornerstoneError) as caught:
+        new_site(tmp_path / "x.json", {**THREE, **change}, None)
+    assert said in caught.value.message
+    assert "[0]" not in str(caught.value) and len(caught.value.message.splitlines()) == 1, caught.value.message
+
+
+def test_t52_a_private_key_is_one_error_and_is_not_repeated(tmp_path):
+    key = tmp_path / "id"
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n")
+    with pytest.raises(CornerstoneError, match="--ssh-key: .* holds a private key") as caught:
+        new_site(tmp_path / "x.json", {**THREE, "ssh_key": str(key)}, None)
+    assert "c2VjcmV0" not in str(caught.value)
+
+
+def test_t52_a_public_key_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "id.pub").write_bytes(b"\xef\xbb\xbf" + f"{KEY}\r\n".encode())
+    assert new_site(tmp_path / "x.json", {**THREE, "ssh_key": str(tmp_path / "id.pub")}, None).authorized_keys == (KEY,)
+
+
+def test_t52_a_cluster_s_name_may_have_what_a_host_s_may_not(tmp_path):
+    site = new_site(tmp_path / "x.json", {**THREE, "cluster": "Prod_a.1"}, None)
+    assert (site.clusters[0].name, site.nodes[0].hostname) == ("Prod_a.1", "prod-a-1-1")
+
+
+def test_t52_a_wrong_answer_is_told_and_asked_for_again_and_no_other(tmp_path, capsys):
+    asked, said = [], iter(["10.20.0.1", "10.20.0.1/24"])
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt.partition(" (")[0])
+        return next(said, "") if prompt.startswith("Gateway") else ""
+    site = new_site(tmp_path / "x.json", {**THREE, "gateway": ""}, ask)
+    assert site.nodes[0].hypervisor.network.prefixlen == 24
+    assert asked.count("Gateway with prefix length") == 2 and asked.count("Name servers, with commas") == 1
+    assert "--gateway: give the prefix length" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -148,6 +192,6 @@ def test_a_file_has_to_be_named(words):
 
 
 def test_the_tasks_go_by_their_dotted_names_too():
-    done = subprocess.run([sys.executable, "-m", "invoke", "site.check", "sites/vlan.json"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "tasks.py", "site.check", "sites/vlan.json"], cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.startswith("sites/vlan.json is valid\n")

@@ -10,10 +10,14 @@ import sys
 import threading
 from pathlib import Path
 
-import invoke
 import pytest
+from invoke import Exit
 
-from cornerstone.factory import build as build_module
+from cornerstone.cli.cleaning import clean
+from cornerstone.cli.ending import end
+from cornerstone.cli.inputs import find_iso
+from cornerstone.cli.testing import run_pytest
+from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +34,7 @@ def tasks():
 
 
 def call(*words: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "invoke", *words], cwd=ROOT, capture_output=True, text=True,
+    return subprocess.run([sys.executable, "tasks.py", *words], cwd=ROOT, capture_output=True, text=True,
                           check=False, timeout=60, env={**os.environ, **environment})
 
 
@@ -79,7 +83,7 @@ def test_bad_input_is_one_error_with_a_hint(words, message, hint):
 
 
 @pytest.mark.parametrize("words", [["verify", "a.iso", "b.iso"], ["verify", "--iso", "a.iso", "b.iso"],
-                                   ["why", "a.iso"]], ids=" ".join)
+                                   ["lint", "a.iso"]], ids=" ".join)
 def test_a_word_too_many_is_named(words):
     done = call(*words)
     assert done.returncode not in (0, None)
@@ -100,55 +104,47 @@ def test_a_task_that_is_none():
 
 
 @pytest.mark.parametrize("code", Code)
-def test_each_error_ends_with_its_code(tasks, code):
-    @tasks.told
+def test_each_error_ends_with_its_code(capsys, code):
     def body():
         raise CornerstoneError("what is wrong", "how to mend it", code)
-    with pytest.raises(invoke.Exit) as caught:
-        body()
-    assert caught.value.code == code
-    assert caught.value.message == "error: what is wrong\n  hint: how to mend it"
+    assert end(body) == code
+    assert capsys.readouterr().err == "error: what is wrong\n  hint: how to mend it\n"
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_task_with_130(tasks, sign):
+def test_a_signal_ends_a_task_with_130(capsys, sign):
     before = signal.getsignal(signal.SIGTERM)
 
-    @tasks.told
     def body():
         os.kill(os.getpid(), sign)
         signal.sigtimedwait([], 5)
-    with pytest.raises(invoke.Exit) as caught:
-        body()
-    assert caught.value.code == 130
-    assert caught.value.message.startswith("interrupted")
+    assert end(body) == 130
+    assert capsys.readouterr().err.startswith("interrupted")
     assert signal.getsignal(signal.SIGTERM) is before, "the handler is given back"
 
 
 SLOW = """
 import sys
-import threading
 from pathlib import Path
-sys.path.insert(0, {root!r})
 from invoke import Collection, task
-from tasks import told
+from cornerstone.cli.program import CommandLine
 from cornerstone.factory import process
 
 @task
-@told
 def slow(c):
     process.GRACE_SECONDS = 2
     process.run(["sh", "-c", 'sleep 300 & echo $! >pid.new; mv pid.new pid; wait'], log=Path("log"))
 
-ns = Collection(slow)
+CommandLine(Collection(slow), Path("."), before=lambda: None).run()
 """
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
 def test_a_signal_to_the_process_ends_what_it_runs(tmp_path, sign):
-    (tmp_path / "slow_tasks.py").write_text(SLOW.format(root=str(ROOT)))
-    running = subprocess.Popen([sys.executable, "-m", "invoke", "--collection", "slow_tasks", "slow"], cwd=tmp_path,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    (tmp_path / "slow_tasks.py").write_text(SLOW)
+    running = subprocess.Popen([sys.executable, "slow_tasks.py", "slow"], cwd=tmp_path, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     try:
         for _ in range(1000):
             if (tmp_path / "pid").exists() or running.poll() is not None:
@@ -167,33 +163,34 @@ def test_a_signal_to_the_process_ends_what_it_runs(tmp_path, sign):
 
 
 def test_without_exit_code_a_task_goes_on(tasks):
-    tasks.ended(0)
-    with pytest.raises(invoke.Exit) as caught:
-        tasks.ended(6)
+    tasks.finish(0)
+    with pytest.raises(Exit) as caught:
+        tasks.finish(6)
     assert caught.value.code == 6
 
 
-def test_iso_of_a_profile_and_of_a_path(tasks, tmp_path, monkeypatch):
+def test_iso_of_a_profile_and_of_a_path(tmp_path):
     (tmp_path / "x.iso").touch()
-    assert tasks.iso_of(str(tmp_path / "x.iso"), "aos-6.8") == tmp_path / "x.iso"
-    monkeypatch.setattr(build_module, "iso_path", lambda workspace, profile: tmp_path / f"{profile.name}.iso")
+    for folder in ("profiles", "versions"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    workspace = Workspace(tmp_path)
+    assert find_iso(workspace, str(tmp_path / "x.iso")) == tmp_path / "x.iso"
     with pytest.raises(CornerstoneError, match="aos-6.5.iso isn't there") as caught:
-        tasks.iso_of("", "aos-6.5")
+        find_iso(workspace, "", "aos-6.5")
     assert "./invoke build --profile aos-6.5" in caught.value.hint
 
 
 @pytest.mark.parametrize(("cache", "left"), [(False, {"README.md", "cache"}), (True, {"README.md"})])
-def test_clean(tasks, tmp_path, monkeypatch, cache, left):
+def test_clean(tmp_path, cache, left):
     for path in ("output/README.md", "output/aos-6.8/x.iso", "output/cache/pool/x", "output/stray"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    monkeypatch.setattr(tasks, "WORKSPACE", build_module.Workspace(tmp_path))
-    tasks.clean.body(None, cache=cache)
+    clean(Workspace(tmp_path), cache)
     assert {path.name for path in (tmp_path / "output").iterdir()} == left
 
 
 @pytest.fixture
-def tiers(tasks, tmp_path, monkeypatch):
+def tiers(tmp_path):
     """Two tiers: the one waits for the other to open a pipe, and that one fails when it has."""
     for name, body in (("one", "open(PIPE, 'w').close()"), ("two", "open(PIPE).close()\n    assert not 'the other'")):
         (tmp_path / "tests" / name).mkdir(parents=True)
@@ -202,19 +199,17 @@ def tiers(tasks, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "output").mkdir()
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
-    monkeypatch.setattr(tasks, "ROOT", tmp_path)
-    monkeypatch.setattr(tasks, "WORKSPACE", build_module.Workspace(tmp_path))
     return tmp_path
 
 
-def test_tiers_run_beside_each_other_and_all_of_them_are_told(tasks, tiers, capfd):
-    assert tasks.pytests([["one"], ["two"]]) == 1
+def test_tiers_run_beside_each_other_and_all_of_them_are_told(tiers, capfd):
+    assert run_pytest(Workspace(tiers), [["one"], ["two"]]) == [0, 1]
     said = capfd.readouterr().out
     assert said.index("1 passed") < said.index("assert not 'the other'") < said.index("1 failed")
     assert {path.name for path in (tiers / "output").glob("*.xml")} == {"junit-one.xml", "junit-two.xml"}
 
 
-def test_an_interrupt_reaches_the_tests_and_is_waited_for(tasks, tiers, capfd):
+def test_an_interrupt_reaches_the_tests_and_is_waited_for(tiers, capfd):
     (tiers / "tests" / "one" / "test_one.py").write_text(
         f"import signal\n\n\ndef test_it():\n    open({str(tiers / 'pipe')!r}, 'w').close()\n    signal.pause()\n")
 
@@ -224,6 +219,6 @@ def test_an_interrupt_reaches_the_tests_and_is_waited_for(tasks, tiers, capfd):
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        tasks.pytests([["one"]])
+        run_pytest(Workspace(tiers), [["one"]])
     thread.join()
     assert "KeyboardInterrupt" in capfd.readouterr().out, "pytest itself has ended in order"

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ["invoke", ".ci/run", "tests/fresh-machine"]
-TOOLS = ["bash", "cat", "chmod", "cp", "env", "flock", "grep", "mkdir", "readlink", "rm", "sed", "sha256sum",
+TOOLS = ["bash", "cat", "chmod", "cp", "env", "flock", "grep", "ln", "mkdir", "readlink", "rm", "sed", "sha256sum",
          "sleep", "stat", "tail"]
 
 # Plays python3, `python3 -m venv` and the pip inside; notes what it was asked to make in $LOG.
@@ -28,14 +28,17 @@ case "$*" in
         echo venv >>"$LOG"
         mkdir -p "$3/bin"
         cp "$0" "$3/bin/python"
-        printf '#!/usr/bin/env bash\\necho "ran $* in $PWD"\\n' >"$3/bin/invoke"
-        chmod +x "$3/bin/invoke"
         sleep "${FAKE_SLEEP:-0}"
         ;;
     "-m pip install "*)
         echo "pip $*" >>"$LOG"
         echo "no index answers"
         exit "${FAKE_PIP:-0}"
+        ;;
+    "-P "*"/checkout/tasks.py"*)
+        shift 2
+        echo "ran $* in $PWD"
+        [ -z "${SHOW:-}" ] || env
         ;;
     *) exit 99 ;;
 esac
@@ -106,7 +109,7 @@ def machine(tmp_path: Path) -> Machine:
 def test_first_call_prepares_and_the_second_does_nothing(machine: Machine) -> None:
     first = machine.run("build", "--profile", "a b", cwd=Path("/"))
     assert first.returncode == 0, first.stderr
-    assert first.stdout == f"ran build --profile a b in {machine.root}\n"
+    assert first.stdout == "ran build --profile a b in /\n"
     assert machine.made() == ["dpkg-query", "venv", "pip"]
     assert (machine.root / ".venv/site/cornerstone.pth").read_text() == f"{machine.root}/src\n"
 
@@ -156,7 +159,7 @@ def test_a_venv_that_was_killed_half_way_is_made_again(machine: Machine) -> None
     killed = subprocess.Popen([machine.root / "invoke", "--list"], env=machine.environment(FAKE_SLEEP="20"),
                               stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 20
-    while not (machine.root / ".venv/bin/invoke").exists() and time.monotonic() < deadline:
+    while not (machine.root / ".venv/bin/python").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(killed.pid, 9)
     killed.wait(10)
@@ -220,6 +223,61 @@ def test_a_terminal_is_asked_once_and_may_say_no(machine: Machine) -> None:
     os.close(ours)
     assert said.count("Install them now (apt-get)? [Y/n]") == 1
     assert "apt-get" not in machine.made()
+
+
+@pytest.mark.parametrize("kind", ["path", "link", "the venv's"])
+def test_t15_a_task_runs_where_it_was_called(machine: Machine, tmp_path: Path, kind: str) -> None:
+    machine.run("--list")
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    (here / "inv").symlink_to(machine.root / "invoke")
+    program = {"path": machine.root / "invoke", "link": "./inv", "the venv's": machine.root / ".venv/bin/invoke"}[kind]
+    done = subprocess.run([program, "site.check", "x.json"], env=machine.environment(), cwd=here,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"ran site.check x.json in {here}\n", "")
+
+
+def test_t15_a_folder_that_is_gone_is_no_obstacle(machine: Machine, tmp_path: Path) -> None:
+    machine.run("--list")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(["bash", "-c", f'rmdir {gone}; exec "$0" --list', machine.root / "invoke"], cwd=gone,
+                          env={**machine.environment(), "PATH": f"{machine.bin}:/bin"}, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"ran --list in {machine.root}\n", done.stderr
+
+
+def environment_of_the_task(machine: Machine, **settings: str) -> dict[str, str]:
+    done = machine.run("--list", SHOW="1", **settings)
+    return dict(line.partition("=")[::2] for line in done.stdout.splitlines()[1:])
+
+
+def test_t16_the_task_finds_the_tools_of_sbin(machine: Machine) -> None:
+    assert environment_of_the_task(machine)["PATH"].split(":")[-2:] == ["/usr/sbin", "/sbin"]
+
+
+def test_t17_what_is_set_for_other_programs_has_no_effect(machine: Machine) -> None:
+    told = environment_of_the_task(machine, PYTHONPATH="/tmp/x", PYTHONHOME="/tmp/x", PYTHONOPTIMIZE="2",
+                                   PYTHONSTARTUP="x", PYTHONIOENCODING="ascii", INVOKE_RUN_DRY="1", GIT_DIR="/x",
+                                   PYTHONWARNINGS="error")
+    assert {name for name in told if name.startswith(("PYTHON", "INVOKE", "GIT"))} == {"PYTHONIOENCODING"}
+    assert told["LC_ALL"] == "C.UTF-8"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_t10_closed_standard_streams_are_no_error(machine: Machine, closed: str) -> None:
+    shown = machine.root / "shown"
+    machine.edit("invoke", 'exec "$venv/bin/python"', f'/bin/ls -l /proc/$$/fd >{shown}\nexec "$venv/bin/python"')
+    machine.run("--list")
+    done = subprocess.run(["bash", "-c", f'"$0" --list {closed}', machine.root / "invoke"], cwd=machine.root,
+                          env=machine.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert {"0", "1", "2"} <= set(re.findall(r" ([0-9]+) -> ", shown.read_text()))
+
+
+@pytest.mark.parametrize(("value", "code"), [("1", 0), ("true", 0), ("yes", 0), ("0", 3), ("false", 3), ("", 3)])
+def test_t54_ci_is_what_ci_systems_set(machine: Machine, value: str, code: int) -> None:
+    assert machine.run("--list", MISSING="xorriso", CI=value).returncode == code
 
 
 ERRORS = {
@@ -307,7 +365,8 @@ def test_jenkins_cuts_each_profile_and_runs_only_our_tasks() -> None:
     text = (ROOT / "Jenkinsfile").read_text()
     values = re.search(r"values ('.*?')\n +\}", text, re.DOTALL)
     assert values
-    assert set(re.findall(r"'([^']+)'", values[1])) == {path.stem for path in (ROOT / "profiles").glob("aos-*.yaml")}
+    profiles = {path.stem for path in (ROOT / "profiles").glob("aos-*.yaml")}
+    assert set(re.findall(r"'([^']+)'", values[1])) == profiles, "a new profile has a cell: docs/catalogue.md"
     for step in re.findall(r"^ +sh '([^'].*)'$", text, re.MULTILINE):
         assert re.match(r"\./invoke (--list|[a-z]+)", step), step
     assert text.count("{") == text.count("}")

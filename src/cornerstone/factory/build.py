@@ -26,7 +26,7 @@ from cornerstone.factory.preflight import preflight
 from cornerstone.factory.render import LIVE_ARGUMENTS, render
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
+from cornerstone.factory.signing import public_key, signing_key
 from cornerstone.model import site_area
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
@@ -338,8 +338,11 @@ def is_current(plan: Plan, target: Path) -> bool:
 
 
 def why(workspace: Workspace, profile: Profile) -> list[tuple[str, bool, list[str]]]:
-    """For each layer and the ISO: name, whether it is there already, and which inputs changed since the last build."""
-    plan = make_plan(workspace, profile, signing_key(workspace.cache))
+    """For each layer and the ISO: name, whether it is there already, and which inputs changed since the last build.
+
+    Nothing is written, and reading rights are enough.
+    """
+    plan = make_plan(workspace, profile, public_key(workspace.cache))
     store, target = Store(workspace.layers), iso_path(workspace, profile)
     earlier = recall(target)
     rows = [(name, store.has(layer), changed_inputs(layer, earlier.get("layers", {}).get(name)))

@@ -288,8 +288,13 @@ def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "")
 
     as_of: a date; then all are resolved from the snapshot mirror of that date, when one is set, else from a mirror
     that was frozen before.
-    Returns a line for each root. A lock is written beside and renamed; nothing changes on an error.
+    Returns a line for each root. A lock is written beside and renamed; nothing changes on an error. Raises
+    CornerstoneError for a suite that the elements can't build, before anything is asked of a mirror.
     """
+    # the rules bring the whole catalogue with them, which who reads a lock doesn't need
+    from cornerstone.model.rules.release import SUITES
+    if suite not in SUITES:
+        raise CornerstoneError(f"there is no suite {suite!r}", f"the suites are {', '.join(SUITES)}")
     said = []
     date = parse_date(as_of) if as_of else None
     for root in elements.ROOTS:
@@ -302,9 +307,11 @@ def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "")
                 continue
         workspace.cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=workspace.cache) as work:
+            log = workspace.output / "logs" / f"lock-{suite}-{root}.log"
+            log.unlink(missing_ok=True)
             snapshot = find_snapshot() if date else ""
             mirror = snapshot_of(snapshot, date) if snapshot and date else find_mirror()
-            new = resolve(workspace.elements, root, suite, mirror, Path(work), Path(work) / "apt.log", date)
+            new = resolve(workspace.elements, root, suite, mirror, Path(work), log, date)
         old = {p.name: p.version for p in before.packages} if before else {}
         now = {p.name: p.version for p in new.packages}
         if before and before.packages == new.packages and before.requests == new.requests:

@@ -75,7 +75,7 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
         with step(listener, "elsewhere"):
             process.run(["unshare", "--uts", "--net", "--", "sh", "-c", ELSEWHERE, "-",
                          "taskset", "--cpu-list", str(min(os.sched_getaffinity(0))),
-                         sys.executable, "-m", "invoke", "build", "--profile", profile.name],
+                         sys.executable, "tasks.py", "build", "--profile", profile.name],
                         log=log, cwd=other.root, env={
                             "CORNERSTONE_CACHE": str(cache), "HOME": str(folder), "LC_ALL": "POSIX", "LANG": "POSIX",
                             "LOGNAME": "somebody", "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "USER": "somebody"})

@@ -171,8 +171,8 @@ class Workspace:
     @property
     def layers_limit(self) -> int:
         """How many bytes of layers are kept: CORNERSTONE_LAYERS_GIB, else 20 GiB."""
-        text = os.environ.get("CORNERSTONE_LAYERS_GIB", "20")
-        if not re.fullmatch(r"[0-9]+", text):
+        text = os.environ.get("CORNERSTONE_LAYERS_GIB") or "20"
+        if not re.fullmatch(r"[0-9]{1,9}", text):
             raise CornerstoneError(f"CORNERSTONE_LAYERS_GIB is {text!r}, not a whole number of GiB",
                                    "set it to a number such as 20")
         return int(text) << 30
@@ -193,3 +193,33 @@ class Workspace:
     def source(self) -> Path:
         """The folder that holds the package cornerstone."""
         return self.root / "src"
+
+
+# Settings that are paths; one that begins with pkcs11: is none.
+PATHS = ("CORNERSTONE_CACHE", "CORNERSTONE_SIGNING_KEY", "CORNERSTONE_ISO", "CORNERSTONE_KEY")
+ADDRESSES = ("CORNERSTONE_MIRROR", "CORNERSTONE_SECURITY_MIRROR")
+
+
+def check_settings(workspace: Workspace) -> None:
+    """Read every setting, before anything is done. Raises CornerstoneError, by name, for one that can't be used.
+
+    An empty setting counts as none. Paths become absolute, because what we start runs in other folders.
+    """
+    for name in PATHS:
+        if (path := os.environ.get(name)) and not path.startswith("pkcs11:"):
+            os.environ[name] = str(Path(path).absolute())
+    for name in ADDRESSES:
+        if (address := os.environ.get(name)) and not re.match(r"[a-z][a-z0-9+.-]*:/", address):
+            raise CornerstoneError(f"{name} is {address!r}, not the address of an archive",
+                                   "set it to an address such as http://HOST/debian, or unset it")
+    if os.environ.get("CORNERSTONE_SIGNING_KEY") and os.environ.get("CORNERSTONE_SIGNING_KEY_PEM"):
+        raise CornerstoneError("CORNERSTONE_SIGNING_KEY and CORNERSTONE_SIGNING_KEY_PEM are both set, and only one key "
+                               "can sign", "unset one of them")
+    find_snapshot()
+    _ = workspace.layers_limit
+    for folder in (workspace.cache, *workspace.cache.parents):
+        if os.path.lexists(folder):
+            if not folder.is_dir():
+                raise CornerstoneError(f"CORNERSTONE_CACHE is {workspace.cache}, and {folder} isn't a folder",
+                                       "set it to a folder, or to a place for a new one")
+            break

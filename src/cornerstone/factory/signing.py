@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,45 @@ def as_pem(key: Ed25519PublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+@dataclass(frozen=True)
+class PublicKey:
+    """The public half of a key, for those who only look: pem is None where there is no key yet."""
+
+    kind: str
+    pem: bytes | None
+
+    def sign(self, content: bytes) -> bytes:
+        """Never called: nobody who only looks signs."""
+        raise CornerstoneError("this is the public half of a key", "sign with signing_key")
+
+    def public_pem(self) -> bytes:
+        """The public half as PEM, or nothing where there is no key yet."""
+        return self.pem or b""
+
+
+def public_key(cache: Path) -> SigningKey:
+    """What signing_key would return, as far as looking needs it: nothing is made, and of a development key only the
+    public half is read. Raises CornerstoneError as signing_key does for a key of the settings.
+    """
+    if os.environ.get(SETTING) or os.environ.get(PEM_SETTING):
+        return signing_key(cache)
+    private = development_key(cache)
+    public = development_public_key(cache)
+    if public.is_file():
+        return PublicKey("development", _read(public))
+    return signing_key(cache) if private.exists() else PublicKey("development", None)
+
+
+def development_key(cache: Path) -> Path:
+    """Where the development key of a cache is."""
+    return cache / "keys" / "development.pem"
+
+
+def development_public_key(cache: Path) -> Path:
+    """Where its public half is, which everybody may read."""
+    return cache / "development.pub"
+
+
 def signing_key(cache: Path) -> SigningKey:
     """The key of the settings, else the cache's development key, made when it isn't there.
 
@@ -72,7 +112,7 @@ def signing_key(cache: Path) -> SigningKey:
         return SoftwareKey(_load(_read(Path(named)), named), "release")
     if pem:
         return SoftwareKey(_load(pem.encode(), PEM_SETTING), "release")
-    path = cache / "keys" / "development.pem"
+    path = development_key(cache)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Ed25519PrivateKey.generate().private_bytes(
@@ -81,7 +121,15 @@ def signing_key(cache: Path) -> SigningKey:
         beside.touch(0o600)
         beside.write_bytes(made)
         beside.rename(path)
-    return SoftwareKey(_load(_read(path), str(path)), "development")
+    key = SoftwareKey(_load(_read(path), str(path)), "development")
+    public = development_public_key(cache)
+    if not public.is_file() or public.read_bytes() != key.public_pem():
+        with contextlib.suppress(PermissionError):
+            beside = public.with_suffix(f".{os.getpid()}")
+            beside.write_bytes(key.public_pem())
+            beside.chmod(0o644)
+            beside.rename(public)
+    return key
 
 
 HINT = f"make one with: openssl genpkey -algorithm ed25519 -out KEY.pem, and set {SETTING} to its path"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -28,25 +29,47 @@ WIDTH = max(map(len, CHECKS))
 ISO_SETTING, KEY_SETTING = "CORNERSTONE_ISO", "CORNERSTONE_KEY"
 
 
-def verify_iso(iso: Path, key: Path | None = None) -> int:
+def verify_iso(iso: Path, key: Path | None = None, format: str = "text") -> int:
     """Check an ISO and the roots inside, telling it on standard output; returns the exit code, 0 or Code.VERIFY.
 
     key: PEM of the public key that must have signed it; None takes manifest.pem beside the ISO, never a key from the
-    ISO itself. Raises CornerstoneError when there is no usable key, a tool is missing, or without root's rights.
+    ISO itself. format: text, or json: one document at the end, with what the roots' tests say on standard error.
+    Raises CornerstoneError when there is no usable key, a tool is missing, or without root's rights.
     """
+    if format not in ("text", "json"):
+        raise CornerstoneError(f"--format {format!r} isn't one of text, json", "write --format text")
+    say: Callable[[str], None] = print_now if format == "text" else lambda line: None
     key = find_key(iso, key)
-    print(f"{iso}\nkey  {key}")
+    say(f"{iso}\nkey  {key}")
     begun = time.monotonic()
     subject = Subject(iso, read_key(key))
-    findings = list(told(subject, print_now))
+    findings = list(told(subject, say))
     failed = [finding for finding in findings if finding.wrong]
-    print_now(summary(findings, time.monotonic() - begun))
+    say(summary(findings, time.monotonic() - begun))
     for line in trust(findings, subject):
-        print_now(line)
+        say(line)
     if failed:
-        print_now("the roots inside were not looked at")
-        return Code.VERIFY
-    return check_roots(iso, key)
+        say("the roots inside were not looked at")
+    try:
+        roots = None if failed else check_roots(iso, key, quiet=format == "json")
+    except CornerstoneError:
+        if format == "json":
+            print_now(as_json(iso, key, findings, None))
+        raise
+    if format == "json":
+        print_now(as_json(iso, key, findings, roots))
+    return Code.VERIFY if failed else roots or 0
+
+
+def as_json(iso: Path, key: Path, findings: list[Finding], roots: int | None) -> str:
+    """The result for programs; roots: the exit code of their tests, None when they weren't looked at."""
+    rows = [{"id": finding.check.id, "holds": finding.check.sentence,
+             "result": "passed" if finding.passed else "failed" if finding.wrong else "not looked at",
+             "wrong": list(finding.wrong), "hint": finding.check.hint if finding.wrong else None,
+             "reason": f"{finding.kept_by} failed" if finding.kept_by else finding.absent or None}
+            for finding in findings]
+    inside = "not looked at" if roots is None else "failed" if roots else "passed"
+    return json.dumps({"v": 1, "iso": str(iso), "key": str(key), "checks": rows, "roots": inside}, indent=2)
 
 
 def find_key(iso: Path, key: Path | None) -> Path:
@@ -125,8 +148,8 @@ def print_now(line: str) -> None:
     print(line, flush=True)
 
 
-def check_roots(iso: Path, key: Path, tests: Path = TESTS) -> int:
-    """Run the tests of the roots on an ISO in a process of their own; 0 or Code.VERIFY.
+def check_roots(iso: Path, key: Path, tests: Path = TESTS, *, quiet: bool = False) -> int:
+    """Run the tests of the roots on an ISO in a process of their own; 0 or Code.VERIFY. quiet: on standard error.
 
     Raises CornerstoneError (MACHINE) without root's rights, or when the tests couldn't run at all.
     """
@@ -141,7 +164,7 @@ def check_roots(iso: Path, key: Path, tests: Path = TESTS) -> int:
     argv = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", str(tests),
             f"--ignore={tests / 'test_iso.py'}"]
     # a session of its own: Ctrl-C reaches it once, through us, and doesn't disturb its cleaning up
-    child = subprocess.Popen(argv, cwd=ROOT, env=env, start_new_session=True)
+    child = subprocess.Popen(argv, cwd=ROOT, env=env, start_new_session=True, stdout=sys.stderr if quiet else None)
     try:
         code = child.wait()
     except BaseException:

@@ -24,6 +24,7 @@ class Code(IntEnum):
     VERIFY = 6  # an ISO, a layer or a signature isn't what the manifest says
     BOOT = 7  # a machine didn't reach the state that it was booted for
     REFUSED = 8  # Foundation won't image this machine: a rule, a disk or an address speaks against it
+    DEFECT = 70  # Cornerstone itself is wrong; sysexits.h calls it EX_SOFTWARE
     INTERRUPTED = 130  # Ctrl-C or SIGTERM
 
 

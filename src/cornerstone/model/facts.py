@@ -382,7 +382,3 @@ class Facts:
 def schema_text() -> str:
     """The JSON Schema of facts.json; docs/facts.schema.json holds it."""
     return json.dumps({**schema_of(Facts), "title": "Cornerstone facts of a machine"}, indent=1) + "\n"
-
-
-if __name__ == "__main__":
-    print(schema_text(), end="")

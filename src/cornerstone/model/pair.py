@@ -43,9 +43,18 @@ def answer_pair(catalogue: Catalogue, aos: AosVersion, ahv: AhvVersion) -> PairA
         own = ", ".join(sorted({pairing.ahv.branch for pairing in _of_train(catalogue, aos.train)}))
         trains = ", ".join(dict.fromkeys(pairing.aos.train for pairing in owners))
         return PairAnswer(Answer.INCOMPATIBLE,
-                          f"AHV {ahv} belongs to AOS {trains}; AOS {aos} is of the {aos.train} line, with AHV {own}",
-                          owners)
+                          f"{_owned(ahv, owners)} belongs to AOS {trains}; AOS {aos} is of the {aos.train} line, "
+                          f"with AHV {own}", owners)
     return PairAnswer(Answer.UNKNOWN, _why_unknown(catalogue, aos, ahv, exact), (exact,) if exact else ())
+
+
+def _owned(ahv: AhvVersion, owners: tuple[Pairing, ...]) -> str:
+    """What belongs to the owners' trains: the build itself where each has it, else its branch or its line."""
+    trains = {pairing.aos.train for pairing in owners}
+    if {pairing.aos.train for pairing in owners if pairing.ahv == ahv} == trains:
+        return f"AHV {ahv}"
+    by_branch = any(pairing.ahv.branch == ahv.branch for pairing in owners)
+    return f"AHV {ahv} is of the {f'branch {ahv.branch}' if by_branch else f'line {ahv.line}'}, and that"
 
 
 def foreign_owners(catalogue: Catalogue, aos: AosVersion, ahv: AhvVersion) -> tuple[Pairing, ...]:

@@ -376,7 +376,3 @@ def schema_text(catalogue: Catalogue) -> str:
     schema["properties"]["aos"]["enum"] = [str(release.version) for release in catalogue.releases]
     schema["properties"]["ahv"]["enum"] = [str(build.version) for build in catalogue.builds]
     return json.dumps(schema, indent=2) + "\n"
-
-
-if __name__ == "__main__":
-    print(schema_text(load_catalogue(Path.cwd())), end="")

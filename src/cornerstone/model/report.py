@@ -47,7 +47,3 @@ class Report:
 def schema_text() -> str:
     """The JSON Schema of a report."""
     return json.dumps({**schema_of(Report), "title": "Cornerstone report to a webhook"}, indent=1) + "\n"
-
-
-if __name__ == "__main__":
-    print(schema_text(), end="")

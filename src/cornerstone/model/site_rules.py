@@ -321,6 +321,6 @@ def what_to_know(site: Document, notes: Notes) -> None:
     for path, cluster in each_cluster(site):
         if cluster.get("cluster_init_now", True) and "bootstrap_secret" not in cluster.get(EXTRA, {}):
             notes.warn(f"{path}.{EXTRA}.bootstrap_secret", "is missing",
-                       "invoke customize draws one, and no other ISO has it; invoke site new writes one into the file")
+                       "invoke customize draws one, and no other ISO has it; invoke site.new writes one into the file")
     if not site.get(EXTRA, {}).get("authorized_keys"):
         notes.warn(f".{EXTRA}.authorized_keys", "is missing", "nobody will be able to log in to the nodes by ssh")

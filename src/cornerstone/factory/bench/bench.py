@@ -77,7 +77,7 @@ class Bench:
 
     def invoke(self, *words: str | Path, log: str = "prepare") -> Usage:
         """A whole `invoke` in the copy of the checkout."""
-        return measure([sys.executable, "-m", "invoke", *words], log=self.logs / f"{log}.log", cwd=self.checkout,
+        return measure([sys.executable, "tasks.py", *words], log=self.logs / f"{log}.log", cwd=self.checkout,
                        env={"CORNERSTONE_CACHE": str(self.cache)})
 
     def build(self, log: str = "build") -> Usage:

@@ -1,0 +1,35 @@
+"""`invoke schema`: the JSON Schemas that are kept in the checkout, written anew from the code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from cornerstone.factory.settings import Workspace
+from cornerstone.model import facts, profile, report, site_fields
+from cornerstone.model.catalogue import load_catalogue
+
+
+def texts(root: Path) -> dict[str, str]:
+    """Each schema by its path in the checkout."""
+    return {
+        "profiles/schema.json": profile.schema_text(load_catalogue(root)),
+        "sites/schema.json": json.dumps(site_fields.schema(), indent=2) + "\n",
+        "docs/facts.schema.json": facts.schema_text(),
+        "docs/report.schema.json": report.schema_text(),
+    }
+
+
+def write_schemas(workspace: Workspace) -> list[Path]:
+    """Write each schema beside its place and rename it, if it changed; returns the paths of those."""
+    changed = []
+    for name, text in texts(workspace.root).items():
+        path = workspace.root / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+        changed.append(path)
+    return changed
