@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cornerstone.factory.build import build
 from cornerstone.factory.emulator import emulator as best_emulator
@@ -18,6 +19,10 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples in each run and on each machine, and no time limit for one of them: machines are busy.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 
 def pytest_exception_interact(node, call):

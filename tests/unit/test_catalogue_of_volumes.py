@@ -128,7 +128,7 @@ def test_a_newer_release_may_add_fields_and_its_next_version_is_refused():
     assert refused.value.code == Code.REFUSED
 
 
-@given(st.lists(st.sampled_from(["make", "delete", "answer"]), max_size=60), st.integers(0, 5))
+@given(st.lists(st.sampled_from(["add", "delete", "answer"]), max_size=60), st.integers(0, 5))
 def test_d17_no_number_is_given_while_the_host_may_know_it(steps, which):
     """With six numbers and one host, which answers now and then and else misses all offers."""
     kept, known, answered = Catalogue(), set(), -1
@@ -136,7 +136,7 @@ def test_d17_no_number_is_given_while_the_host_may_know_it(steps, which):
         patch.setattr(catalogue_module, "LUN_NUMBERS", 6)
         for number, step in enumerate(steps):
             kept = kept.confirmed(answered)
-            if step == "make":
+            if step == "add":
                 kept = kept.with_group(f"g{number}")
                 with contextlib.suppress(CornerstoneError):
                     index, lun = kept.next_disk(f"g{number}")
