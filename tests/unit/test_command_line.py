@@ -26,6 +26,7 @@ from cornerstone.factory.settings import Workspace, check_settings
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import profile_names
 
+IDENTITY = "1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11"
 ROOT = Path(__file__).resolve().parents[2]
 MINE = {name: value for name, value in os.environ.items() if not name.startswith("CORNERSTONE_")}
 ONE = ROOT / "sites" / "lab-one-node.json"
@@ -509,7 +510,7 @@ def fake_build(monkeypatch, ends: dict[str, Exception | None]) -> None:
         iso = workspace.output / profile.name / f"foundation-{profile.name}.iso"
         iso.parent.mkdir(parents=True, exist_ok=True)
         iso.with_name("manifest.json").write_bytes(
-            building.Manifest("1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11", profile.resolved(), "development", 0, (), 0).to_bytes())
+            building.Manifest(IDENTITY, profile.resolved(), "development", 0, (), 0).to_bytes())
         return iso
     monkeypatch.setattr(building, "build", build)
 
