@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cornerstone.controller import data_services, disks, membership, status
+from cornerstone.controller import clocks, data_services, disks, membership, status
 from cornerstone.controller.ceph import check, engine, osd, pool
 from cornerstone.controller.node import EVENTS, STAGE, STATE, Node
 from cornerstone.controller.notify import notify
@@ -36,11 +36,13 @@ LOOK_SECONDS = 60
 
 
 def identity(node: Node) -> None:
-    """Who this is has been read; certificates and keys want a clock that isn't before the image was made."""
+    """See to the clock: certificates and keys want one that isn't before the image was made, a cluster the same one."""
     now, made = time.time(), Path(__file__).stat().st_mtime
     if now < made:
         raise CornerstoneError(f"the clock says {time.strftime('%F %T', time.gmtime(now))}, which is before this image "
                                "was made", "set the clock of the host, or give the site ntp_servers", Code.MACHINE)
+    if len(node.members) > 1 and (warning := clocks.settle(node.address, node.members, made)):
+        node.warn(warning)
 
 
 def look_for_disks(node: Node) -> None:
