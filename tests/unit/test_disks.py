@@ -37,7 +37,7 @@ def test_disks_are_found_by_serial_whatever_they_are_called(tmp_path):
     add(tmp_path, "sdc", "")
     add(tmp_path, "sr0", "DVD", size=0)
     (tmp_path / "sys/block/loop0").mkdir()
-    assert sorted(present(tmp_path)) == ["S1", "S2"]
+    assert sorted(disk.serial for disk in present(tmp_path)) == ["S1", "S2"]
     assert find(["S2", "S1", "S3"], tmp_path) == (
         Disk("S2", tmp_path / "dev/nvme0n1", SIZE), Disk("S1", tmp_path / "dev/sdb", SIZE))
     assert unnamed([DataDisk("S1", "", SIZE)], tmp_path) == ["S2"]
