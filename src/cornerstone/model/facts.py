@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cornerstone.model.disk_identity import DiskIdentity
 from cornerstone.model.error import CornerstoneError
+from cornerstone.model.node import erase_token
 from cornerstone.model.record import from_record, schema_of, to_record
 
 SCHEMA_VERSION = 1
@@ -20,6 +21,11 @@ SCHEMA_VERSION = 1
 BRIDGE_CLASSES = ("0600", "0601", "0604")
 RAID_CLASS = "0104"
 STORAGE_BASE_CLASS = "01"
+# Of bridges these only pass on what others say to one another; host and ISA bridges have functions of their own.
+PCI_BRIDGE = "0604"
+# The name that libblkid has for a Ceph OSD, and the partition types of ceph-disk's data and block partitions.
+OSD_SIGNATURE = "ceph_bluestore"
+OSD_PARTITIONS = ("4fbd7e29-9d25-41b8-afd0-062c0ceff05d", "cafecafe-9b03-4f30-b4c6-b4b80ceff106")
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ class Nic:
 class Signature:
     """Something that tells of content: gpt, dos, ext4, LVM2_member, linux_raid_member …, the names of libblkid.
 
-    "data" are bytes at the disk's beginning that libblkid has no name for.
+    "data" are bytes at the disk's edges that libblkid has no name for. Of a Ceph OSD the uuid is the OSD's, the label
+    its cluster's.
     """
 
     type: str
@@ -138,15 +145,34 @@ class Contents:
     @property
     def empty(self) -> bool:
         """True only when it was read and nothing was found."""
-        return self.readable and not self.signatures and not self.partitions
+        return self.readable and not self.signatures and not self.partitions and not self.fingerprint
+
+    @property
+    def osd(self) -> Signature | None:
+        """The Ceph OSD that is on the disk or one of its partitions, as far as it tells; None when there is none."""
+        inner = [signature for partition in self.partitions for signature in partition.signatures]
+        found = next((each for each in (*self.signatures, *inner) if each.type == OSD_SIGNATURE), None)
+        if found is None and self.fingerprint.startswith("osd:"):
+            return Signature(OSD_SIGNATURE, uuid=self.fingerprint.removeprefix("osd:"))
+        if found is None and any(partition.kind in OSD_PARTITIONS for partition in self.partitions):
+            return Signature(OSD_SIGNATURE)
+        return found
+
+    @property
+    def key(self) -> str:
+        """All that is known of what is on the disk, as one text: other contents give another one."""
+        return json.dumps([self.fingerprint, to_record(self.signatures), to_record(self.partitions)])
 
     def __str__(self) -> str:
         """In a few words: gpt with 3 partitions (vfat, ext4)."""
         if not self.readable:
             return "unreadable"
+        if self.osd:
+            of = [f" {self.osd.uuid}" * bool(self.osd.uuid), f" of cluster {self.osd.label}" * bool(self.osd.label)]
+            return f"a Ceph OSD{''.join(of)}"
         found = dict.fromkeys(signature.type for signature in self.signatures)
         inner = dict.fromkeys(s.type for partition in self.partitions for s in partition.signatures)
-        text = ", ".join(found) or ("" if self.partitions else "empty")
+        text = ", ".join(found) or ("" if self.partitions else "data" if self.fingerprint else "empty")
         if self.partitions:
             text += f" with {len(self.partitions)} partition{'s' * (len(self.partitions) > 1)}"
         return text.strip() + (f" ({', '.join(inner)})" if inner else "")
@@ -154,7 +180,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Disk:
-    """A block device that is a disk of the machine, or one path to it: see Facts.multipath.
+    """A block device that is a disk of the machine, or one path to it: see Facts.groups.
 
     transport: nvme, sata, sas, scsi, usb, virtio, mmc, raid (a volume that a RAID controller made) or "".
     controller: the PCI function that it hangs off. blocks in bytes. wwn: naa., eui. or uuid. form, as sysfs has it.
@@ -182,6 +208,17 @@ class Disk:
         """Return by what the disk is known."""
         return DiskIdentity(self.serial, self.wwn, self.size, self.model, self.sequence)
 
+    @property
+    def token(self) -> str:
+        """The token that lets all on it go, as it is now."""
+        return erase_token(self.serial, self.wwn, self.contents.key, osd=self.contents.osd is not None)
+
+    def same_as(self, other: Disk) -> bool:
+        """Return whether two block devices are paths to one disk: they say so, by a WWN too, and hold the same."""
+        return bool(self.wwn and self.serial) and \
+            (self.serial, self.wwn, self.size, self.model, self.contents) == (
+                other.serial, other.wwn, other.size, other.model, other.contents)
+
     def __str__(self) -> str:
         """As people know it: sda INTEL SSDSC2BB48, 447.1 GiB, serial BTWL1."""
         return (f"{self.name} {self.model or 'unknown model'}, {self.size / (1 << 30):.1f} GiB, "
@@ -193,7 +230,8 @@ class PciDevice:
     """One PCI function. kind: class and subclass in hex, 0107; vendor and device in hex, 1000 and 0097.
 
     parent: the bridge above it, "" on a root bus. group: its IOMMU group. reset: the ways in which the kernel can reset
-    it, as in reset_method, "" when none.
+    it, as in reset_method, "" when none. direct: the firmware asks for memory of this group to be mapped one to one
+    (RMRR, IVMD), None when the kernel doesn't tell.
     """
 
     address: str
@@ -205,11 +243,19 @@ class PciDevice:
     numa: int | None = None
     parent: str = ""
     reset: str = ""
+    direct: bool | None = None
 
     @property
     def bridge(self) -> bool:
-        """Bridges may share a group with a device that is passed through: VFIO leaves them to the host."""
-        return self.kind in BRIDGE_CLASSES
+        """Whether it may stay with the host while another function of its IOMMU group is passed through.
+
+        A group can be claimed while nothing in it has a driver that uses the kernel's DMA. The driver of PCI bridges
+        declares that it doesn't (driver_managed_dma in the kernel's drivers/pci/pcie/portdrv.c); those of host and ISA
+        bridges, such as lpc_ich, don't.
+        """
+        if self.kind == PCI_BRIDGE:
+            return self.driver in ("", "pcieport")
+        return self.kind in BRIDGE_CLASSES and not self.driver
 
     def __str__(self) -> str:
         return self.address + (f" [{self.vendor}:{self.device}]" if self.vendor else "")
@@ -274,13 +320,29 @@ class Facts:
         """The disks that hang off a PCI function."""
         return tuple(disk for disk in self.disks if disk.controller == controller)
 
-    def multipath(self) -> tuple[tuple[Disk, ...], ...]:
-        """Disks that Linux sees more than once, each as all its paths: same WWN; without one, same serial and size."""
-        paths: dict[tuple, list[Disk]] = {}
+    def groups(self) -> tuple[tuple[Disk, ...], ...]:
+        """Return the disks, each as all the block devices that are paths to it."""
+        groups: list[list[Disk]] = []
         for disk in self.disks:
-            if disk.wwn or disk.serial:
-                paths.setdefault((disk.wwn,) if disk.wwn else (disk.serial, disk.model, disk.size), []).append(disk)
-        return tuple(tuple(group) for group in paths.values() if len(group) > 1)
+            group = next((group for group in groups if disk.same_as(group[0])), None)
+            if group is None:
+                groups.append([disk])
+            else:
+                group.append(disk)
+        return tuple(map(tuple, groups))
+
+    def multipath(self) -> tuple[tuple[Disk, ...], ...]:
+        """Return the disks that Linux sees more than once, each as all its paths."""
+        return tuple(group for group in self.groups() if len(group) > 1)
+
+    def paths(self, disk: Disk) -> tuple[Disk, ...]:
+        """Return the block devices that are paths to a disk, itself among them."""
+        return next((group for group in self.groups() if disk in group), (disk,))
+
+    def lookalikes(self, disk: Disk) -> tuple[Disk, ...]:
+        """Return the other disks that have a disk's serial: whoever goes by that serial can take them for it."""
+        own = self.paths(disk)
+        return tuple(other for other in self.disks if disk.serial and other.serial == disk.serial and other not in own)
 
     def to_json(self) -> str:
         """The text of facts.json."""

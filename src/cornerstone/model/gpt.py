@@ -24,6 +24,7 @@ EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 LINUX_ROOT_X86_64 = uuid.UUID("4f68bce3-e8cd-4db1-96e7-fbcaf984b709")
 LINUX_DATA = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
 
+Read = Callable[[int, int], bytes]
 NAMESPACE = uuid.UUID("1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11")
 
 
@@ -113,20 +114,49 @@ def write_gpt(disk: BinaryIO, size: int, disk_id: uuid.UUID, partitions: Sequenc
         disk.write(content)
 
 
-def disk_guid(read: Callable[[int, int], bytes], size: int) -> uuid.UUID | None:
-    """The GUID of the table that counts: the primary copy when it is whole, else the backup; None without either.
+@dataclass(frozen=True)
+class Header:
+    """A header as it is on a disk, its own checksum right: all else is only what it says.
 
-    read(offset, size) gives bytes of the disk. Sectors of 512 bytes.
+    entries_at: its entries' first sector; entries_crc: their CRC-32.
     """
-    for at in (SECTOR, size - SECTOR):
-        header = read(at, SECTOR) if at >= SECTOR else b""
-        if len(header) < SECTOR or header[:8] != MAGIC:
-            continue
-        fields = struct.unpack_from(HEADER, header)
-        crc, disk_id, entries_at, count, entry_size, entries_crc = fields[3], *fields[9:]
-        length = count * entry_size
-        if zlib.crc32(header[:16] + bytes(4) + header[20:HEADER_SIZE]) != crc or length > ENTRIES * ENTRY_SIZE:
-            continue
-        if zlib.crc32(read(entries_at * SECTOR, length)) == entries_crc:
-            return uuid.UUID(bytes_le=disk_id)
-    return None
+
+    disk_id: uuid.UUID
+    entries_at: int
+    count: int
+    entry_size: int
+    entries_crc: int
+
+
+def read_header(read: Read, size: int, at: int) -> Header | None:
+    """Return the header at an offset of a disk of size bytes; None when none is there, or its checksum is wrong.
+
+    read(offset, count) gives bytes of the disk.
+    """
+    header = read(at, SECTOR) if 0 < at <= size - SECTOR else b""
+    if len(header) < SECTOR or header[:8] != MAGIC:
+        return None
+    fields = struct.unpack_from(HEADER, header)
+    length, crc = fields[2:4]
+    if not HEADER_SIZE <= length <= SECTOR or zlib.crc32(header[:16] + bytes(4) + header[20:length]) != crc:
+        return None
+    return Header(uuid.UUID(bytes_le=fields[9]), *fields[10:])
+
+
+def table_guid(read: Read, size: int, at: int) -> uuid.UUID | None:
+    """Return the GUID of the copy of a table whose header is at an offset; None when that copy isn't whole.
+
+    Sectors of 512 bytes, and entries as we write them at most.
+    """
+    header = read_header(read, size, at)
+    if header is None:
+        return None
+    start, length = header.entries_at * SECTOR, header.count * header.entry_size
+    if length > ENTRIES * ENTRY_SIZE or start + length > size:
+        return None
+    return header.disk_id if zlib.crc32(read(start, length)) == header.entries_crc else None
+
+
+def disk_guid(read: Read, size: int) -> uuid.UUID | None:
+    """Return the GUID of the table that counts: the primary copy when it is whole, else the backup; None: neither."""
+    return table_guid(read, size, SECTOR) or table_guid(read, size, size - SECTOR)

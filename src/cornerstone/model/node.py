@@ -152,6 +152,15 @@ class NodeConfig:
             raise CornerstoneError(f"{source} isn't JSON: {error}", "image the node again") from error
 
 
-def erase_token(serial: str) -> str:
-    """What a site has to say of a disk that isn't empty before it is erased: bound to that disk's serial."""
-    return hashlib.sha256(f"erase {serial}".encode()).hexdigest()[:12]
+# what a token begins with that gives up a Ceph OSD: nobody types it for a file system that may go
+OSD_TOKEN = "ceph-osd-"
+
+
+def erase_token(serial: str, wwn: str = "", contents: str = "", *, osd: bool = False) -> str:
+    """Return what a site has to say of a disk that isn't empty before it is erased.
+
+    It is bound to the disk and to what is on it; contents: the text that Contents.key gives. osd: a Ceph OSD is on it,
+    whose token is of another kind.
+    """
+    bound = "\0".join(("erase", serial, wwn, contents)).encode()
+    return (OSD_TOKEN if osd else "") + hashlib.sha256(bound).hexdigest()[:12]

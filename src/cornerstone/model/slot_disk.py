@@ -8,6 +8,7 @@ Foundation a node's boot disk.
 from __future__ import annotations
 
 import struct
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,15 @@ from cornerstone.model.gpt import (
     BIOS_BOOT,
     BOOT_CODE_SIZE,
     EFI_SYSTEM,
+    FIRST_USABLE,
     LINUX_DATA,
     LINUX_ROOT_X86_64,
     SECTOR,
+    TABLE_SECTORS,
     Partition,
+    Read,
     derived_id,
+    table_guid,
 )
 
 MIB = 1 << 20
@@ -95,6 +100,27 @@ def layout(name: str, size: int, slot: int) -> Layout:
 def disk_identity(serial: str, finished: bool) -> str:
     """The GUID of a boot disk's partition table: another one while it isn't finished. Bound to the disk's serial."""
     return str(derived_id(serial, "node" if finished else "unfinished"))
+
+
+def is_unfinished(read: Read, size: int, serial: str) -> bool:
+    """Return whether imaging began on the disk of this serial, was cut off, and nobody has used the disk since.
+
+    read(offset, count) gives bytes of the disk. The primary table has to say so, beside an MBR that is blank or names
+    no partition of its own. Where no primary table is whole, its copy at the end counts as long as the disk's begin is
+    blank, or holds what imaging writes first, the entries of that same table: a copy outlives what others do to a disk.
+    """
+    mark = uuid.UUID(disk_identity(serial, finished=False))
+    mbr = read(0, SECTOR)
+    # type 0: no partition; 0xEE: a GPT's protective one
+    if any(mbr[at] not in (0, 0xEE) for at in range(450, min(len(mbr), 510), 16)):
+        return False
+    if primary := table_guid(read, size, SECTOR):
+        return primary == mark
+    if table_guid(read, size, size - SECTOR) != mark:
+        return False
+    head = read(0, FIRST_USABLE * SECTOR)
+    copied = read(size - (TABLE_SECTORS + 1) * SECTOR, TABLE_SECTORS * SECTOR)
+    return not any(head) or head[2 * SECTOR:] == copied
 
 
 def grub_config(disk: Layout, arguments: str) -> str:
