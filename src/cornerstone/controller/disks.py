@@ -20,13 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cornerstone.model.disk_identity import DiskIdentity, fingerprint, read_identity, read_osd
+from cornerstone.model.disk_identity import BLUESTORE, DiskIdentity, fingerprint, read_ceph, read_identity
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import DataDisk
 
 # Tables begin and most formats tell themselves within this much; GPT and RAID have copies as near the end.
 EDGE = 16 << 20
 HEAD = 1 << 20
+BLUESTORE_OSD = "a BlueStore OSD"
 # linux/fs.h; the second gives the kernel's number of the attachment that a descriptor is of, as eight bytes
 BLKRRPART, BLKGETDISKSEQ = 0x125F, 0x8008_1280
 
@@ -35,8 +36,9 @@ BLKRRPART, BLKGETDISKSEQ = 0x125F, 0x8008_1280
 class Disk:
     """A disk that is there.
 
-    osd: uuid of the BlueStore OSD on it, or ""; contents: what is on it, or "" for nothing; fault: why it can't be
-    read, or ""; fingerprint: of what is on it (model/disk_identity.py). sequence: of this attachment, or None.
+    osd: uuid of the Ceph OSD on it, or ""; cluster: the id of that OSD's cluster, as far as it tells; contents: what is
+    on it, or "" for nothing; fault: why it can't be read, or ""; fingerprint: of what is on it; sequence: of this
+    attachment, or None (model/disk_identity.py).
     """
 
     serial: str
@@ -49,6 +51,12 @@ class Disk:
     wwn: str = ""
     model: str = ""
     sequence: int | None = None
+    cluster: str = ""
+
+    @property
+    def holds_osd(self) -> bool:
+        """Tell whether a Ceph OSD is on it, of whichever cluster."""
+        return bool(self.osd or self.cluster) or self.contents == BLUESTORE_OSD
 
     @property
     def identity(self) -> DiskIdentity:
@@ -63,7 +71,7 @@ class Disk:
 class Choice:
     """What came of looking for node.json's data disks. usable: each with its disk; problems: a sentence each.
 
-    foreign: disks whose erasing node.json allows and that hold an OSD of another cluster; they are usable too.
+    foreign: disks that node.json allows to be erased and that hold an OSD of another cluster; usable only with anew.
     """
 
     usable: tuple[tuple[DataDisk, Disk], ...]
@@ -97,9 +105,9 @@ def _look(disk: Disk) -> Disk:
         with disk.device.open("rb") as device:
             head = device.read(HEAD)
             found = _fingerprint(device.fileno(), disk.size)
-        osd = read_osd(head)
-        return replace(disk, osd=osd, contents="a BlueStore OSD" if osd else _contents(disk.device, head, found),
-                       fingerprint=found)
+        osd, cluster = read_ceph(head) or ("", "")
+        contents = BLUESTORE_OSD if head.startswith(BLUESTORE) else _contents(disk.device, head, found)
+        return replace(disk, osd=osd, cluster=cluster, contents=contents, fingerprint=found)
     except OSError as error:
         return replace(disk, fault=error.strerror or str(error))
 
@@ -122,8 +130,12 @@ def _contents(device: Path, head: bytes, found: str) -> str:
     return ", ".join(sorted(types)) or ("data" if any(head) or found else "")
 
 
-def choose(named: Iterable[DataDisk], found: Collection[Disk], ours: Collection[str] = ()) -> Choice:
-    """Choose node.json's data disks among those that find() has returned. ours: uuids of this cluster's OSDs here."""
+def choose(named: Iterable[DataDisk], found: Collection[Disk], ours: Collection[str] = (), *, anew: bool = False
+           ) -> Choice:
+    """Choose node.json's data disks among those that find() has returned. ours: uuids of this cluster's OSDs here.
+
+    anew: an operator has said that other clusters' OSDs go (`cluster create --new`).
+    """
     usable, problems, foreign = {}, [], []
     for entry in dict.fromkeys(named):
         disk, problem = _match(entry, [disk for disk in found if disk.serial == entry.serial], ours)
@@ -134,9 +146,11 @@ def choose(named: Iterable[DataDisk], found: Collection[Disk], ours: Collection[
         if problem:
             problems.append(problem)
         elif disk:
-            usable[entry] = disk
-            if disk.osd and disk.osd not in ours:
+            other = disk.holds_osd and disk.osd not in ours
+            if other:
                 foreign.append(disk)
+            if anew or not other:
+                usable[entry] = disk
     return Choice(tuple(usable.items()), tuple(problems), tuple(foreign))
 
 

@@ -1,7 +1,8 @@
 """Frozen dataclasses to and from JSON, checked against their own type hints; and the JSON Schema of them.
 
 Understood as a field's type: str, int, bool, `X | None`, `tuple[X, ...]` and another dataclass. A field with a default
-may be left out of the JSON; a key that is no field is refused. Standard library only.
+may be left out of the JSON; a key that is no field is refused, or ignored where a newer release may have sent it.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ _NAMES = {str: "text", int: "a whole number", bool: "true or false"}
 _SCHEMA = {str: "string", int: "integer", bool: "boolean"}
 
 
-def from_record(kind: type[Record], data: Any, source: str) -> Record:
-    """The dataclass kind from parsed JSON. CornerstoneError with source and the value's path, as .disks[2].size."""
-    return _read(kind, data, source, "")
+def from_record(kind: type[Record], data: Any, source: str, *, ignore_unknown: bool = False) -> Record:
+    """Read the dataclass kind from parsed JSON. CornerstoneError with source and the value's path: .disks[2].size.
+
+    ignore_unknown: for messages, whose sender may be of a newer release; a key that is no field is an error else.
+    """
+    return _read(kind, _without_unknown(kind, data) if ignore_unknown else data, source, "")
 
 
 def to_record(value: Any) -> Any:
@@ -51,6 +55,17 @@ def _optional(kind: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType):
         return next(inner for inner in get_args(kind) if inner is not type(None))
     return None
+
+
+def _without_unknown(kind: Any, data: Any) -> Any:
+    """Return parsed JSON without the keys that are no fields of the dataclass kind, at any depth."""
+    kind = _optional(kind) or kind
+    if get_origin(kind) is tuple and isinstance(data, list):
+        return [_without_unknown(get_args(kind)[0], item) for item in data]
+    if dataclasses.is_dataclass(kind) and isinstance(data, dict):
+        fields = _fields(kind)
+        return {key: _without_unknown(fields[key][0], value) for key, value in data.items() if key in fields}
+    return data
 
 
 def _read(kind: Any, data: Any, source: str, path: str) -> Any:

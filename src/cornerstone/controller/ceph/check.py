@@ -48,7 +48,7 @@ def _write_and_read(node: Node, cluster: Cluster) -> None:
 
 def _missed(node: Node, cluster: Cluster) -> str:
     """The OSDs that are down and that others wait for because they may have newer data; those of this node by disk."""
-    disks = {osd.uuid_of(node.member, entry.serial): entry.serial for entry in node.config.controller.disks}
+    disks = osd.serials(node)
     found = cluster.report("osd blocked-by")["osd_blocked_by"]["osd_blocked_by_infos"]
     blocking = {entry["id"] for entry in found}
     return ", ".join(
