@@ -40,7 +40,7 @@ def bring_up(node: Node) -> None:
         left = [entry for entry, number in numbers.items() if number is None]
         # of an older release, or of another node of the cluster: only the cluster's map can tell
         strange = {entry: found[entry] for entry in left if found[entry].cluster == node.member.fsid
-                   and found[entry].osd != osd.uuid_of(node, entry)}
+                   and found[entry].osd != osd.own_uuid(node, entry)}
         empty = {entry: found[entry] for entry in left if entry not in strange}
         numbers |= _each(node, partial(_adopt, node, cluster), strange)
         if empty:
@@ -79,7 +79,7 @@ def _each(node: Node, work: Callable[[DataDisk, Disk], int | None], found: Mappi
 
 def _begin(node: Node, entry: DataDisk, disk: Disk) -> int | None:
     """Start the OSD that this node has made on a disk; None when none is there."""
-    uuid = osd.uuid_of(node, entry)
+    uuid = osd.own_uuid(node, entry)
     number = osd.running(disk.osd or uuid)
     return number if number is not None else _activate(disk, uuid)
 
@@ -97,7 +97,7 @@ def _adopt(node: Node, cluster: Cluster, entry: DataDisk, disk: Disk) -> int | N
 
 
 def _make(node: Node, cluster: Cluster, entry: DataDisk, disk: Disk) -> int:
-    number = osd.make(disk, osd.uuid_of(node, entry), node.config.controller.name, cluster)
+    number = osd.make(disk, osd.own_uuid(node, entry), node.config.controller.name, cluster)
     services.start(osd.unit(number))
     return number
 

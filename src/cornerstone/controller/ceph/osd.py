@@ -18,6 +18,7 @@ from cornerstone.controller.ceph import files
 from cornerstone.controller.ceph.cluster import Cluster
 from cornerstone.controller.ceph.tool import run
 from cornerstone.controller.disks import Disk
+from cornerstone.controller.membership import Membership
 from cornerstone.controller.node import Node
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import derived_id
@@ -32,29 +33,36 @@ SOCKET_SECONDS = 5
 UP = "active"
 
 
-def uuid_of(node: Node, disk: DataDisk) -> str:
+def uuid_of(membership: Membership, serial: str, place: str = "") -> str:
+    """Return the uuid of the OSD on the disk of a serial; place tells disks of one serial apart.
+
+    Until release 0.1.0 there was no place.
+    """
+    words = (json.dumps([serial, place]),) if place else (serial,)
+    return str(derived_id(membership.fsid, "osd", *words))
+
+
+def own_uuid(node: Node, disk: DataDisk) -> str:
     """Return the uuid of the OSD that this node makes on a disk: no other disk's, on no other node.
 
-    Serials alone aren't unique, neither on a node nor in a cluster. Without a world-wide name the node's address tells
-    two disks of one serial apart.
+    Serials aren't unique, neither on a node nor in a cluster. Where there is no world-wide name either, the node's
+    address tells two disks apart.
     """
-    place = disk.wwn or node.address
-    return str(derived_id(node.member.fsid, "osd", json.dumps([disk.serial, place])))
+    return uuid_of(node.member, disk.serial, disk.wwn or node.address)
 
 
 def serials(node: Node) -> dict[str, str]:
-    """Return the serials of node.json's data disks by the uuid that an OSD on each has here."""
+    """Return the serials of node.json's data disks by the uuids that an OSD on each may have."""
     named = node.config.controller.disks
-    # until release 0.1.0 an OSD's uuid was derived from the serial alone
-    former = {str(derived_id(node.member.fsid, "osd", disk.serial)): disk.serial for disk in named}
-    return former | {uuid_of(node, disk): disk.serial for disk in named}
+    return ({uuid_of(node.member, disk.serial): disk.serial for disk in named}
+            | {own_uuid(node, disk): disk.serial for disk in named})
 
 
 def ours(node: Node, found: Iterable[Disk]) -> set[str]:
     """Return the uuids of this cluster's OSDs, among those on disks that were found and those begun on this node."""
     # one that was cut off while it was made doesn't name its cluster yet
     return ({disk.osd for disk in found if disk.cluster == node.member.fsid}
-            | {uuid_of(node, disk) for disk in node.config.controller.disks})
+            | {own_uuid(node, disk) for disk in node.config.controller.disks})
 
 
 def unit(number: int) -> str:
