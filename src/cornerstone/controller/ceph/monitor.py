@@ -41,33 +41,38 @@ def prepare(node: Node, data_disks: Collection[Disk] = ()) -> None:
         keyring, monmap = Path(scratch, "keyring"), Path(scratch, "monmap")
         shutil.chown(scratch, files.USER, files.USER)
         files.write(keyring, first_keyring(node.member), files.USER, 0o600)
-        if recovering:
-            _collect(new, data_disks)
         members = conf.monitors(node.members)
         run("monmaptool", "--create", "--fsid", node.member.fsid,
             *(word for address in members for word in ("--addv", conf.name(address), conf.address_vector(address))),
             monmap)
+        run("ceph-mon", "--mkfs", "--id", conf.name(node.address), "--mon-data", new, "--monmap", monmap,
+            "--keyring", keyring, "--setuser", files.USER, "--setgroup", files.USER)
         if recovering:
-            run("ceph-monstore-tool", new, "rebuild", "--", "--keyring", keyring, "--monmap", monmap, "--mon-ids",
-                conf.name(node.address))
-            _give_to_ceph(new)
-        else:
-            run("ceph-mon", "--mkfs", "--id", conf.name(node.address), "--mon-data", new, "--monmap", monmap,
-                "--keyring", keyring, "--setuser", files.USER, "--setgroup", files.USER)
+            _rebuild(node, new, keyring, monmap, data_disks)
     os.sync()
     new.rename(store)
 
 
-def _collect(store: Path, data_disks: Collection[Disk]) -> None:
-    """Write what each OSD knows of the cluster's maps and keys into a store (Ceph's "Recovery using OSDs")."""
+def _rebuild(node: Node, store: Path, keyring: Path, monmap: Path, data_disks: Collection[Disk]) -> None:
+    """Replace a new store's database by one of what the OSDs know: all maps, and their own keys.
+
+    https://docs.ceph.com/en/reef/rados/troubleshooting/troubleshooting-mon/#recovery-using-osds
+    """
+    collected = files.folder(store / "collected")
     for disk in data_disks:
         number = osd.activate(disk, disk.osd)
         if number is None:
             raise CornerstoneError(f"the OSD on {disk} isn't whole", "the cluster can't be recovered from it",
                                    Code.REFUSED)
         run("ceph-objectstore-tool", "--no-mon-config", "--data-path", osd.HOME / f"ceph-{number}", "--op",
-            "update-mon-db", "--mon-store-path", store)
+            "update-mon-db", "--mon-store-path", collected)
         _give_to_ceph(osd.HOME / f"ceph-{number}")
+    run("ceph-monstore-tool", collected, "rebuild", "--", "--keyring", keyring, "--monmap", monmap, "--mon-ids",
+        conf.name(node.address))
+    shutil.rmtree(store / "store.db")
+    (collected / "store.db").rename(store / "store.db")
+    shutil.rmtree(collected)
+    _give_to_ceph(store)
 
 
 def _give_to_ceph(folder: Path) -> None:
