@@ -89,7 +89,7 @@ class Cluster:
                                        "there is no second formation", "see: cluster status", Code.REFUSED)
         if new:
             # before the first forms it, so that each knows when it has joined
-            for answer in self.client.ask_all(self.me.others, "create", new=True).values():
+            for answer in self.client.ask_all(self.me.members[1:], "create", new=True).values():
                 if isinstance(answer, CornerstoneError):
                     self.say(f"not told: {answer.message}; say it there again")
         self.client.ask(self.me.members[0], "create", new=new)

@@ -82,9 +82,10 @@ def recovered_cluster(node: Node) -> str:
     A disk that is missing may be the only one with the last writes, and nobody knows any more that it is missed.
     """
     named = node.config.controller.disks
-    found = {disk.serial: disk.cluster for disk in disks.find(entry.serial for entry in named)}
-    without = [entry.serial for entry in named if not found.get(entry.serial)]
-    clusters = set(found.values())
+    found = disks.find(entry.serial for entry in named)
+    chosen = dict(disks.choose(named, found, {disk.osd for disk in found if disk.osd}).usable)
+    clusters = {disk.cluster for disk in chosen.values()}
+    without = [entry.serial for entry in named if entry not in chosen or not chosen[entry].cluster]
     if without or len(clusters) != 1:
         why = f"these data disks hold no OSD: {', '.join(without)}" if without else \
             f"the data disks hold OSDs of {len(clusters)} clusters"
