@@ -55,6 +55,7 @@ class Chronyd:
     text: str
     shift: int
     members: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
     off: float = 0
     last: float = TEN_YEARS
     said: list[str] = field(default_factory=list)
@@ -103,7 +104,7 @@ class Chronyd:
             self.last = abs(clock.offset + time.monotonic() - time.time())
             self.off = max(self.off, self.last)
         try:
-            clocks.settle(self.address, self.members, now - 86400, self.chronyc, self.restart)
+            clocks.settle(self.address, self.members, self.servers, now - 86400, self.chronyc, self.restart)
         except Waiting as waiting:
             self.said.append(waiting.message)
 
@@ -118,7 +119,8 @@ def members_of(root: Path, library: Path, folder: Path, shifts: tuple[int, ...],
         config = replace(config, cluster=replace(config.cluster, members=addresses), controller=replace(
             config.controller, address=f"{address}/8", ntp_servers=(f"{network}.99",) if server else ()))
         made.append(Chronyd(root, library, folder / address, address,
-                            identity.files(config)["etc/chrony/chrony.conf"], shift, addresses))
+                            identity.files(config)["etc/chrony/chrony.conf"], shift, addresses,
+                            config.controller.ntp_servers))
     if server:
         made.append(Chronyd(root, library, folder / f"{network}.99", f"{network}.99",
                             "local stratum 2\nallow 127.0.0.0/8\ncmdport 0\n", 0))
@@ -151,10 +153,12 @@ def running(chronyds: list[Chronyd]) -> Iterator[None]:
 
 def jump(chronyds: list[Chronyd], by: int, who: int) -> None:
     """Have one clock jump, as that of a machine that was suspended, or restored; the others' counts begin anew."""
-    chronyds[who].set_clock(by)
     for each in chronyds:
-        each.last = TEN_YEARS
         each.off = 0
+    chronyds[who].set_clock(by)
+    # a look that has begun before has seen nothing of it
+    while chronyds[who].off < NEAR_SECONDS:
+        time.sleep(0.1)
 
 
 def wait_until_right(chronyds: list[Chronyd]) -> None:
@@ -191,6 +195,17 @@ def test_d24_no_wrong_clock_leads_whichever_member_it_is(root, library, tmp_path
         time.sleep(ASKED_SECONDS)
     for (server, shift, wrong), chronyds in cases.items():
         assert_right(chronyds, wrong, ("jumped", server, shift, wrong))
+
+
+def test_d24_of_two_with_a_time_server_one_that_jumps_gets_its_time_back(root, library, tmp_path):
+    """Neither is a majority; chrony starts anew, and takes the server's time."""
+    two = members_of(root, library, tmp_path, (0, 0), server=True)
+    with running(two):
+        wait_until_right(two)
+        assert_right(two, -1, "at first")
+        jump(two, -3600, 0)
+        wait_until_right(two)
+    assert_right(two, 0, "jumped")
 
 
 def test_d24_of_two_neither_leads_when_they_differ_unless_one_is_known_to_be_wrong(root, library, tmp_path):

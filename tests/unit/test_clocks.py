@@ -21,14 +21,17 @@ MEMBERS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
 @pytest.fixture
 def settled(monkeypatch):
-    """Settle the first member's clock, where the members' clocks are so many seconds off; None: no answer."""
-    def run(*offs: float | None, synchronised: bool = False) -> list[object]:
+    """Settle the first member's clock, where the members' clocks are so many seconds off; None: no answer.
+
+    served: by how much a time server's is off.
+    """
+    def run(*offs: float | None, synchronised: bool = False, served: float | None = None) -> list[object]:
         did = []
         read = {address: None if off is None else Clock(NOW + off - time.monotonic(), synchronised)
-                for address, off in zip(MEMBERS, offs, strict=False)}
+                for address, off in zip((*MEMBERS[:len(offs)], "ntp1"), (*offs, served), strict=True)}
         monkeypatch.setattr(clocks, "read_clock", lambda address, *_: read[address])
         try:
-            did.append(settle(MEMBERS[0], MEMBERS[:len(offs)], BUILT, did.append, lambda: did.append("restart")))
+            did.append(settle(MEMBERS[0], MEMBERS[:len(offs)], ("ntp1",), BUILT, did.append, lambda: did.append("restart")))
         except Waiting as waiting:
             did.append(waiting.message)
         return did
@@ -61,6 +64,18 @@ def test_d24_nobody_leads_where_no_majority_agrees(settled, offs):
     leading, waiting = settled(*offs)
     assert leading == FOLLOW
     assert waiting.startswith("no majority of the members' clocks agrees: ")
+
+
+def test_d24_where_no_majority_agrees_chrony_starts_anew_when_there_is_a_time_server(settled):
+    assert settled(0, 3600, synchronised=True, served=0)[:2] == [FOLLOW, "restart"]
+    assert settled(0, 3600, synchronised=False, served=0)[1].startswith("no majority")
+    assert settled(0, 3600, synchronised=True)[1].startswith("no majority")
+
+
+def test_d24_a_time_server_that_differs_from_all_members_is_a_warning(settled):
+    assert settled(0, 0, 0, synchronised=True, served=5) == [LEAD, ""]
+    leading, warning = settled(0, 0, 0, synchronised=True, served=600)
+    assert leading == LEAD and "ntp1 is +600 s off" in warning
 
 
 def test_d24_two_batteries_that_died_alike_are_no_majority(settled):

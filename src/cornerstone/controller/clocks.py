@@ -84,18 +84,16 @@ def closest_majority(offsets: Sequence[float], members: int) -> tuple[float, flo
     return best if best and best[1] - best[0] <= TOLERANCE_SECONDS else None
 
 
-def settle(me: str, members: Sequence[str], earliest: float, chronyc: Chronyc | None = None,
-           restart: Callable[[], object] | None = None) -> str:
+def settle(me: str, members: Sequence[str], servers: Sequence[str], earliest: float,
+           chronyc: Chronyc | None = None, restart: Callable[[], object] | None = None) -> str:
     """Let this member's clock lead, or follow, by what the clocks of a majority say; return a warning or "".
 
-    earliest: seconds since 1970 before which no clock can be right. Raises Waiting while this clock isn't the
-    majority's, and when no majority agrees though one answers.
+    servers: the site's time servers; earliest: seconds since 1970 before which no clock can be right. Raises Waiting
+    while this clock isn't the majority's, and when no majority agrees though one answers.
     """
     chronyc, restart = chronyc or _chronyc, restart or _restart
-    with ThreadPoolExecutor(len(members)) as threads:
-        answers = threads.map(lambda address: read_clock(address, me, earliest), members)
-        read = dict(zip(members, answers, strict=True))
-    clocks = {address: clock for address, clock in read.items() if clock}
+    clocks = _read_clocks((*members, *servers), me, earliest)
+    served = {server: clocks.pop(server) for server in servers if server in clocks}
     own = clocks.get(me)
     if own is None:
         return "chrony doesn't answer, so nothing keeps this node's clock; see: journalctl -u chrony"
@@ -108,13 +106,16 @@ def settle(me: str, members: Sequence[str], earliest: float, chronyc: Chronyc | 
             # there is no cluster without a majority, and nobody to compare with
             return ""
         chronyc(FOLLOW)
+        if served and own.synchronised:
+            # as below: the servers may be right
+            restart()
         raise Waiting(f"no majority of the members' clocks agrees: {_compare(me, clocks)}",
                       "set the clocks of the hosts, or give the site cvm_ntp_servers")
     low, high = majority
     off = max(low - own.offset, own.offset - high, 0)
     if off <= SLEWED_SECONDS:
         chronyc(LEAD)
-        return ""
+        return _compare_servers(own, served)
     chronyc(FOLLOW)
     if high - own.offset > TOLERANCE_SECONDS or own.offset - low > TOLERANCE_SECONDS:
         # A chrony that has followed once ignores so great a change, for it may be the other clock that is wrong; only
@@ -124,6 +125,20 @@ def settle(me: str, members: Sequence[str], earliest: float, chronyc: Chronyc | 
         raise Waiting(f"this node's clock isn't the other members': {_compare(me, clocks)}",
                       "chrony sets it by theirs; see: chronyc sources")
     return ""
+
+
+def _read_clocks(addresses: Sequence[str], me: str, earliest: float) -> dict[str, Clock]:
+    with ThreadPoolExecutor(len(addresses)) as threads:
+        answers = threads.map(lambda address: read_clock(address, me, earliest), addresses)
+        return {address: clock for address, clock in zip(addresses, answers, strict=True) if clock}
+
+
+def _compare_servers(own: Clock, served: Mapping[str, Clock]) -> str:
+    """Return a warning of time servers that are further off than a running chrony follows; "" for none."""
+    off = [f"{server} is {clock.offset - own.offset:+.0f} s off" for server, clock in served.items()
+           if clock.synchronised and abs(clock.offset - own.offset) > TOLERANCE_SECONDS]
+    return f"time servers differ from what the members agree on: {', '.join(off)}; if the servers are right, start " \
+        "chrony anew on all members at once: systemctl restart chrony" if off else ""
 
 
 def _compare(me: str, clocks: Mapping[str, Clock]) -> str:

@@ -42,8 +42,10 @@ def identity(node: Node) -> None:
     if now < made:
         raise CornerstoneError(f"the clock says {time.strftime('%F %T', time.gmtime(now))}, which is before this image "
                                "was made", "set the clock of the host, or give the site ntp_servers", Code.MACHINE)
-    if len(node.members) > 1 and (warning := clocks.settle(node.address, node.members, made)):
-        node.warn(warning)
+    if len(node.members) > 1:
+        servers = node.config.controller.ntp_servers
+        if warning := clocks.settle(node.address, node.members, servers, made):
+            node.warn(warning)
 
 
 def look_for_disks(node: Node) -> None:
