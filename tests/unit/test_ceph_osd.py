@@ -71,6 +71,15 @@ def test_d6_an_osd_that_another_node_has_is_not_made_here():
             osd.make(DISK, UUID, "mine", Answering(host))
 
 
+def test_a_disk_of_an_older_release_s_osd_that_was_emptied_is_not_taken_anew():
+    with pytest.raises(CornerstoneError, match=r"it held osd\.3 and doesn't any more"):
+        osd.check_former(UUID, "mine", Answering("mine", 7))
+    # it never held data; it is another node's; there is none
+    osd.check_former(UUID, "mine", Answering("mine", 0))
+    osd.check_former(UUID, "mine", Answering("other", 7))
+    osd.check_former("6a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11", "mine", Answering("mine", 7))
+
+
 def test_d6_an_osd_under_another_uuid_is_taken_only_where_the_cluster_has_it_on_this_node():
     osd.require_own(UUID, "mine", Answering("mine"))
     for host, words in (("other", "of the node other"), ("", "of the node .unknown.")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -45,7 +45,8 @@ def bring_up(node: Node) -> None:
         numbers |= _each(node, partial(_adopt, node, cluster), strange)
         if empty:
             node.say(f"making an OSD on {', '.join(map(str, empty.values()))}")
-            numbers |= _each(node, partial(_make, node, cluster), empty)
+            there = {disk.osd for disk in found.values()}
+            numbers |= _each(node, partial(_make, node, cluster, there), empty)
         if node.address in conf.managers(node.members):
             manager.prepare(node, cluster)
             services.start(manager.unit(node))
@@ -96,8 +97,12 @@ def _adopt(node: Node, cluster: Cluster, entry: DataDisk, disk: Disk) -> int | N
     return _activate(disk, disk.osd)
 
 
-def _make(node: Node, cluster: Cluster, entry: DataDisk, disk: Disk) -> int:
-    number = osd.make(disk, osd.own_uuid(node, entry), node.config.controller.name, cluster)
+def _make(node: Node, cluster: Cluster, there: Collection[str], entry: DataDisk, disk: Disk) -> int:
+    """Make an OSD on a disk, and start it. there: uuids of the OSDs that were found on this node's disks."""
+    host, former = node.config.controller.name, osd.uuid_of(node.member, entry.serial)
+    if former not in there:
+        osd.check_former(former, host, cluster)
+    number = osd.make(disk, osd.own_uuid(node, entry), host, cluster)
     services.start(osd.unit(number))
     return number
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 
 from cornerstone.controller.ceph import conf, files, osd
@@ -23,7 +23,7 @@ def unit(node: Node) -> str:
     return f"ceph-mon@{conf.name(node.address)}.service"
 
 
-def prepare(node: Node, data_disks: Collection[Disk] = ()) -> None:
+def prepare(node: Node, data_disks: Iterable[Disk] = ()) -> None:
     """Make the monitor's store, unless it is there, and rename it into place when it is whole.
 
     data_disks: those with this cluster's OSDs, of whose maps and keys it is made when the cluster is recovered.
@@ -53,7 +53,7 @@ def prepare(node: Node, data_disks: Collection[Disk] = ()) -> None:
     new.rename(store)
 
 
-def _rebuild(node: Node, store: Path, keyring: Path, monmap: Path, data_disks: Collection[Disk]) -> None:
+def _rebuild(node: Node, store: Path, keyring: Path, monmap: Path, data_disks: Iterable[Disk]) -> None:
     """Replace a new store's database by one of what the OSDs know: all maps, and their own keys.
 
     https://docs.ceph.com/en/reef/rados/troubleshooting/troubleshooting-mon/#recovery-using-osds

@@ -115,13 +115,25 @@ def require_own(uuid: str, host: str, cluster: Cluster) -> None:
 
     An OSD that this node wouldn't have made under this uuid was made by an older release here, or on another node.
     """
-    numbers = [entry["osd"] for entry in cluster.command("osd dump")["osds"] if entry["uuid"] == uuid]
-    if not numbers:
+    number = _number(uuid, cluster)
+    if number is None:
         raise CornerstoneError(f"it holds an OSD {uuid} of this cluster that the cluster doesn't know any more",
                                "if its data may go, erase it: wipefs --all; it is made anew then", Code.REFUSED)
-    if (where := _host_of(numbers[0], cluster)) != host:
-        raise CornerstoneError(f"it holds osd.{numbers[0]}, which is of the node {where or '(unknown)'}",
+    if (where := _host_of(number, cluster)) != host:
+        raise CornerstoneError(f"it holds osd.{number}, which is of the node {where or '(unknown)'}",
                                "put the disk back there", Code.REFUSED)
+
+
+def check_former(uuid: str, host: str, cluster: Cluster) -> None:
+    """Raise CornerstoneError when the cluster's map has on this host an OSD that no disk here holds any more."""
+    number = _number(uuid, cluster)
+    if number is not None and _host_of(number, cluster) == host:
+        _check_lost(number, cluster)
+
+
+def _number(uuid: str, cluster: Cluster) -> int | None:
+    """Return the number of the OSD of a uuid, or None when the cluster's map has none."""
+    return next((entry["osd"] for entry in cluster.command("osd dump")["osds"] if entry["uuid"] == uuid), None)
 
 
 def make(disk: Disk, uuid: str, host: str, cluster: Cluster) -> int:
