@@ -31,7 +31,8 @@ def settled(monkeypatch):
                 for address, off in zip((*MEMBERS[:len(offs)], "ntp1"), (*offs, served), strict=True)}
         monkeypatch.setattr(clocks, "read_clock", lambda address, *_: read[address])
         try:
-            did.append(settle(MEMBERS[0], MEMBERS[:len(offs)], ("ntp1",), BUILT, did.append, lambda: did.append("restart")))
+            did.append(settle(MEMBERS[0], MEMBERS[:len(offs)], ("ntp1",), BUILT, did.append,
+                              lambda: did.append("restart")))
         except Waiting as waiting:
             did.append(waiting.message)
         return did

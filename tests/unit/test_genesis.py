@@ -18,6 +18,7 @@ from cornerstone.controller.genesis import Runner, serve
 from cornerstone.controller.membership import Membership
 from cornerstone.controller.node import Node
 from cornerstone.controller.services import parse
+from cornerstone.controller.waiting import Waiting
 from cornerstone.controller.wake import Wake
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.genesis import Genesis
@@ -172,6 +173,22 @@ def test_a_clock_before_the_image_was_made_is_an_error(monkeypatch):
     monkeypatch.setattr(genesis.time, "time", lambda: 86400.0)
     with pytest.raises(CornerstoneError, match="the clock says 1970-01-02 00:00:00"):
         genesis.identity(None)
+
+
+def test_a_chrony_that_takes_no_command_is_a_warning_and_a_wrong_clock_is_waited_for(monkeypatch):
+    node = Node(CONFIG, lambda event: None)
+    raised = []
+
+    def settle(me, members, servers, earliest):
+        assert (me, members, servers) == ("10.20.0.31", CONFIG.cluster.members, CONFIG.controller.ntp_servers)
+        raise raised[-1]
+    monkeypatch.setattr(genesis.clocks, "settle", settle)
+    raised.append(CornerstoneError("chronyc local off: 501", "look"))
+    genesis.identity(node)
+    assert node.warnings == ["chronyc local off: 501; look"]
+    raised.append(Waiting("no majority"))
+    with pytest.raises(Waiting):
+        genesis.identity(node)
 
 
 SHOWN = """Id=genesis.service

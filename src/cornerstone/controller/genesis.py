@@ -43,8 +43,14 @@ def identity(node: Node) -> None:
         raise CornerstoneError(f"the clock says {time.strftime('%F %T', time.gmtime(now))}, which is before this image "
                                "was made", "set the clock of the host, or give the site ntp_servers", Code.MACHINE)
     if len(node.members) > 1:
-        servers = node.config.controller.ntp_servers
-        if warning := clocks.settle(node.address, node.members, servers, made):
+        try:
+            warning = clocks.settle(node.address, node.members, node.config.controller.ntp_servers, made)
+        except Waiting:
+            raise
+        except CornerstoneError as error:
+            # what can't be told to chrony keeps nobody from his data
+            warning = f"{error.message}; {error.hint}"
+        if warning:
             node.warn(warning)
 
 
