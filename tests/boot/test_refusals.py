@@ -31,11 +31,12 @@ WRITES = Leg((Goal("foundation", "image", "started", name="writes"),))
 
 @dataclass(frozen=True)
 class Disk:
-    """What is put in: its size, its serial, and whether somebody's file system is on it."""
+    """What is put in: its size, its serial and WWN, and whether somebody's file system is on it."""
 
     serial: str = "LAB-1-BOOT"
     size: int = 32 * GIB
     full: bool = False
+    wwn: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Case:
 # of the disks that are there beside the one that is meant: one for data, and the volume with the site
 NO_DISK = r"hw\.boot-disk: no disk is fit: (?:sd[a-z] has [08]\.0 GiB, below 26\.3; )*sd[a-z] "
 OTHERS = r"(?:; sd[a-z] has [08]\.0 GiB, below 26\.3)*"
+WWN = r"(?:no WWN|naa\.5000c5001ab1000a)"
+TWIN = (rf"disk\.ambiguous: sd[a-z] QEMU HARDDISK, [89]\.0 GiB, serial LAB-1-DATA, {WWN}, has the serial of sd[a-z] "
+        rf"\({WWN}\)")
 # Each is the whole of what Foundation says: a second refusal beside it fails the test.
 CASES = {
     "two candidates": Case(r"disk\.boot-choice: 2 disks could be the boot disk, exactly one must:"
@@ -69,8 +73,11 @@ CASES = {
     "duplicate address": Case(r"address\.duplicate: lab-1's hypervisor address 10\.20\.0\.2 is in use by "
                               r"52:55:0a:14:00:02, heard on \w+", step="address",
                               node={"hypervisor_ip": "10.20.0.2"}),
-    "wrong token": Case(r"disk\.token: the site's token for sd[a-z] .*serial LAB-1-BOOT is for another disk",
+    "wrong token": Case(r"disk\.token: the site's token for sd[a-z] .*serial LAB-1-BOOT is for another disk or other "
+                        r"contents than ext4",
                         disks=(Disk(full=True),), extra={"erase_tokens": {"LAB-1-BOOT": "0123456789ab"}}),
+    "one serial for two disks": Case(f"{TWIN}; also {TWIN}",
+                                     disks=(Disk(), Disk("LAB-1-DATA", 9 * GIB, wwn="0x5000c5001ab1000a"))),
     "a disk that is too small": Case(NO_DISK + r"has 16\.0 GiB, below 26\.3" + OTHERS,
                                      disks=(Disk(size=16 * GIB),), extra={"boot_disk": None}),
 }
@@ -134,7 +141,7 @@ def test_refused(machine, site_file, name, tmp_path):
     plug(running, "hba0", "site", site_volume(tmp_path, site_of(case, site_file)), serial="SITE")
     for number, disk in enumerate(case.disks, 1):
         plug(running, "hba0", f"disk{number}", disk_image(tmp_path / f"{number}.qcow2", disk), serial=disk.serial,
-             place=number)
+             wwn=disk.wwn, place=number)
     running.type("\r")
     judge = Judge("uefi", (WRITES,), Limits.of(machine.verdict.accel), time.monotonic())
     follow(running, judge)

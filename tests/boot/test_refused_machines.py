@@ -1,8 +1,14 @@
-"""Refusals that need a machine, or an ISO, of their own: no IOMMU, and a layer that doesn't fit. Nothing is written."""
+"""Refusals that need a machine, or an ISO, of their own: no IOMMU, disks of one serial behind an HBA, a disk that is
+swapped while the text screen waits, a layer that doesn't fit. Nothing is written.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +17,11 @@ from cornerstone.factory.customize import customize
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
+from cornerstone.lab.boot import follow
+from cornerstone.lab.hotplug import plug, pull
 from cornerstone.lab.install import TO_INSTALLED, Run, started
-from cornerstone.lab.shape import load_shape
-from cornerstone.lab.verdict import Verdict
+from cornerstone.lab.shape import DiskShape, load_shape
+from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.model.manifest import NAME, SIGNATURE_NAME
 from refused import refused, written_to
 
@@ -38,6 +46,60 @@ def test_no_iommu(iso, site_file, runs):
     # no controller can be passed through then: what follows from it is told beside it
     refused(refusal(run), "plan", r"hw\.iommu: the firmware offers no IOMMU; also hw\.passthrough: "
             r"0000:00:1f\.2 \[8086:2922\] has no IOMMU group; 0000:01:00\.0 \[1af4:1048\] has no IOMMU group")
+
+
+def test_d1_an_hba_whose_disks_share_a_serial(iso, site_file, runs):
+    """The site names one of the two by its WWN; behind the HBA the CVM would have to go by the serial."""
+    site = json.loads(site_file.read_bytes())
+    site["blocks"][0]["nodes"][0]["cornerstone"]["data_disks"] = [{"wwn": "naa.5000c5001ab10002"}]
+    run = Run.prepare(runs / "twins", load_shape("twins"), json.dumps(site).encode(),
+                      lambda site, to: customize(iso, site, to), "uefi", "cd")
+    refused(refusal(run), "plan", r"disk\.ambiguous: sd[a-z] LAB SSD, 8\.0 GiB, serial 0000, naa\.5000c5001ab10002, "
+            r"has the serial of sd[a-z] \(naa\.5000c5001ab10001\)")
+
+
+# Enter for the default; the last, which confirms all, comes after the swap
+ANSWERS = ("", "", "10.20.0.1/24", "", "10.20.0.11", "", "LAB-1-BOOT", "", "", "", "", "")
+
+
+def test_d4_a_disk_swapped_while_the_text_screen_waits(iso, site_file, runs, tmp_path):
+    """The new one has the old one's serial, size and place, and somebody's file system."""
+    shape = load_shape("cage")
+    cage, other = shape.controllers
+    boot = DiskShape(name="boot", size=32 << 30, serial="LAB-1-BOOT")
+    shape = shape.model_copy(update={"controllers": (cage.model_copy(update={"disks": (boot,)}), other)})
+    run = Run.prepare(runs / "swapped", shape, site_file.read_bytes(), lambda _, to: shutil.copyfile(iso, to),
+                      "uefi", "cd")
+
+    def until(goal: Goal) -> Verdict:
+        judge = Judge("uefi", (Leg((goal,)),), Limits.of(outcome.verdict.accel), time.monotonic())
+        follow(outcome.running, judge)
+        return judge.verdict("cd", outcome.verdict.accel, time.monotonic(), run.folder)
+    try:
+        with started(run, (Leg((Goal(console=re.compile("press Enter on this console"), name="asks"),)),)) as outcome:
+            outcome.check()
+            outcome.running.type("".join(f"{answer}\r" for answer in ANSWERS))
+            assert until(Goal(console=re.compile("Type yes to go on"), name="answered")).ok
+            pull(outcome.running, "boot")
+            plug(outcome.running, "hba0", "new", full_image(tmp_path / "new.qcow2"), serial="LAB-1-BOOT")
+            outcome.running.type("yes\r")
+            verdict = until(Goal("foundation", "image", "started", name="writes"))
+            assert written_to(outcome.running, "data", "new") == {"data": 0, "new": 0}
+    finally:
+        run.remove_secrets()
+    # without a site nobody has given the CVM less memory than the profile does
+    refused(verdict, "plan", r"hw\.memory: .*; also disk\.not-empty: sd[a-z] .*serial LAB-1-BOOT isn't empty: ext4")
+
+
+def full_image(path: Path) -> Path:
+    """A disk of 32 GiB with a file system."""
+    raw = path.with_suffix(".raw")
+    with raw.open("wb") as file:
+        file.truncate(32 << 30)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "photos", raw], check=True)
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, path], check=True)
+    raw.unlink()
+    return path
 
 
 @pytest.fixture

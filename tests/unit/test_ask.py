@@ -15,7 +15,6 @@ import pytest
 from cornerstone.foundation.ask import NONE, ask_site
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.facts import Clock, Contents, Cpu, Disk, Dmi, Facts, Firmware, Nic, Signature
-from cornerstone.model.node import erase_token
 from cornerstone.model.site_file import read_site
 
 DISKS = (Disk("sda", 480 << 30, "BOOT-1", model="SATADOM"), Disk("sdb", 960 << 30, model="NO SERIAL"),
@@ -25,7 +24,7 @@ FACTS = Facts(Dmi(serial="SN-77"), Firmware("uefi"), Cpu("x", 1, 2, 2), 32 << 30
               boot_medium="sdd", nics=(Nic("eno1", "02:00:5e:00:01:01"), Nic("usb0", "02:00:5e:00:01:02", usb=True)))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7uqUmTbFQXyAQn0XcKeZzOmTjbC7zBRUIAkVsZJXkR me@example"
 USUAL = ["", "", "10.20.0.1/24", "", "10.20.0.11", "", "1", "", "", "", "", "", "", "yes"]
-TOKEN = erase_token("DATA-1")
+TOKEN = DISKS[2].token
 PROMPT = r"press Enter on this console\.|[])]: |change it: "
 
 
@@ -222,6 +221,25 @@ def test_a_disk_that_is_to_be_left_alone_is_no_data_disk(terminals):
     terminal = terminals(facts=replace(FACTS, disks=(*DISKS, more)))
     terminal.answer(*USUAL)
     assert terminal.site()["blocks"][0]["nodes"][0]["cornerstone"]["data_disks"] == [{"serial": "DATA-2"}]
+
+
+def test_d1_d7_a_disk_is_listed_once_and_what_can_be_taken_for_another_is_not_used(terminals):
+    paths = tuple(Disk(name, 960 << 30, "DATA-2", "naa.2", model="SSD", transport="sas") for name in ("sde", "sdf"))
+    twins = tuple(Disk(f"sd{name}", 960 << 30, "0000", f"naa.{name}", transport="sas") for name in "gh")
+    terminal = terminals(facts=replace(FACTS, disks=(*DISKS[:2], *paths, *twins)))
+    shown = terminal.answer(*USUAL[:6], "1", *USUAL[8:])
+    assert "2  sde SSD" in shown and "sdf" not in shown
+    assert "sdg unknown model, 960.0 GiB, serial 0000: has the serial of sdh (naa.h); it can't be used" in shown
+    assert terminal.site()["blocks"][0]["nodes"][0]["cornerstone"]["data_disks"] == [{"serial": "DATA-2"}]
+
+
+def test_d9_an_osd_is_asked_for_by_what_its_loss_means(terminals):
+    osd = replace(DISKS[2], contents=Contents(signatures=(Signature("ceph_bluestore", "C-1", "O-1"),)))
+    terminal = terminals(facts=replace(FACTS, disks=(DISKS[0], osd)))
+    shown = " ".join(terminal.answer(*USUAL[:7], TOKEN, osd.token, *USUAL[8:]).split())
+    assert "it holds a Ceph OSD O-1 of cluster C-1, whose data may be nowhere else; ceph-osd-" in shown
+    assert f"'{TOKEN}' isn't this disk's token" in shown
+    assert terminal.site()["blocks"][0]["nodes"][0]["cornerstone"]["erase_tokens"] == {"DATA-1": osd.token}
 
 
 def test_a_console_that_is_not_there_is_left_out(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -20,11 +21,26 @@ from cornerstone.foundation.discover.firmware import SECURE_BOOT, read_firmware
 from cornerstone.foundation.discover.pci import read_pci
 from cornerstone.foundation.rows import rows, summary
 from cornerstone.foundation.telling import keep_facts
-from cornerstone.model.facts import Bmc, Contents, Disk, Dmi, Facts, Installed, Nic, NumaNode, PciDevice, Signature
+from cornerstone.model.disk_identity import BLUESTORE
+from cornerstone.model.facts import (
+    Bmc,
+    Clock,
+    Contents,
+    Cpu,
+    Disk,
+    Dmi,
+    Facts,
+    Firmware,
+    Installed,
+    Nic,
+    NumaNode,
+    PciDevice,
+    Signature,
+)
 from machine_tree import HBA, SERVER, Link, cpuinfo, pci, tree
 
 ROOT = Path(__file__).resolve().parents[2]
-UUID = "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11"
+UUID, NODE_ID = "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11", "4a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11"
 needs_e2fs = pytest.mark.skipif(not shutil.which("debugfs"), reason="needs e2fsprogs")
 
 
@@ -336,6 +352,112 @@ def test_only_a_disk_of_our_layout_is_asked_for_a_node(tmp_path, names, ours):
                     for key, text in {"partition": str(n), "dev": f"8:{n}", "size": "1"}.items()}
          | {f"run/udev/data/b8:{n}": f"E:ID_PART_ENTRY_NAME={name}" for n, name in enumerate(names, 1)})
     assert (probed(tmp_path).installed is not None) == ours
+
+
+# bytes from disks and hardware
+
+@needs_e2fs
+@pytest.mark.parametrize(("kind", "label", "seen"), [
+    ("ext4", b"M\xfcller", "M\ufffdller"), ("ext4", b"photos\n2024", "photos"), ("ext4", b'a"b\\c\x1b[2J', 'a"b\\c'),
+    ("ext4", "Müller".encode(), "Müller"), ("ext4", b"\xff\xfe\xfd", "\ufffd"), ("vfat", b"M\x81LLER     ", None),
+    ("vfat", b"A\nB\x07       ", None), ("swap", b"\xe9t\xe9", "\ufffdt\ufffd"),
+])
+def test_m22_a_label_in_any_encoding_is_read(tmp_path, kind, label, seen):
+    disk = image(tmp_path / "dev/sda")
+    run(*{"ext4": ("mke2fs", "-q", "-t", "ext4", "-F"), "vfat": ("mkfs.vfat",), "swap": ("mkswap", "-q")}[kind], disk)
+    at = {"ext4": 1024 + 0x78, "vfat": 43, "swap": 1024 + 28}[kind]
+    with disk.open("r+b") as file:
+        file.seek(at)
+        file.write(label + b"\0" * (kind != "vfat"))
+    contents = probed(tmp_path)
+    [found] = [each for each in contents.signatures if each.type == kind]
+    assert contents.readable and contents.fingerprint
+    assert found.label.isprintable() and (seen is None or seen in found.label)
+    facts = Facts(Dmi(), Firmware("bios"), Cpu("x", 1, 1, 1), 1, Clock(0), disks=(Disk("sda", 1, contents=contents),))
+    assert Facts.from_json(facts.to_json()) == facts
+
+
+@needs_e2fs
+def test_m22_a_node_json_of_somebody_s_making_is_shown_as_it_can_be(tmp_path):
+    node = '{"hypervisor": {"hostname": "a\\ud800\\u001b[2Jb"}, "serial": 7, "identity": null}'
+    assert installed(state_partition(tmp_path / "state", node)) == Installed("a\\xd800\\x1b[2Jb", "7", "None")
+
+
+def test_m22_partition_names_are_whatever_bytes_they_are(tmp_path):
+    image(tmp_path / "dev/sda")
+    image(tmp_path / "dev/sda1")
+    udev = b"E:ID_PART_ENTRY_NAME=Gr\\xc3\\xbcn\\x0a\\xff\xe2\x80\xa8x\nE:ID_PART_ENTRY_TYPE=\xff\n"
+    tree(tmp_path, {"sys/block/sda/sda1/partition": "1", "sys/block/sda/sda1/size": "9" * 5000,
+                    "sys/block/sda/sda1/dev": "8:1", "run/udev/data/b8:1": udev})
+    [partition] = probed(tmp_path).partitions
+    assert (partition.name, partition.kind, partition.size) == ("Grün\\x0a\ufffd\\x2028x", "\ufffd", 0)
+
+
+def test_d9_an_osd_is_known_with_its_cluster(tmp_path):
+    with image(tmp_path / "dev/sda").open("r+b") as disk:
+        disk.write(BLUESTORE + UUID.encode() + b"\n" + bytes(40) + b"ceph_fsid\x24\0\0\0" + NODE_ID.encode())
+    contents = probed(tmp_path)
+    assert contents.signatures == (Signature("ceph_bluestore", NODE_ID, UUID),)
+    assert (contents.fingerprint, str(contents)) == (f"osd:{UUID}", f"a Ceph OSD {UUID} of cluster {NODE_ID}")
+
+
+@pytest.mark.parametrize(("driver", "files", "expected"), [
+    ("hpsa", {"scsi_level": "6"}, "raid"), ("smartpqi", {"raid_level": "N/A", "scsi_level": "6"}, "scsi"),
+    ("aacraid", {"scsi_level": "6"}, "raid"), ("mptsas", {"scsi_level": "6"}, "scsi"),
+    ("mpi3mr", {"scsi_level": "6"}, "scsi"),
+])
+def test_d8_a_volume_is_told_as_its_driver_tells_it(tmp_path, driver, files, expected):
+    assert one_disk(tmp_path, "sda", SCSI.format(0), files, driver).transport == expected
+
+
+@pytest.mark.parametrize(("regions", "direct"), [
+    ("0x00000000fee00000 0x00000000feefffff msi", False), (None, None),
+    ("0x00000000000e0000 0x00000000000effff direct\n0x00000000fee00000 0x00000000feefffff msi", True),
+    ("0x0000000000000000 0x0000000000ffffff direct-relaxable\n", False), ("\xff\n \n", False),
+])
+def test_d31_memory_that_firmware_keeps_is_seen(tmp_path, regions, direct):
+    root = tree(tmp_path, pci("0000:01:00.0", "0107", "1000:0097", "mpt3sas", 1))
+    if regions is not None:
+        tree(tmp_path, {"sys/kernel/iommu_groups/1/reserved_regions": regions})
+    [device] = read_pci(root / "sys")
+    assert device.direct is direct
+
+
+TOOLS = """#!/bin/sh
+cat "$0.says"
+"""
+
+
+def test_m22_no_bytes_of_hardware_end_discovery(tmp_path, monkeypatch):
+    """Every file of a machine, and every tool's output, is bytes of chance."""
+    chance = random.Random(22)
+    root = tree(tmp_path / "machine", SERVER | {
+        "dev/ipmi0": "", "dev/kmsg": "", "sys/firmware/dmi/tables/DMI": "",
+        "sys/kernel/iommu_groups/1/reserved_regions": "",
+        "sys/class/dmi/id/product_uuid": "", f"sys/firmware/efi/efivars/{SECURE_BOOT}": "", f"{HBA}/reset_method": "",
+        "dev/sda": bytes(EDGE), "dev/sdb": bytes(EDGE), "sys/block/sda/sda1/partition": "1",
+        "sys/block/sda/sda1/dev": "8:1", "run/udev/data/b8:1": "", "dev/sda1": ""})
+    changed = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    for name in ("wipefs", "debugfs", "ipmitool"):
+        (bin_folder / name).write_text(TOOLS)
+        (bin_folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_folder}:/usr/bin:/bin")
+    words = (b"9" * 5000, b"MemTotal: ", b" kB\n", b"E:ID_PART_ENTRY_NAME=", b"processor\t: ", b"0-99,", b"\n", b": ",
+             b'{"signatures":[{"device":"sda","type":', b'{"hypervisor":{"hostname":', b'"\\ud800"', b"]}", b"\x81",
+             b"\xff\xfe", b"\xe2\x80\xa8", b"\0\0", b"IP Address : ")
+    assert len(changed) > 60
+    for _ in range(25):
+        for path in (*changed, *(bin_folder / f"{name}.says" for name in ("wipefs", "debugfs", "ipmitool"))):
+            path.write_bytes(b"".join(chance.choice((chance.choice(words), chance.randbytes(chance.randrange(20))))
+                                      for _ in range(chance.randrange(6))))
+        facts = discover(root)
+        assert Facts.from_json(facts.to_json()) == facts
+        for _, text in rows(facts):
+            text.encode()
+            assert text.isprintable()
+        summary(facts)
 
 
 # BMC

@@ -222,8 +222,9 @@ def loop(tmp_path):
     """Give files as loop devices, the way disks come and go; detached at the end."""
     devices = []
 
-    def attach(path: Path) -> Path:
-        done = subprocess.run(["losetup", "--find", "--show", path], capture_output=True, text=True, check=True)
+    def attach(path: Path, device: Path | None = None) -> Path:
+        done = subprocess.run(["losetup", "--show", device or "--find", path], capture_output=True, text=True,
+                              check=True)
         devices.append(Path(done.stdout.strip()))
         return devices[-1]
     yield attach
@@ -243,11 +244,13 @@ def test_d5_the_kernel_s_number_of_an_attachment_tells_a_swap(tmp_path, loop):
     old, new = (tmp_path / name for name in ("old", "new"))
     for path in (old, new):
         path.write_bytes(b"photos".ljust(SIZE, b"\0"))
-    device = loop(old)
+    # far from the numbers that whoever else wants a loop device now is given
+    device = Path(f"/dev/loop{1000 + os.getpid() % 1000}")
+    loop(old, device)
     disk = seen(device)
     assert disk.sequence is not None
     subprocess.run(["losetup", "--detach", device], check=True)
-    subprocess.run(["losetup", device, new], check=True)
+    loop(new, device)
     with pytest.raises(CornerstoneError, match=r"looked at any more: sequence \d+ instead of \d+"):
         erase(disk)
     assert old.read_bytes() == new.read_bytes() == b"photos".ljust(SIZE, b"\0")

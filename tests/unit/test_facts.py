@@ -106,13 +106,40 @@ def test_contents(contents, empty, text):
 
 @pytest.mark.parametrize(("disks", "expected"), [
     ([("sda", "naa.1", "S1"), ("sdb", "naa.1", "S1"), ("sdc", "naa.2", "S1")], [["sda", "sdb"]]),
-    ([("sda", "", "S1"), ("sdb", "", "S1"), ("sdc", "", "S2")], [["sda", "sdb"]]),
+    # without a WWN nothing tells two paths from two disks of one serial
+    ([("sda", "", "S1"), ("sdb", "", "S1"), ("sdc", "", "S2")], []),
+    ([("sda", "naa.1", "S1"), ("sdb", "naa.1", "S2")], []),
     ([("sda", "", ""), ("sdb", "", "")], []),
     ([("sda", "naa.1", "S1"), ("sdb", "naa.2", "S1")], []),
 ])
 def test_paths_to_the_same_disk(disks, expected):
     facts = replace(SMALL, disks=tuple(Disk(name, 1, serial, wwn) for name, wwn, serial in disks))
     assert [[disk.name for disk in paths] for paths in facts.multipath()] == expected
+
+
+def test_d1_a_lookalike_has_the_serial_and_is_no_path():
+    disks = tuple(Disk(name, 1, serial, wwn) for name, wwn, serial in (
+        ("sda", "naa.1", "S1"), ("sdb", "naa.1", "S1"), ("sdc", "naa.2", "S1"), ("sdd", "", ""), ("sde", "", "")))
+    facts = replace(SMALL, disks=disks)
+    assert facts.paths(disks[1]) == disks[:2]
+    assert facts.lookalikes(disks[0]) == (disks[2],)
+    assert facts.lookalikes(disks[2]) == disks[:2]
+    assert facts.lookalikes(disks[3]) == ()
+    other = replace(disks[1], contents=Contents(signatures=(Signature("ext4"),)))
+    assert replace(facts, disks=(disks[0], other)).multipath() == ()
+
+
+@pytest.mark.parametrize(("contents", "text"), [
+    (Contents(fingerprint="sha256:1"), "data"),
+    (Contents(signatures=(Signature("ceph_bluestore"),)), "a Ceph OSD"),
+    (Contents(fingerprint="osd:1"), "a Ceph OSD 1"),
+    (Contents(signatures=(Signature("LVM2_member"), Signature("ceph_bluestore", "C", "1"))),
+     "a Ceph OSD 1 of cluster C"),
+    (Contents(partitions=(Partition(1, 1, kind="4fbd7e29-9d25-41b8-afd0-062c0ceff05d"),)), "a Ceph OSD"),
+])
+def test_d9_what_may_not_go_by_mistake_is_named(contents, text):
+    assert str(contents) == text and not contents.empty
+    assert (contents.osd is not None) == ("OSD" in text)
 
 
 def test_an_iommu_is_at_work_when_a_device_has_a_group():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import io
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.foundation import __main__ as live
-from cornerstone.foundation import site_source
+from cornerstone.foundation import install, site_source
 from cornerstone.foundation.discover import discover
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, open_consoles
@@ -265,7 +266,8 @@ def test_what_the_initramfs_checked_is_not_read_again(medium, told, skipped):
 @pytest.fixture
 def environment(medium, consoles, tmp_path, monkeypatch):
     """main() with the machine, consoles and medium of a test; the first question to a person ends it."""
-    class Asked(Exception):
+    # no Exception: that would be a refusal
+    class Asked(BaseException):
         pass
 
     def ask(facts):
@@ -294,7 +296,7 @@ def test_live_environment_comes_to_wait(environment, consoles):
     for console in consoles:
         text = " ".join(console.out.getvalue().split())
         for words in ("profile aos-6.8", "signature good", "release", "5 files match the manifest",
-                      "Example Inc. Node 1", "Waiting for a site file", "18 rules, 3 errors"):
+                      "Example Inc. Node 1", "Waiting for a site file", "20 rules, 3 errors"):
             assert words in text
 
 
@@ -307,6 +309,77 @@ def test_live_environment_refuses_a_changed_medium(environment, consoles, medium
     for console in consoles:
         assert "REFUSED: layer cvm.qcow2 does not match the manifest" in console.out.getvalue()
         assert "Example Inc." not in console.out.getvalue(), "it goes no further"
+
+
+@pytest.fixture
+def enter(monkeypatch):
+    """A console on which somebody presses Enter as often as it is asked for."""
+    ours, theirs = os.openpty()
+    monkeypatch.setattr(live, "console_devices", lambda: [Path(os.ttyname(theirs))])
+    os.write(ours, b"\r" * 5)
+    yield
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize(("error", "words", "code"), [
+    (OSError(errno.EIO, "Input/output error", "/dev/sda"), "the step site failed with /dev/sda: Input/output error",
+     "step"),
+    (ValueError("odd"), "the step site failed by an error of Foundation's own: ValueError: odd", "step"),
+    (UnicodeDecodeError("utf-8", b"\x81", 0, 1, "invalid"), "UnicodeDecodeError", "step"),
+    (RecursionError(), "RecursionError", "step"),
+    (CornerstoneError("disk.changed: sda", "look", Code.REFUSED), "disk.changed: sda", "refused"),
+])
+@pytest.mark.parametrize("where", ["ask", "discover"])
+def test_d32_m22_no_error_ends_the_live_environment(environment, consoles, enter, monkeypatch, capfd, error, words,
+                                                    code, where):
+    asked, told = environment
+
+    def failing(*_: object, **__: object) -> None:
+        if not any(event.state == "failed" for event in told):
+            raise error
+        raise asked
+    if where == "ask":
+        monkeypatch.setattr(live, "Install", functools.partial(live.Install.func, ask=failing))
+    else:
+        monkeypatch.setattr(live, "discover", failing)
+    with pytest.raises(asked):
+        live.main()
+    [failed] = [event for event in told if event.state == "failed"]
+    words = words.replace("step site", "step discover") if where == "discover" else words
+    assert words in failed.message and failed.data["code"] == code and failed.data["hint"]
+    for console in consoles:
+        assert f"REFUSED: {words[:40]}" in console.out.getvalue() or words in console.out.getvalue()
+    assert ("Traceback" in capfd.readouterr().err) == (code == "step")
+
+
+def test_d32_an_unforeseen_error_of_the_medium_is_told(environment, consoles, monkeypatch):
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "/medium/manifest.json")
+    monkeypatch.setattr(Medium, "check_files", failing)
+    assert live.main() == 1
+    assert environment[1][-1].message == "the step verify failed with /medium/manifest.json: Input/output error"
+    assert "REFUSED: the step verify failed" in consoles[0].out.getvalue()
+
+
+def test_d4_after_the_text_screen_the_machine_is_looked_at_again(environment, medium, consoles, monkeypatch, tmp_path):
+    before, after = discover(tmp_path / "machine"), replace(discover(tmp_path / "machine"), boot_medium="sdz")
+    planned = []
+
+    class Seen(BaseException):
+        pass
+
+    def plan(facts, *_: object) -> None:
+        planned.append(facts)
+        raise Seen
+    monkeypatch.setattr(install, "make_plan", plan)
+    monkeypatch.setattr(install, "read_site", lambda content, origin: content)
+    monkeypatch.setattr(install, "check_releases", lambda *_: None)
+    asked = []
+    with pytest.raises(Seen):
+        install.Install(medium, before, {}, Screen(list(consoles)), environment[1].append,
+                        ask=lambda facts: asked.append(facts) or b"{}", look_again=lambda: after).run()
+    assert (asked, planned) == ([before], [after])
 
 
 def test_a_refused_machine_is_looked_at_again(environment, consoles, medium, monkeypatch):

@@ -1,7 +1,9 @@
 """Imaging on a real block device: what is on the disk at the end, and at every point where the power may go."""
 
+import errno
 import json
 import os
+import re
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -16,8 +18,9 @@ from cornerstone.foundation.block import mounted
 from cornerstone.foundation.imaging import Imaging, completed
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.plan import Plan
+from cornerstone.model.disk_identity import fingerprint, read_identity
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.gpt import SECTOR, disk_guid
+from cornerstone.model.gpt import LINUX_DATA, SECTOR, Partition, disk_guid
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, Manifest, entry_of
 from cornerstone.model.node import CVM_FILE, NODE_FILE, SECRET_FILE, Controller, Hypervisor, NodeConfig, Uplink
 from cornerstone.model.slot_disk import BOOT_FOLDER, MIB, disk_identity, layout
@@ -32,6 +35,9 @@ LOADERS = {"boot.img": os.urandom(SECTOR), "disk.img": os.urandom(30 * SECTOR), 
 CONFIG = NodeConfig("identity", "profile", "LAB-1", "", "A", SERIAL,
                     Hypervisor("host-1", "10.20.0.11/24", "10.20.0.1", (), (), Uplink((), "", "", "", 0, 1500)),
                     Controller("cvm", "10.20.0.12/24", "10.20.0.1", (), (), 1, 1, (), (), ()), None, ())
+
+
+REAL_PWRITE = os.pwrite
 
 
 class Cut(Exception):
@@ -254,3 +260,194 @@ def test_a_mounted_disk_is_left_alone(job, tmp_path):
 def test_a_plan_that_refuses_isnt_carried_out(medium):
     with pytest.raises(ValueError, match="refuses"):
         Imaging.of(Plan(SimpleNamespace(), SimpleNamespace()), medium, "", print)
+
+
+# the disk that was chosen, and no other
+
+def write_at(device: Path, offset: int, content: bytes) -> None:
+    with device.open("r+b", buffering=0) as file:
+        file.seek(offset)
+        file.write(content)
+
+
+def held_by(device: Path) -> str:
+    with device.open("rb", buffering=0) as file:
+        return fingerprint(lambda at, count: os.pread(file.fileno(), count, at), SIZE)
+
+
+def mkfs(kind: str, device: Path) -> None:
+    subprocess.run({"ext4": ["mkfs.ext4", "-q", "-F", device], "vfat": ["mkfs.vfat", "-I", device],
+                    "swap": ["mkswap", "-q", "-f", device], "gpt": ["sgdisk", "--new=1:0:+10M", device],
+                    "osd": ["true"]}[kind], check=True, capture_output=True)
+    if kind == "osd":
+        write_at(device, 0, b"bluestore block device\n4a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11\n")
+
+
+def require_untouched(job, words: str) -> None:
+    before = held_by(job.disk)
+    with pytest.raises(CornerstoneError, match="disk.changed") as caught:
+        job.run()
+    assert caught.value.code is Code.REFUSED and words in caught.value.message
+    assert held_by(job.disk) == before
+
+
+@pytest.mark.parametrize("kind", ["ext4", "vfat", "swap", "gpt", "osd"])
+def test_d4_contents_that_came_since_are_not_written_over(job, kind):
+    mkfs(kind, job.disk)
+    require_untouched(job, "contents")
+    replace(job, contents=held_by(job.disk)).run()
+    assert guid(job.disk) == disk_identity(SERIAL, finished=True)
+
+
+@pytest.mark.parametrize("place", [0, MIB - 1, SIZE - 1])
+def test_d4_bytes_that_came_since_are_not_written_over(job, place):
+    write_at(job.disk, place, os.urandom(1))
+    require_untouched(job, "contents")
+
+
+def test_d4_contents_other_than_those_that_may_go_are_not_written_over(job):
+    mkfs("ext4", job.disk)
+    planned = replace(job, contents=held_by(job.disk))
+    mkfs("ext4", job.disk)
+    require_untouched(planned, "contents")
+    subprocess.run(["wipefs", "-q", "-a", job.disk], check=True)
+    require_untouched(planned, "contents")
+
+
+def test_d4_a_disk_swapped_behind_its_name_is_not_written(job, tmp_path):
+    """The same file, so the same bytes and size: only the kernel's number tells that it isn't the same disk."""
+    chosen = replace(job, sequence=read_identity(Path("/sys/block") / job.disk.name).sequence)
+    assert chosen.sequence
+    [told] = json.loads(subprocess.run(["losetup", "--json", "--list", job.disk], capture_output=True,
+                                       check=True).stdout)["loopdevices"]
+    file = told["back-file"]
+    subprocess.run(["losetup", "--detach", job.disk], check=True)
+    subprocess.run(["losetup", job.disk, file], check=True)
+    require_untouched(chosen, "sequence")
+    job.run()
+
+
+@pytest.fixture
+def told_of(job, tmp_path, monkeypatch):
+    """A sysfs in which the job's disk tells serial, WWN, model and number, all as the job says."""
+    found = job.disk.stat().st_rdev
+    folder = tmp_path / "sys/dev/block" / f"{os.major(found)}:{os.minor(found)}"
+    real = read_identity(Path("/sys/block") / job.disk.name)
+    says = {"device/serial": SERIAL, "device/wwid": "naa.1", "device/model": "MODEL", "diskseq": str(real.sequence)}
+
+    def tell(**others: str) -> None:
+        for name, text in (says | others).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"{text}\n")
+    tell()
+    monkeypatch.setattr(block, "SYSFS", tmp_path / "sys")
+    return tell, replace(job, wwn="naa.1", model="MODEL", sequence=real.sequence)
+
+
+@pytest.mark.parametrize(("path", "text", "words"), [
+    ("device/serial", "DISK-2", "serial DISK-2 instead of DISK-1"), ("device/wwid", "naa.2", "wwn naa.2"),
+    ("device/model", "OTHER", "model OTHER"), ("diskseq", "1", "sequence 1"), ("device/serial", "", "serial none"),
+])
+def test_d1_d4_a_disk_that_says_otherwise_is_not_written(told_of, path, text, words):
+    tell, job = told_of
+    tell(**{path: text})
+    require_untouched(job, words)
+
+
+def test_d4_the_disk_that_says_the_same_is_written(told_of):
+    told_of[1].run()
+    assert completed(told_of[1].disk)
+
+
+def test_d4_a_disk_that_is_gone_is_told_so(job, tmp_path):
+    with pytest.raises(CornerstoneError, match=r"disk\.changed: .* isn't there any more") as caught:
+        replace(job, disk=tmp_path / "sdx").run()
+    assert caught.value.code is Code.REFUSED
+
+
+def test_d4_a_file_in_place_of_a_disk_is_compared_by_what_it_has(job, tmp_path):
+    file = tmp_path / "disk"
+    with file.open("wb") as out:
+        out.truncate(SIZE)
+    write_at(file, MIB, b"x")
+    require_untouched(replace(job, disk=file), "contents")
+
+
+def test_d4_partitions_are_reached_through_the_open_disk_whatever_its_name_leads_to(job, tmp_path):
+    """The name is a link that leads elsewhere as soon as the disk is open."""
+    name, elsewhere = tmp_path / "sda", tmp_path / "elsewhere"
+    name.symlink_to(job.disk)
+    elsewhere.touch()
+
+    def tell(event) -> None:
+        name.unlink(missing_ok=True)
+        name.symlink_to(elsewhere)
+    replace(job, disk=name, tell=tell).run()
+    assert completed(job.disk) and elsewhere.stat().st_size == 0
+
+
+def test_d4_an_imaging_that_was_cut_off_is_done_again_by_the_same_plan(job, monkeypatch):
+    mkfs("ext4", job.disk)
+    planned = replace(job, contents=held_by(job.disk))
+    with monkeypatch.context() as patch:
+        cut_after(patch, 20)
+        with pytest.raises(Cut):
+            planned.run()
+    planned.run()
+    assert completed(job.disk)
+
+
+def test_d12_a_stale_backup_table_does_not_let_a_disk_go(job):
+    with block.opened(job.disk) as descriptor:
+        imaging.write_tables(descriptor, SERIAL, job.layout, finished=False)
+    with tempfile.NamedTemporaryFile() as image:
+        image.truncate(64 * MIB)
+        subprocess.run(["sfdisk", "--quiet", image.name], input="label: dos\nstart=2048, type=83\n", text=True,
+                       check=True)
+        with attached(Path(image.name)) as device, block.part(device, Partition(
+                LINUX_DATA, LINUX_DATA, "", 2048, 100 * 2048 - 2048)) as inner:
+            subprocess.run(["mkfs.ext4", "-q", "-F", inner, "40M"], check=True)
+        subprocess.run(["dd", f"if={image.name}", f"of={job.disk}", "bs=1M", "conv=notrunc", "status=none"], check=True)
+    require_untouched(job, "contents")
+
+
+# what fails is told
+
+@pytest.mark.parametrize("point", range(0, 60, 6))
+def test_d32_an_error_of_the_disk_is_told_with_disk_and_step(job, monkeypatch, point):
+    changes, real = [0], imaging.os.fsync
+
+    def failing(*_: object) -> None:
+        changes[0] += 1
+        if changes[0] > point:
+            raise OSError(errno.EIO, "Input/output error")
+    monkeypatch.setattr(block.os, "pwrite", lambda *arguments: (failing(), REAL_PWRITE(*arguments))[1])
+    monkeypatch.setattr(block.os, "fsync", lambda descriptor: (failing(), real(descriptor))[1])
+    with pytest.raises(CornerstoneError) as caught:
+        job.run()
+        if changes[0] <= point:
+            raise CornerstoneError("", code=Code.STEP)
+    assert caught.value.code is Code.STEP
+    if changes[0] > point:
+        assert re.match(rf"{job.disk} failed at the step \w+: Input/output error", caught.value.message)
+        assert caught.value.hint
+
+
+def test_d32_a_tool_that_fails_is_told_with_disk_and_step(job, monkeypatch):
+    real = block.run
+
+    def failing(argv, **options):
+        return real(["false"] if argv[0] == "mkfs.ext4" else argv, **options)
+    monkeypatch.setattr(imaging, "run", failing)
+    with pytest.raises(CornerstoneError, match=f"{job.disk}, at the step state: false failed") as caught:
+        job.run()
+    assert caught.value.code is Code.STEP
+
+
+@pytest.mark.parametrize(("path", "name"), [(HYPERVISOR, "layer hypervisor.squashfs"), (CVM, "layer cvm.qcow2"),
+                                            (FIRST_BOOT, "first-boot.sh"), ("boot/vmlinuz", "vmlinuz")])
+def test_d32_a_medium_that_is_gone_is_not_called_a_bad_disk(job, medium, path, name):
+    (medium.mount_point / path).unlink()
+    with pytest.raises(CornerstoneError, match=f"{name} can't be read from the medium: No such file") as caught:
+        job.run()
+    assert caught.value.code is Code.VERIFY

@@ -10,7 +10,7 @@ import pytest
 from cornerstone.foundation.plan import make_plan
 from cornerstone.foundation.plan_text import lines
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.facts import Contents, Disk, Facts, Installed, PciDevice, Signature
+from cornerstone.model.facts import Contents, Disk, Facts, Installed, Partition, PciDevice, Signature
 from cornerstone.model.manifest import HYPERVISOR, Entry
 from cornerstone.model.node import NodeConfig, erase_token
 from cornerstone.model.site_file import read_site
@@ -22,7 +22,7 @@ SPEC.loader.exec_module(golden)
 
 GIB = 1 << 30
 BASE = golden.machine("dell-r940")
-HBA, AHCI = "0000:18:00.0", "0000:00:17.0"
+HBA, AHCI, SECOND = "0000:18:00.0", "0000:00:17.0", "0000:99:00.0"
 BOOT = Disk("sdz", 480 * GIB, "BOOT-1", model="DOM", transport="sata", controller=AHCI)
 DATA = tuple(Disk(f"sd{name}", 2000 * GIB, f"HDD-{name}", "naa.5000c500" + 2 * name, transport="sas", controller=HBA)
              for name in "ab")
@@ -104,8 +104,8 @@ REFUSED = {
     "too small": (dict(facts=machine(replace(BOOT, size=8 * GIB), *DATA)), "disk.boot-choice", "has 8.0 GiB, below"),
     "4096-byte blocks": (dict(facts=machine(replace(BOOT, logical_block=4096), *DATA)), "disk.boot-choice",
                          "has blocks of 4096 bytes"),
-    "two paths": (dict(facts=machine(BOOT, replace(BOOT, name="sdy"), *DATA)), "disk.boot-choice",
-                  "is seen by more than one path"),
+    "two paths": (dict(facts=machine(replace(BOOT, wwn="naa.b"), replace(BOOT, name="sdy", wwn="naa.b"), *DATA)),
+                  "disk.boot-choice", "is seen by more than one path"),
     "somebody's data on the boot disk": (dict(facts=machine(replace(BOOT, contents=SOMEBODYS), *DATA)),
                                          "disk.not-empty", "serial BOOT-1 isn't empty: ext4"),
     "somebody's data on a data disk": (dict(facts=machine(BOOT, replace(DATA[0], contents=SOMEBODYS), DATA[1])),
@@ -143,7 +143,7 @@ def test_refused(given, rule, words):
 
 ALLOWED = {
     "the disk's own token": dict(facts=machine(replace(BOOT, contents=SOMEBODYS), *DATA), cornerstone={
-        "boot_disk": {"serial": "BOOT-1"}, "erase_tokens": {"BOOT-1": erase_token("BOOT-1")}}),
+        "boot_disk": {"serial": "BOOT-1"}, "erase_tokens": {"BOOT-1": replace(BOOT, contents=SOMEBODYS).token}}),
     "an imaging that was cut off": dict(facts=machine(replace(BOOT, contents=replace(SOMEBODYS, unfinished=True)),
                                                       *DATA)),
     "installed, and asked for again": dict(facts=machine(replace(BOOT, contents=OURS), *DATA), reinstall="right-one",
@@ -161,9 +161,9 @@ def test_allowed(given):
 
 
 def test_a_data_disk_s_token_travels_to_the_cvm_as_leave_to_erase_it():
-    tokens = {disk.serial: erase_token(disk.serial) for disk in DATA}
-    plan = plan_for(machine(BOOT, replace(DATA[0], contents=SOMEBODYS), DATA[1]),
-                    {"boot_disk": {"serial": "BOOT-1"}, "erase_tokens": tokens})
+    full = replace(DATA[0], contents=SOMEBODYS)
+    tokens = {disk.serial: disk.token for disk in (full, DATA[1])}
+    plan = plan_for(machine(BOOT, full, DATA[1]), {"boot_disk": {"serial": "BOOT-1"}, "erase_tokens": tokens})
     plan.check()
     config = NodeConfig.from_json(plan.config.to_json())
     # a token for a disk that was empty when somebody looked is none for what comes onto it later
@@ -211,3 +211,188 @@ def test_a_machine_that_is_no_node_to_image(node, rule):
 
 def test_tokens_differ_by_disk():
     assert erase_token("A") != erase_token("B") and len(erase_token("A")) == 12
+
+
+# disks that can be taken for one another
+
+HUB = tuple(Disk(name, 2000 * GIB, "0000", wwn, transport="sas", controller=HBA, contents=contents)
+            for name, wwn, contents in (("sda", "naa.5000000000000001", SOMEBODYS),
+                                        ("sdb", "naa.5000000000000002", Contents(signatures=(Signature("gpt"),)))))
+BY_WWN = {"boot_disk": {"serial": "BOOT-1"}, "data_disks": [{"wwn": HUB[1].wwn}]}
+
+
+def refusals(plan, rule) -> str:
+    return "\n".join(refusal.message for refusal in plan.refusals if refusal.id == rule)
+
+
+@pytest.mark.parametrize("passthrough", ["auto", "scsi"])
+@pytest.mark.parametrize("token", [erase_token("0000"), HUB[1].token], ids=["by serial", "its own"])
+def test_d1_d2_a_chosen_disk_whose_serial_another_has_is_refused_by_name(token, passthrough):
+    plan = plan_for(machine(BOOT, *HUB), {**BY_WWN, "erase_tokens": {"0000": token}, "passthrough": passthrough})
+    assert "sdb unknown model, 2000.0 GiB, serial 0000, naa.5000000000000002, has the serial of sda" in refusals(
+        plan, "disk.ambiguous")
+    assert plan.config is None
+
+
+def test_d1_a_boot_disk_whose_serial_another_has_is_refused():
+    other = replace(BOOT, name="sdy", wwn="naa.50000002", size=BOOT.size * 2)
+    plan = plan_for(machine(replace(BOOT, wwn="naa.50000001"), other, *DATA),
+                    {"boot_disk": {"wwn": "naa.50000001"}})
+    assert "sdz DOM, 480.0 GiB, serial BOOT-1, naa.50000001, has the serial of sdy (naa.50000002)" in refusals(
+        plan, "disk.ambiguous")
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (dict(wwn=""), "can't be told from sdb (no WWN)"),
+    (dict(contents=SOMEBODYS), "can't be told from sdb (naa.5000c500aa), and what is on them differs"),
+], ids=["no WWN", "paths that hold other contents"])
+def test_d1_d7_two_that_cannot_be_told_apart_are_refused(change, words):
+    one = replace(DATA[0], **{name: value for name, value in change.items() if name == "wwn"})
+    plan = plan_for(machine(BOOT, one, replace(one, name="sdb", **change)))
+    assert words in refusals(plan, "disk.ambiguous")
+
+
+def test_d1_disks_of_one_wwn_and_two_serials_are_two_disks():
+    shared = tuple(replace(disk, wwn="naa.50000000") for disk in DATA)
+    assert machine(BOOT, *shared).multipath() == ()
+    plan = plan_for(machine(BOOT, *shared))
+    plan.check()
+    assert [disk.serial for disk in plan.config.controller.disks] == ["HDD-a", "HDD-b"]
+    plan = plan_for(machine(BOOT, *shared), {"boot_disk": {"serial": "BOOT-1"},
+                                             "data_disks": [{"wwn": "naa.50000000"}]})
+    assert "names one disk (wwn naa.50000000), and 2 match" in refusals(plan, "disk.ambiguous")
+
+
+def test_d3_a_token_is_good_for_one_disk():
+    plan = plan_for(machine(BOOT, *HUB), {"boot_disk": {"serial": "BOOT-1"},
+                                          "erase_tokens": {"0000": erase_token("0000")}})
+    assert refusals(plan, "disk.token").count("is for another disk") == 2
+    plan = plan_for(machine(BOOT, *HUB), {"boot_disk": {"serial": "BOOT-1"}, "erase_tokens": {"0000": HUB[0].token}})
+    assert refusals(plan, "disk.token").startswith("the site's token for sdb ")
+
+
+@pytest.mark.parametrize("passthrough", ["auto", "scsi"])
+def test_d7_a_disk_that_is_seen_by_two_paths_is_one_data_disk(passthrough):
+    paths = [replace(DATA[number % 2], name=name, controller=controller) for number, (name, controller) in
+             enumerate((("sda", HBA), ("sdb", HBA), ("sdc", SECOND), ("sdd", SECOND)))]
+    facts = machine(BOOT, *paths)
+    facts = replace(facts, pci=(*facts.pci, PciDevice(SECOND, "0107", "1000", "0097", "mpt3sas", group=99)))
+    plan = plan_for(facts, {"boot_disk": {"serial": "BOOT-1"}, "passthrough": passthrough})
+    plan.check()
+    assert [disk.serial for disk in plan.config.controller.disks] == ["HDD-a", "HDD-b"]
+    assert plan.config.controller.scsi == (("HDD-a", "HDD-b") if passthrough == "scsi" else ())
+    assert [entry.device.address for entry in plan.passed] == ([] if passthrough == "scsi" else [HBA, SECOND])
+
+
+OSD = Contents(signatures=(Signature("ceph_bluestore", "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11", "4a2c7a3e-6d0b"),),
+               fingerprint="osd:4a2c7a3e-6d0b")
+
+
+@pytest.mark.parametrize(("then", "now"), [
+    (SOMEBODYS, OSD), (SOMEBODYS, Contents(signatures=(Signature("ceph_bluestore"),))), (OSD, SOMEBODYS),
+    (SOMEBODYS, replace(SOMEBODYS, fingerprint="sha256:2")), (OSD, replace(OSD, fingerprint="osd:5b2c7a3e-6d0b")),
+    (SOMEBODYS, replace(SOMEBODYS, signatures=(Signature("ext4", "wedding"),))),
+    (Contents(partitions=(Partition(1, 1),)), Contents(partitions=(Partition(1, 1, uuid="other"),))),
+    (Contents(), SOMEBODYS),
+], ids=["an OSD", "an OSD of a record", "an OSD's", "other bytes", "another OSD", "another label", "another partition",
+        "empty"])
+@pytest.mark.parametrize("which", [BOOT, DATA[0]], ids=["boot", "data"])
+def test_d9_a_token_is_void_once_the_contents_are_others(which, then, now):
+    found = replace(which, contents=now)
+    facts = machine(*(found if disk == which else disk for disk in (BOOT, *DATA)))
+    site = {"boot_disk": {"serial": "BOOT-1"}, "erase_tokens": {which.serial: replace(which, contents=then).token}}
+    plan = plan_for(facts, site)
+    assert [refusal.id for refusal in plan.refusals] == ["disk.token"]
+    assert found.token in plan.refusals[0].hint
+    plan_for(facts, {**site, "erase_tokens": {which.serial: found.token}}).check()
+
+
+def test_d9_the_token_of_an_osd_is_of_another_kind_and_says_what_it_costs():
+    plan = plan_for(machine(BOOT, replace(DATA[0], contents=OSD), DATA[1]))
+    assert "isn't empty: a Ceph OSD 4a2c7a3e-6d0b of cluster 6d0b5d0c" in refusals(plan, "disk.not-empty")
+    assert '{"HDD-a": "ceph-osd-' in plan.refusals[0].hint and "may be nowhere else" in plan.refusals[0].hint
+
+
+def test_a_record_without_a_fingerprint_is_planned_and_never_erased():
+    full = replace(DATA[0], contents=Contents(signatures=(Signature("ext4"),)))
+    plan = plan_for(machine(BOOT, full, DATA[1]), {"boot_disk": {"serial": "BOOT-1"},
+                                                   "erase_tokens": {full.serial: full.token}})
+    plan.check()
+    assert [disk.contents for disk in plan.config.controller.disks] == ["", ""]
+
+
+# what can't be passed through, or can't be served
+
+@pytest.mark.parametrize(("bridge", "passed"), [
+    (PciDevice("0000:00:1f.0", "0601", "8086", "1d41", "lpc_ich", group=9), False),
+    (PciDevice("0000:00:1f.0", "0601", "8086", "1d41", "", group=9), True),
+    (PciDevice("0000:00:00.0", "0600", "8086", "1d41", "skx_uncore", group=9), False),
+    (PciDevice("0000:00:1c.0", "0604", "8086", "1d41", "pcieport", group=9), True),
+    (PciDevice("0000:00:1c.0", "0604", "8086", "1d41", "", group=9), True),
+    (PciDevice("0000:00:1c.0", "0604", "8086", "1d41", "i10nm_edac", group=9), False),
+    (PciDevice("0000:00:1f.3", "0c05", "8086", "1d22", "i801_smbus", group=9), False),
+    (PciDevice("0000:00:1c.0", "0604", "8086", "1d41", "pcieport", group=9, direct=True), False),
+    (PciDevice("0000:00:1c.0", "0604", "8086", "1d41", "pcieport", group=9, direct=False), True),
+])
+def test_d31_only_what_vfio_leaves_to_the_host_may_share_the_group(bridge, passed):
+    sata = PciDevice("0000:00:1f.2", "0106", "8086", "1d02", "ahci", group=9)
+    facts = machine(BOOT, *(replace(disk, transport="sata", controller=sata.address) for disk in DATA))
+    plan = plan_for(replace(facts, pci=(*(each for each in facts.pci if each.address not in (
+        bridge.address, sata.address)), bridge, sata)), {"boot_disk": {"serial": "BOOT-1"}})
+    assert [entry.device.address for entry in plan.passed] == ([sata.address] if passed else [])
+    assert bool(plan.scsi) != passed
+    if not passed:
+        [said] = [warning for warning in plan.warnings if "the CVM gets raw SCSI devices" in warning]
+        assert "RMRR" in said if bridge.direct else bridge.address in said
+
+
+@pytest.mark.parametrize(("count", "gib", "outcome"), [
+    (12, 20, "warning"), (10, 20, "ok"), (17, 20, "warning"), (18, 20, "refused"), (24, 20, "refused"),
+    (24, 26, "warning"), (24, 40, "ok"), (60, 20, "refused"),
+    # of a lab
+    (2, 4, "warning"), (3, 4, "refused"), (1, 4, "ok"),
+])
+def test_d27_the_memory_of_the_cvm_carries_the_number_of_its_disks(count, gib, outcome):
+    disks = [replace(DATA[0], name=f"sd{number}", serial=f"HDD-{number}", wwn=f"naa.{number}")
+             for number in range(count)]
+    plan = plan_for(machine(BOOT, *disks), cvm_gb_ram=gib)
+    refused = [refusal for refusal in plan.refusals if refusal.id == "hw.osd-memory"]
+    warned = [warning for warning in plan.warnings if warning.startswith("hw.osd-cache")]
+    assert (bool(refused), bool(warned)) == (outcome == "refused", outcome != "ok")
+    assert all("cvm_gb_ram" in refusal.hint for refusal in refused)
+    # those that are left alone need none
+    few = {"boot_disk": {"serial": "BOOT-1"}, "data_disks": [{"serial": "HDD-0"}]}
+    plan_for(machine(BOOT, *disks), few, cvm_gb_ram=gib).check()
+
+
+@pytest.mark.parametrize(("kind", "driver", "fit"), [
+    ("0104", "mpi3mr", False), ("0104", "arcmsr", False), ("0107", "mpi3mr", False), ("0107", "mpt3sas", True),
+    ("0104", "megaraid_sas", True), ("0104", "ahci", True), ("0104", "vmd", True), ("0107", "isci", True),
+    ("0107", "mvsas", True), ("0104", "", True),
+])
+def test_d8_a_disk_that_cannot_be_told_from_a_volume_holds_no_data(kind, driver, fit):
+    facts = machine(BOOT, *(replace(disk, transport="scsi") for disk in DATA))
+    facts = replace(facts, pci=tuple(replace(each, kind=kind, driver=driver) if each.address == HBA else each
+                                     for each in facts.pci))
+    plan = plan_for(facts)
+    assert bool(plan.data_disks) == fit
+    assert any(f"with driver {driver} shows sda, sdb" in warning for warning in plan.warnings) != fit
+
+
+def test_m20_bays_that_call_their_disks_removable_dont_refuse_them():
+    plan = plan_for(machine(replace(BOOT, removable=True), *(replace(disk, removable=True) for disk in DATA)))
+    plan.check()
+    plan = plan_for(machine(replace(BOOT, removable=True, transport=""), *DATA))
+    assert "is removable" in refusals(plan, "disk.boot-choice")
+
+
+def test_m21_nvme_disks_that_go_singly_are_block_devices():
+    behind = tuple(replace(disk, name=f"nvme{number}n1", transport="nvme", controller=f"10000:0{number}:00.0")
+                   for number, disk in enumerate(DATA))
+    facts = machine(BOOT, *behind)
+    facts = replace(facts, pci=(*facts.pci, *(PciDevice(disk.controller, "0108", "8086", "0a54", "nvme", group=90)
+                                              for disk in behind)))
+    plan = plan_for(facts, {"boot_disk": {"serial": "BOOT-1"}})
+    said = "\n".join(lines(plan))
+    assert "the CVM gets block devices" in said and "storage pool, as a block device" in said
+    assert "SCSI" not in said

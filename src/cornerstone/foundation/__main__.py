@@ -13,7 +13,7 @@ from pathlib import Path
 from cornerstone.foundation.ask import Console
 from cornerstone.foundation.discover import discover
 from cornerstone.foundation.discover.network import await_link, raise_links
-from cornerstone.foundation.install import Install
+from cornerstone.foundation.install import Install, as_refusal
 from cornerstone.foundation.medium import MOUNT_POINT, Medium
 from cornerstone.foundation.plan import make_plan
 from cornerstone.foundation.plan_text import lines
@@ -36,7 +36,8 @@ def main() -> int:
     """0 when the machine restarts as a node; 1 when the medium is refused.
 
     A machine that is refused is looked at anew each time that somebody presses Enter: disks and cables can be changed
-    while it runs, and a stick with another site put in.
+    while it runs, and a stick with another site put in. No error ends this process but one of the medium: there is
+    nothing else that would say what is wrong.
     """
     tell = open_listeners(EVENTS)
     screen = Screen(open_consoles())
@@ -44,23 +45,35 @@ def main() -> int:
         # Now, because a link takes seconds to come up.
         raise_links()
         medium = verified(screen, tell)
-    except CornerstoneError as error:
-        tell(Event(STAGE, "verify", "failed", error.message, {"code": error.code.name.lower(), "hint": error.hint}))
-        screen.refuse(error)
+    except Exception as error:
+        refuse(error, "verify", screen, tell)
         return 1
+    arguments = kernel_arguments(Path("/proc/cmdline").read_text(errors="replace"))
     while True:
         try:
             facts = discovered(medium, screen, tell)
-            Install(medium, facts, kernel_arguments(Path("/proc/cmdline").read_text()), screen, tell).run()
-            break
-        except CornerstoneError as error:
-            screen.refuse(error)
+        except Exception as error:
+            refuse(error, "discover", screen, tell)
+        else:
+            try:
+                Install(medium, facts, arguments, screen, tell,
+                        look_again=lambda: discovered(medium, screen, tell)).run()
+                break
+            except CornerstoneError as error:
+                screen.refuse(error)
         with Console(console_devices()) as console:
             console.wait("When that is mended, press Enter: the machine is looked at again.")
         screen.forget_after("Layers")
     tell(Event(STAGE, "install", "done"))
     subprocess.run(["systemctl", "reboot"], check=True)
     return 0
+
+
+def refuse(error: Exception, step: str, screen: Screen, tell: Listener) -> None:
+    """Tell an event and the screen why nothing will happen."""
+    refusal = as_refusal(error, step)
+    tell(Event(STAGE, step, "failed", refusal.message, {"code": refusal.code.name.lower(), "hint": refusal.hint}))
+    screen.refuse(refusal)
 
 
 def verified(screen: Screen, tell: Listener) -> Medium:

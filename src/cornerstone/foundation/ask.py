@@ -21,8 +21,7 @@ from typing import Any
 from cornerstone.foundation.screen import WIDTH, console_devices
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.facts import Disk, Facts
-from cornerstone.model.fitness import data_disks
-from cornerstone.model.node import erase_token
+from cornerstone.model.fitness import ambiguity, data_disks, is_removable
 from cornerstone.model.site_fields import CLUSTER, CLUSTER_EXTRA, EXTRA, NODE, SERIAL, SITE, SITE_EXTRA
 from cornerstone.model.site_file import SiteError, as_text, read_site
 from cornerstone.model.site_kinds import Notes
@@ -163,9 +162,11 @@ def _disks_of(answers: Answers, facts: Facts) -> dict[str, Any]:
     boot = answers.get("disk")
     erased = {disk.serial: token for disk in _full(facts) if (token := answers.get(_erase(disk)))}
     kept = [disk.serial for disk in _full(facts) if answers.get(_erase(disk)) == "" and disk.serial != boot]
-    others = [{"serial": disk.serial} for disk in data_disks(facts) if disk.serial not in (boot, *kept)]
+    fit, named = data_disks(facts), _disks(facts)
+    others = [{"serial": disk.serial} for disk in named if disk in fit and disk.serial not in (boot, *kept)]
+    left = kept or any(ambiguity(disk, facts) for disk in fit)
     return {**({"boot_disk": {"serial": boot}} if boot else {}), **({"erase_tokens": erased} if erased else {}),
-            **({"data_disks": others} if kept and others else {})}
+            **({"data_disks": others} if left and others else {})}
 
 
 def _conversation(console: Console, questions: Sequence[Question], facts: Facts) -> Answers:
@@ -236,7 +237,7 @@ def _questions(facts: Facts) -> list[Question]:
                  field(NODE["cvm_ip"].kind)),
         *(choice if disks else []),
         *(Question(_erase(disk), f"Erase {disk.name}, serial {disk.serial}",
-                   f"{erase_token(disk.serial)} lets all on it go, {NONE} leaves it alone", no_more,
+                   f"{_costs(disk)}{disk.token} lets all on it go, {NONE} leaves it alone", no_more,
                    lambda text, notes, disk=disk: _token(text, disk, notes)) for disk in _full(facts)),
         Question("cluster", "Name of the cluster", "letters, digits, dots and dashes",
                  lambda answers: answers["hostname"].partition(".")[0], field(CLUSTER["cluster_name"].kind)),
@@ -274,8 +275,9 @@ def _next_address(answers: Answers) -> str:
 
 
 def _disks(facts: Facts) -> list[Disk]:
-    """Those that may be chosen: what has no serial can't be named, and the medium isn't offered."""
-    return [disk for disk in facts.disks if disk.serial and disk.name != facts.boot_medium]
+    """Return those that may be chosen, each once: not the medium, nor what no serial, or no serial alone, names."""
+    return [group[0] for group in facts.groups() if group[0].serial and not ambiguity(group[0], facts)
+            and facts.boot_medium not in [path.name for path in group]]
 
 
 def _disk(text: str, disks: Sequence[Disk], notes: Notes) -> str | None:
@@ -287,17 +289,22 @@ def _disk(text: str, disks: Sequence[Disk], notes: Notes) -> str | None:
 
 def _full(facts: Facts) -> list[Disk]:
     """Those of them that hold something, and so are written only with a token."""
-    return [disk for disk in _disks(facts) if not (disk.removable or disk.contents.empty or disk.contents.unfinished)]
+    return [disk for disk in _disks(facts)
+            if not (is_removable(disk) or disk.contents.empty or disk.contents.unfinished)]
 
 
 def _erase(disk: Disk) -> str:
     return f"erase {disk.serial}"
 
 
+def _costs(disk: Disk) -> str:
+    return f"it holds {disk.contents}, whose data may be nowhere else; " if disk.contents.osd else ""
+
+
 def _token(text: str, disk: Disk, notes: Notes) -> str | None:
-    if text in (NONE, erase_token(disk.serial)):
+    if text in (NONE, disk.token):
         return "" if text == NONE else text
-    return notes.wrong("", f"'{text}' isn't this disk's token", f"{erase_token(disk.serial)}, or {NONE}")
+    return notes.wrong("", f"'{text}' isn't this disk's token", f"{disk.token}, or {NONE}")
 
 
 def _check_boot_disk(answers: Answers, facts: Facts, notes: Notes) -> None:
@@ -310,4 +317,6 @@ def _check_boot_disk(answers: Answers, facts: Facts, notes: Notes) -> None:
 
 def _disk_list(facts: Facts) -> str:
     rows = [f"  {number}  {disk}: {disk.contents}\n" for number, disk in enumerate(_disks(facts), 1)]
+    rows += [f"     {disk}: {problem}; it can't be used\n" for disk in facts.disks
+             if (problem := ambiguity(disk, facts))]
     return "\nDisks:\n" + "".join(rows) if rows else "\nNo disk has a serial number, so none can be named here.\n"

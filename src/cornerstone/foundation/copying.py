@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 
 from cornerstone.foundation.block import forget_cached, write_all
@@ -19,21 +20,24 @@ CHUNK = 4 << 20
 # enough to tell true progress
 PENDING = 64 << 20
 
+UNREADABLE = "the medium is damaged, or was pulled out: write it anew"
+
 Progress = Callable[[int], None]
 
 
 def copy(source: Path, entry: Entry, target: int, offset: int, progress: Progress) -> None:
     """Copy the file of a manifest entry to an open target at an offset; progress(bytes so far).
 
-    CornerstoneError (VERIFY) unless the bytes are those that the manifest names.
+    CornerstoneError (VERIFY) unless the bytes can be read, and are those that the manifest names. OSError when the
+    target can't be written.
     """
     digest, done, unsynced = hashlib.sha256(), 0, 0
     # one is written while the other is read into; new memory for each chunk would cost more than the copy
     chunk, other = bytearray(CHUNK), bytearray(CHUNK)
-    with source.open("rb", buffering=0) as file, ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as syncer:
+    with _opened(source, entry) as file, ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as syncer:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         writing, syncing = _nothing(writer), _nothing(syncer)
-        while size := file.readinto(chunk):
+        while size := _read(file, chunk, entry):
             writing.result()
             part = memoryview(chunk)[:size]
             writing = writer.submit(write_all, target, part, offset + done)
@@ -51,6 +55,25 @@ def copy(source: Path, entry: Entry, target: int, offset: int, progress: Progres
     if (done, digest.hexdigest()) != (entry.size, entry.sha256):
         raise CornerstoneError(f"layer {entry.layer} changed while it was copied: it does not match the manifest",
                                "the medium is damaged: write it anew", Code.VERIFY)
+
+
+def _opened(source: Path, entry: Entry) -> FileIO:
+    try:
+        return FileIO(source)
+    except OSError as error:
+        raise _unreadable(entry, error) from error
+
+
+def _read(file: FileIO, chunk: bytearray, entry: Entry) -> int:
+    try:
+        return file.readinto(chunk) or 0
+    except OSError as error:
+        raise _unreadable(entry, error) from error
+
+
+def _unreadable(entry: Entry, error: OSError) -> CornerstoneError:
+    return CornerstoneError(f"layer {entry.layer} can't be read from the medium: {error.strerror}", UNREADABLE,
+                            Code.VERIFY)
 
 
 def _nothing(pool: ThreadPoolExecutor) -> Future[None]:

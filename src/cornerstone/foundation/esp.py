@@ -37,7 +37,7 @@ def read(device: Path, path: str) -> bytes:
 
 def files(device: Path) -> set[str]:
     """The paths of all files."""
-    listing = run(["mdir", "-b", "-s", "-i", device, "::/"], extra=ENVIRONMENT).decode()
+    listing = run(["mdir", "-b", "-s", "-i", device, "::/"], extra=ENVIRONMENT).decode("utf-8", "replace")
     return {line.removeprefix("::/") for line in listing.splitlines() if not line.endswith("/")}
 
 

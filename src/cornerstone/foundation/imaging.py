@@ -12,13 +12,26 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cornerstone.foundation import copying, esp
-from cornerstone.foundation.block import forget_cached, mounted, opened, part, run, size_of, write_all
+from cornerstone.foundation.block import (
+    forget_cached,
+    mounted,
+    opened,
+    part,
+    require_disk,
+    run,
+    size_of,
+    step,
+    write_all,
+)
+from cornerstone.foundation.copying import UNREADABLE
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.plan import Plan
+from cornerstone.model.disk_identity import DiskIdentity
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.gpt import BOOT_CODE_SIZE, LINUX_DATA, Copy, tables
@@ -54,9 +67,10 @@ PHASES = ("partition", "root", "esp", "state", "controller", "check", "commit")
 
 @dataclass(frozen=True)
 class Imaging:
-    """One disk to be imaged. disk: its device; serial: of the disk; secret: the cluster's bootstrap secret, or "".
+    """One disk to be imaged. disk: its device; secret: the cluster's bootstrap secret, or "".
 
-    root: the root whose boot loaders are used, the live one.
+    root: the root whose boot loaders are used, the live one. serial, size, wwn, model, sequence: by what the disk is
+    known; contents: the fingerprint of what may be overwritten, "" for an empty disk.
     """
 
     medium: Medium
@@ -68,6 +82,10 @@ class Imaging:
     tell: Listener
     secret: str = ""
     root: Path = ROOT
+    wwn: str = ""
+    model: str = ""
+    sequence: int | None = None
+    contents: str = ""
 
     @classmethod
     def of(cls, plan: Plan, medium: Medium, secret: str, tell: Listener) -> Imaging:
@@ -75,28 +93,37 @@ class Imaging:
         if plan.refusals or plan.boot_disk is None or plan.layout is None or plan.config is None:
             raise ValueError("this plan refuses the machine")
         disk = plan.boot_disk
-        return cls(medium, Path("/dev", disk.name), disk.serial, disk.size, plan.layout, plan.config, tell, secret)
+        return cls(medium, Path("/dev", disk.name), disk.serial, disk.size, plan.layout, plan.config, tell, secret,
+                   wwn=disk.wwn, model=disk.model, sequence=disk.sequence, contents=disk.contents.fingerprint)
 
     def run(self) -> None:
-        """Write the disk, read it back, and make it boot. An error leaves it marked as unfinished."""
+        """Write the disk, read it back, and make it boot. An error leaves it marked as unfinished.
+
+        Raises CornerstoneError, REFUSED before the first byte when it isn't the disk that was chosen, STEP with the
+        disk and the step when it can't be written.
+        """
         with opened(self.disk) as disk:
-            if (found := size_of(disk)) != self.size:
-                raise CornerstoneError(f"disk.changed: {self.disk} has {found} bytes now, the plan says {self.size}",
-                                       "disks were changed since discovery: start the machine again", Code.REFUSED)
-            self._begin("partition")
-            write_tables(disk, self.serial, self.layout, finished=False)
-            self._copy("root", HYPERVISOR, disk, self.layout.root_a.offset)
-            self._begin("esp")
-            self._make_esp()
-            self._begin("state")
-            self._make_state()
-            self._check(disk)
-            self._begin("commit")
-            write_tables(disk, self.serial, self.layout, finished=True)
+            require_disk(disk, self.disk, DiskIdentity(self.serial, self.wwn, self.size, self.model, self.sequence),
+                         self.contents)
+            with self._phase("partition"):
+                write_tables(disk, self.serial, self.layout, finished=False)
+            with self._phase("root"):
+                self._copy("root", HYPERVISOR, disk, self.layout.root_a.offset)
+            with self._phase("esp"):
+                self._make_esp(disk)
+            with self._phase("state"):
+                self._make_state(disk)
+            with self._phase("check"):
+                self._check(disk)
+            with self._phase("commit"):
+                write_tables(disk, self.serial, self.layout, finished=True)
             complete(disk, self.disk, self.serial, self.layout, self.root)
 
-    def _begin(self, phase: str) -> None:
-        self.tell(Event(STAGE, "image", "progress", phase, {"phase": phase, "percent": 0, "bytes": 0, "total": 0}))
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self.tell(Event(STAGE, "image", "progress", name, {"phase": name, "percent": 0, "bytes": 0, "total": 0}))
+        with step(self.disk, name):
+            yield
 
     def _progress(self, phase: str, total: int) -> Callable[[int], None]:
         last = -1
@@ -116,24 +143,24 @@ class Imaging:
         entry = self._entry(path)
         copying.copy(self.medium.mount_point / path, entry, target, offset, self._progress(phase, entry.size))
 
-    def _make_esp(self) -> None:
-        with part(self.disk, self.layout.esp) as device:
+    def _make_esp(self, disk: int) -> None:
+        with part(disk, self.layout.esp) as device:
             esp.make(device, "ESP", self.layout.esp.identity.hex[:8], self._esp_files())
 
     def _esp_files(self) -> Iterator[tuple[str, bytes]]:
         kernel, loaders = self.medium.mount_point / "boot", self.root / BOOT_FOLDER
         for path, name in ESP_FILES.items():
             source = (kernel if name in ("vmlinuz", "initrd.img") else loaders) / name
-            yield (LOADER_BEFORE if path == LOADER else path), source.read_bytes()
+            yield (LOADER_BEFORE if path == LOADER else path), read_medium(source)
         for path in GRUB_CONFIGS:
             yield path, grub_config(self.layout, HYPERVISOR_ARGUMENTS).encode()
         yield f"{Path(INSTALLED_MARK).parent}/README", b"The file beside this one says that imaging came to its end.\n"
 
-    def _make_state(self) -> None:
-        with part(self.disk, self.layout.state) as device:
+    def _make_state(self, disk: int) -> None:
+        with part(disk, self.layout.state) as device:
             run(["mkfs.ext4", "-q", "-F", "-L", "state", "-U", self.layout.state.identity, "-m", "1",
                  "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", device])
-        with mounted(self.disk, self.layout.state, "ext4") as state:
+        with mounted(disk, self.layout.state, "ext4") as state:
             for path, content, mode in self._state_files():
                 put(state / path, content, mode)
             with (state / CVM_FILE).open("xb", buffering=0) as target:
@@ -141,7 +168,7 @@ class Imaging:
 
     def _state_files(self) -> Iterator[tuple[str, bytes, int]]:
         yield NODE_FILE, self.config.to_json().encode(), 0o644
-        yield FIRST_BOOT_FILE, (self.medium.mount_point / FIRST_BOOT).read_bytes(), 0o644
+        yield FIRST_BOOT_FILE, read_medium(self.medium.mount_point / FIRST_BOOT), 0o644
         if self.secret:
             yield SECRET_FILE, self.secret.encode(), 0o600
 
@@ -150,13 +177,13 @@ class Imaging:
         root, cvm = self._entry(HYPERVISOR), self._entry(CVM)
         progress = self._progress("check", root.size + cvm.size)
         copying.read_back(disk, self.layout.root_a.offset, root, "root slot A", progress)
-        with mounted(self.disk, self.layout.state, "ext4", read_only=True) as state:
+        with mounted(disk, self.layout.state, "ext4", read_only=True) as state:
             with (state / CVM_FILE).open("rb", buffering=0) as file:
                 copying.read_back(file.fileno(), 0, cvm, "the Controller VM's disk",
                                   lambda done: progress(root.size + done))
             for path, content, _ in self._state_files():
                 same(path, (state / path).read_bytes(), content)
-        with part(self.disk, self.layout.esp, read_only=True) as device:
+        with part(disk, self.layout.esp, read_only=True) as device:
             for name, content in self._esp_files():
                 same(name, esp.read(device, name), content)
 
@@ -190,19 +217,30 @@ def _write_table(disk: int, table: Copy) -> None:
 def complete(disk: int, device: Path, serial: str, disk_layout: Layout, root: Path = ROOT) -> None:
     """Make a finished disk start: the loader's name, the mark that GRUB on an ISO looks for, and boot code last.
 
-    Each is harmless to do again. disk: a descriptor of device.
+    Each is harmless to do again. disk: a descriptor of device, which is only named. Raises CornerstoneError (STEP) with
+    the device when it can't be written.
     """
-    write_tables(disk, serial, disk_layout, finished=True)
-    images = ((root / BOOT_FOLDER / name).read_bytes() for name in ("boot.img", "disk.img"))
+    images = [read_medium(root / BOOT_FOLDER / name) for name in ("boot.img", "disk.img")]
     boot, core = bios_grub(disk_layout.bios, *images)
-    write_all(disk, core, disk_layout.bios.offset)
-    with part(device, disk_layout.esp) as partition:
-        if LOADER_BEFORE in esp.files(partition):
-            esp.rename(partition, LOADER_BEFORE, Path(LOADER).name)
-        esp.put(partition, INSTALLED_MARK, f"{serial}\n".encode())
-        esp.flush(partition)
-    write_all(disk, boot, 0)
-    forget_cached(disk)
+    with step(device, "boot"):
+        write_tables(disk, serial, disk_layout, finished=True)
+        write_all(disk, core, disk_layout.bios.offset)
+        with part(disk, disk_layout.esp) as partition:
+            if LOADER_BEFORE in esp.files(partition):
+                esp.rename(partition, LOADER_BEFORE, Path(LOADER).name)
+            esp.put(partition, INSTALLED_MARK, f"{serial}\n".encode())
+            esp.flush(partition)
+        write_all(disk, boot, 0)
+        forget_cached(disk)
+
+
+def read_medium(path: Path) -> bytes:
+    """Return the content of a file on the medium. CornerstoneError (VERIFY) when it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CornerstoneError(f"{path.name} can't be read from the medium: {error.strerror}", UNREADABLE,
+                               Code.VERIFY) from error
 
 
 def completed(device: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from cornerstone.foundation import address, boot_entry, live_network
 from cornerstone.foundation.ask import ask_site
-from cornerstone.foundation.block import opened
+from cornerstone.foundation.block import opened, require_disk
 from cornerstone.foundation.imaging import Imaging, complete, completed
 from cornerstone.foundation.ipmi import Controller
 from cornerstone.foundation.medium import Medium
@@ -20,7 +21,7 @@ from cornerstone.foundation.rows import summary
 from cornerstone.foundation.screen import Screen
 from cornerstone.foundation.site_source import Found, find_site
 from cornerstone.foundation.webhook import Webhook
-from cornerstone.model.error import CornerstoneError
+from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.facts import Facts
 from cornerstone.model.site import Site
@@ -36,9 +37,25 @@ COUNT_DOWN = 10
 Ask = Callable[[Facts], bytes]
 
 
+def as_refusal(error: Exception, step: str) -> CornerstoneError:
+    """Return the error that says why a machine isn't imaged, its traceback in the journal when nobody foresaw it."""
+    if isinstance(error, CornerstoneError):
+        return error
+    traceback.print_exception(error)
+    hint = "see the journal: journalctl -u foundation; then have the machine looked at again"
+    if isinstance(error, OSError):
+        where = f" with {error.filename}" if error.filename else ""
+        return CornerstoneError(f"the step {step} failed{where}: {error.strerror or error}", hint, Code.STEP)
+    return CornerstoneError(f"the step {step} failed by an error of Foundation's own: {type(error).__name__}: {error}",
+                            f"{hint}; report it with the journal", Code.STEP)
+
+
 @dataclass
 class Install:
-    """One machine's way to a node. arguments: the kernel's; ask: gets a site from a person when there is none."""
+    """One machine's way to a node. arguments: the kernel's; ask: gets a site from a person when there is none.
+
+    look_again: discovers the machine anew; a person may have taken hours to answer, and changed disks meanwhile.
+    """
 
     medium: Medium
     facts: Facts
@@ -46,17 +63,21 @@ class Install:
     screen: Screen
     listener: Listener
     ask: Ask = ask_site
+    look_again: Callable[[], Facts] | None = None
     _webhook: Webhook | None = field(default=None, init=False)
     _step: str = field(default="site", init=False)
 
     def run(self) -> None:
-        """Make the machine a node. CornerstoneError, after all who listen were told, when it isn't one."""
+        """Make the machine a node. CornerstoneError, after all who listen were told, whatever kept it from that."""
         try:
             self._run()
-        except CornerstoneError as error:
-            self._tell(Event(STAGE, self._step, "failed", error.message,
-                             {"code": error.code.name.lower(), "hint": error.hint}))
-            raise
+        except Exception as error:
+            refusal = as_refusal(error, self._step)
+            self._tell(Event(STAGE, self._step, "failed", refusal.message,
+                             {"code": refusal.code.name.lower(), "hint": refusal.hint}))
+            if refusal is error:
+                raise
+            raise refusal from error
         finally:
             if self._webhook is not None:
                 self._webhook.close(self.listener)
@@ -92,6 +113,8 @@ class Install:
             self.screen.wait("a site file: this medium carries none.")
             self._tell(Event(STAGE, "screen", "waiting", "site", summary(self.facts)))
             found = Found(self.ask(self.facts), "the text screen")
+            if self.look_again is not None:
+                self.facts = self.look_again()
         with self._stage("site"):
             self.screen.row("Site", found.origin)
             site = read_site(found.content, found.origin)
@@ -114,6 +137,7 @@ class Install:
         if {each.uuid for each in disk.contents.partitions} != {str(each.identity) for each in shape.partitions}:
             return False
         with opened(device) as descriptor:
+            require_disk(descriptor, device, disk.identity, disk.contents.fingerprint)
             complete(descriptor, device, disk.serial, shape)
         self.screen.row("Imaging", "was whole but for its last step, which is done now")
         return True

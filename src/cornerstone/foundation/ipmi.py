@@ -6,6 +6,7 @@ A password goes to ipmitool's standard input, never into its arguments, and is s
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -130,7 +131,8 @@ class Controller:
 
     def _set_password(self, channel: int, wanted: Bmc) -> None:
         rows = [row.split(",") for row in self._run("-c", "user", "list", str(channel)).splitlines()]
-        accounts = {row[1]: int(row[0]) for row in rows if len(row) > 1 and row[1]}
+        accounts = {row[1]: int(row[0]) for row in rows if len(row) > 1 and row[1]
+                    and re.fullmatch("[0-9]{1,2}", row[0])}
         if wanted.user not in accounts:
             raise _Refused(f"it has no account {wanted.user}, only {', '.join(accounts) or 'nameless ones'}")
         long = len(wanted.password) > 16

@@ -125,7 +125,8 @@ def configure(nic: str, address: IPv4Interface, gateway: IPv4Address | None, ser
 
 def links() -> dict[str, bool]:
     """Every interface of this network namespace by name, and whether it has a link."""
-    rows = json.loads(subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout)
+    said = subprocess.run(["ip", "-json", "link"], capture_output=True, check=True).stdout
+    rows = json.loads(said.decode("utf-8", "replace"))
     return {row["ifname"]: "LOWER_UP" in row["flags"] for row in rows}
 
 

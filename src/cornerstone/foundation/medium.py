@@ -30,7 +30,8 @@ class Medium:
     @classmethod
     def attached(cls, mount_point: Path = MOUNT_POINT, mounts: Path = Path("/proc/self/mounts")) -> Medium:
         """The medium that the initramfs mounted. Raises CornerstoneError when there is none."""
-        found = [line.split()[0] for line in mounts.read_text().splitlines() if line.split()[1] == str(mount_point)]
+        lines = mounts.read_text(errors="replace").splitlines()
+        found = [line.split()[0] for line in lines if line.split()[1] == str(mount_point)]
         if not found:
             raise CornerstoneError("no Foundation medium is mounted", "boot this machine from the Foundation ISO",
                                    Code.VERIFY)
@@ -75,7 +76,7 @@ class Medium:
 
     def _checked_by_initramfs(self, entry: Entry) -> bool:
         try:
-            return entry.path == HYPERVISOR and self.checked_root.read_text().strip() == entry.sha256
+            return entry.path == HYPERVISOR and self.checked_root.read_text(errors="replace").strip() == entry.sha256
         except OSError:
             return False
 

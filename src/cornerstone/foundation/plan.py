@@ -1,20 +1,22 @@
 """The plan: which disk is written, what the Controller VM gets, and every reason not to. Pure: nothing is touched.
 
-No wrong disk, ever: exactly one disk must match; never the medium; a disk that isn't empty needs a token bound to its
-serial; a disk without a serial is refused; an installed node isn't installed again unless that is asked for.
+No wrong disk, ever: exactly one disk must match; never the medium; a disk that isn't empty needs a token bound to the
+disk and to what is on it; a disk without a serial, or with another's, is refused; an installed node isn't installed
+again unless that is asked for.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cornerstone.foundation.identify import identify
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.facts import Disk, Facts, PciDevice
-from cornerstone.model.fitness import obstacle, unfit_for_boot, unfit_for_data
+from cornerstone.model.fitness import ambiguity, obstacle, unfit_for_boot, unfit_for_data
 from cornerstone.model.manifest import HYPERVISOR, Manifest
-from cornerstone.model.node import Cluster, Controller, DataDisk, Hypervisor, NodeConfig, Uplink, erase_token
+from cornerstone.model.node import Cluster, Controller, DataDisk, Hypervisor, NodeConfig, Uplink
 from cornerstone.model.requirements import Requirements
 from cornerstone.model.rules.hardware import check_machine
 from cornerstone.model.rules.registry import Level, Outcome
@@ -24,6 +26,10 @@ from cornerstone.model.slot_disk import MIB, Layout, layout
 
 # What scsi instead of passthrough does without.
 NEED_PASSTHROUGH = ("hw.iommu", "hw.passthrough")
+# Rules on the disks that were chosen, and so asked when they are.
+OF_CHOICE = ("hw.osd-memory", "hw.osd-cache")
+# Transports of disks that take no SCSI commands.
+NOT_SCSI = ("nvme", "virtio", "mmc")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ class Passed:
 class Plan:
     """What imaging will do. Without a refusal boot_disk, layout and config are there.
 
-    data_disks: for the storage pool; passed: controllers; scsi: data disks that the CVM gets singly, with the reason.
+    data_disks: for the storage pool, each by one of its paths; passed: controllers; scsi: data disks that the CVM gets
+    singly, with the reason.
     """
 
     node: Node
@@ -92,6 +99,9 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
         return plan
     _choose_data_disks(plan, facts)
     _choose_controllers(plan, facts)
+    plan.needs = replace(plan.needs, data_disks=len(plan.data_disks))
+    _check_hardware(plan, facts, of_choice=True)
+    _check_identities(plan, facts)
     if not vcpus:
         plan.needs = replace(plan.needs, controller_vcpus=_vcpus(plan, facts))
     _check_contents(plan, site, reinstall)
@@ -112,8 +122,10 @@ def _node(facts: Facts, site: Site) -> Node:
     return node
 
 
-def _check_hardware(plan: Plan, facts: Facts) -> None:
+def _check_hardware(plan: Plan, facts: Facts, *, of_choice: bool = False) -> None:
     for verdict in check_machine(facts, plan.needs):
+        if (verdict.rule.id in OF_CHOICE) != of_choice:
+            continue
         spared = plan.node.passthrough == "scsi" and verdict.rule.id in NEED_PASSTHROUGH
         if verdict.outcome is Outcome.OK:
             continue
@@ -156,23 +168,36 @@ def _choose_boot_disk(plan: Plan, facts: Facts) -> None:
 
 def _choose_data_disks(plan: Plan, facts: Facts) -> None:
     choices, boot = plan.node.data_disks, plan.boot_disk
-    others = [disk for disk in facts.disks if boot and disk.serial != boot.serial and disk.name != facts.boot_medium]
-    fit = [disk for disk in others if not unfit_for_data(disk, facts)]
+    others = [group for group in facts.groups() if boot not in group and facts.boot_medium not in
+              [path.name for path in group]]
+    why = {group: next(filter(None, (unfit_for_data(path, facts) for path in group)), "") for group in others}
     for choice in choices:
-        matching = [disk for disk in others if _fits(choice, disk)]
-        if not [disk for disk in matching if disk in fit]:
-            shown = "".join(f"\n  {disk}: {unfit_for_data(disk, facts)}" for disk in matching)
+        matching = [group for group in others if _fits(choice, group[0])]
+        shown = "".join(f"\n  {group[0]}" + (f": {why[group]}" if why[group] else "") for group in matching)
+        if all(why[group] for group in matching):
             plan.refuse("disk.data-choice", f"no disk matches data_disks of the site ({_text(choice)}){shown}",
                         "correct data_disks in the site")
-    plan.data_disks = tuple(disk for disk in fit if not choices or any(_fits(choice, disk) for choice in choices))
+        elif (choice.serial or choice.wwn) and len(matching) > 1:
+            plan.refuse("disk.ambiguous", f"data_disks of the site names one disk ({_text(choice)}), and "
+                        f"{len(matching)} match:{shown}", "name it by what it has alone, or take the others out")
+    plan.data_disks = tuple(group[0] for group in others if not why[group]
+                            and (not choices or any(_fits(choice, group[0]) for choice in choices)))
 
 
 def _choose_controllers(plan: Plan, facts: Facts) -> None:
-    """Each controller with data disks whole, where nothing stands against it; else its disks singly."""
+    """Each controller with data disks whole, where nothing stands against it; else its disks singly.
+
+    A disk that is seen by several paths goes with every controller that can be passed through, or singly, once.
+    """
     boot = plan.boot_disk.controller if plan.boot_disk else ""
-    passed, scsi = [], []
-    for address in dict.fromkeys(disk.controller for disk in plan.data_disks):
-        disks = tuple(disk for disk in plan.data_disks if disk.controller == address)
+    paths = {disk: facts.paths(disk) for disk in plan.data_disks}
+    disks_of: dict[str, list[Disk]] = {}
+    for disk in plan.data_disks:
+        for path in paths[disk]:
+            disks_of.setdefault(path.controller, []).append(disk)
+    passed: list[Passed] = []
+    problems: dict[str, str] = {}
+    for address, disks in disks_of.items():
         problem = obstacle(address, facts) or ("is the boot disk's controller" if address == boot else "")
         if plan.node.passthrough == "scsi":
             problem = "the site says scsi"
@@ -180,25 +205,52 @@ def _choose_controllers(plan: Plan, facts: Facts) -> None:
             continue
         device = facts.pci_device(address)
         if problem or device is None:
+            problems[address] = problem
             if plan.node.passthrough == "pci":
                 plan.refuse("disk.passthrough", f"controller {address} can't be passed through: it {problem}",
                             "take it out of passthrough in the site")
-            scsi += [(disk, problem) for disk in disks]
-            if plan.node.passthrough != "scsi":
-                plan.warnings.append(f"{', '.join(disk.name for disk in disks)}: the CVM gets raw SCSI devices, "
-                                     f"because controller {address} {problem}")
             continue
         passed.append(Passed(device, facts.disks_of(address)))
-        more = [disk.name for disk in facts.disks_of(address) if disk not in plan.data_disks]
+        more = [disk.name for disk in facts.disks_of(address) if not any(disk in paths[each] for each in disks)]
         if more:
             plan.warnings.append(f"with controller {address} the CVM sees {', '.join(more)} too, and leaves them alone")
+        if not device.reset and any(other.reset for other in facts.pci):
+            plan.warnings.append(f"controller {address} has no way to be reset: after a crash of the CVM it may need a "
+                                 "restart of the host")
     for address in plan.node.pci_addresses:
-        if address not in {disk.controller for disk in plan.data_disks}:
+        if address not in disks_of:
             plan.refuse("disk.passthrough", f"passthrough of the site names {address}, which has no data disk",
                         "correct the address, or take it out")
-    plan.passed, plan.scsi = tuple(passed), tuple(scsi)
-    kept = {disk for entry in passed for disk in entry.disks} | {disk for disk, _ in scsi}
-    plan.data_disks = tuple(disk for disk in plan.data_disks if disk in kept)
+    whole = {disk for entry in passed for disk in disks_of[entry.device.address]}
+    singly = {disk: problems[disk.controller] for disk in plan.data_disks
+              if disk not in whole and disk.controller in problems}
+    _warn_of_single_disks(plan, singly)
+    plan.passed, plan.scsi = tuple(passed), tuple(singly.items())
+    plan.data_disks = tuple(disk for disk in plan.data_disks if disk in whole or disk in singly)
+
+
+def _warn_of_single_disks(plan: Plan, singly: Mapping[Disk, str]) -> None:
+    if plan.node.passthrough == "scsi":
+        return
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for disk, problem in singly.items():
+        alike.setdefault((single_kind(disk), disk.controller, problem), []).append(disk.name)
+    for (kind, address, problem), names in alike.items():
+        plan.warnings.append(f"{', '.join(names)}: the CVM gets {kind}s, because controller {address} {problem}")
+
+
+def single_kind(disk: Disk) -> str:
+    """Return as what the Controller VM gets a disk that isn't passed through with its controller."""
+    return "block device" if disk.transport in NOT_SCSI else "raw SCSI device"
+
+
+def _check_identities(plan: Plan, facts: Facts) -> None:
+    """Refuse each disk to be written that whoever goes by its serial could take for another, or another for it."""
+    for disk in filter(None, (plan.boot_disk, *plan.data_disks)):
+        if problem := ambiguity(disk, facts):
+            plan.refuse("disk.ambiguous", f"{disk}, {disk.wwn or 'no WWN'}, {problem}",
+                        "take one of them out, or leave the disk out with data_disks in the site; controllers and "
+                        "enclosures that make serials up often have a firmware that doesn't")
 
 
 def _vcpus(plan: Plan, facts: Facts) -> int:
@@ -225,13 +277,15 @@ def _check_contents(plan: Plan, site: Site, reinstall: str) -> None:
                             "installed already", "boot it from that disk; to install it anew, give the site a "
                             "reinstall_token and the kernel foundation.reinstall with the same text")
             continue
-        if disk.serial in tokens and tokens[disk.serial] != erase_token(disk.serial):
-            plan.refuse("disk.token", f"the site's token for {disk} is for another disk",
-                        f"if all on this disk may go, write {{\"{disk.serial}\": \"{erase_token(disk.serial)}\"}}")
-        elif disk.serial not in tokens:
+        word = f'{{"{disk.serial}": "{disk.token}"}}'
+        hint = "all on it may go" if contents.osd is None else (
+            f"it may go: it holds {contents}, and what it stores may be nowhere else")
+        if disk.serial not in tokens:
             plan.refuse("disk.not-empty", f"{disk} isn't empty: {contents}",
-                        f"take it out, or, if all on it may go, give the node of the site "
-                        f"erase_tokens: {{\"{disk.serial}\": \"{erase_token(disk.serial)}\"}}")
+                        f"take it out, or, if {hint}, give the node of the site erase_tokens: {word}")
+        elif tokens[disk.serial] != disk.token:
+            plan.refuse("disk.token", f"the site's token for {disk} is for another disk or other contents than "
+                        f"{contents}", f"if {hint}, write {word}")
 
 
 def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
@@ -260,7 +314,8 @@ def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
 
 def _may_go(node: Node, disk: Disk) -> str:
     """Return the fingerprint of what may be erased: _check_contents has refused a token that isn't this disk's."""
-    return disk.contents.fingerprint if disk.serial in dict(node.erase_tokens) else ""
+    allowed = disk.contents.unfinished or dict(node.erase_tokens).get(disk.serial) == disk.token
+    return disk.contents.fingerprint if allowed else ""
 
 
 def _fits(choice: DiskChoice, disk: Disk) -> bool:

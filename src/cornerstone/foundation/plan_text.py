@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cornerstone.foundation.plan import Plan
+from cornerstone.foundation.plan import Plan, single_kind
 from cornerstone.model.facts import Disk
 from cornerstone.model.slot_disk import MIB
 
@@ -19,7 +19,7 @@ def lines(plan: Plan) -> list[str]:
                  ("", f"after   {_after(plan)}")]
     singly = dict(plan.scsi)
     for disk in plan.data_disks:
-        way = (f"as a raw SCSI device, because its controller {singly[disk]}" if disk in singly
+        way = (f"as a {single_kind(disk)}, because its controller {singly[disk]}" if disk in singly
                else f"with its controller {disk.controller}")
         rows += [("Data disk", str(disk)), ("", f"before  {_before(disk)}"), ("", f"after   storage pool, {way}")]
     rows += [("Controller", f"{entry.device} is passed through whole, IOMMU group {entry.device.group}, "

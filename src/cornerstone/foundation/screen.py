@@ -25,7 +25,7 @@ class Console:
 
 def console_devices(active: Path = Path("/sys/class/tty/console/active"), devices: Path = Path("/dev")) -> list[Path]:
     """tty1, and each serial console that the kernel was told of."""
-    names = active.read_text().split() if active.exists() else []
+    names = active.read_text(errors="replace").split() if active.exists() else []
     serial = [name for name in names if not name.startswith("tty") or name.startswith("ttyS")]
     return [devices / name for name in ["tty1", *serial] if (devices / name).exists()]
 

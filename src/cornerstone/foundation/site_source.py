@@ -153,7 +153,7 @@ def _read_volume(device: Path, label: str, kind: str) -> bytes:
         raise CornerstoneError(f"volume {label} ({device}) has a {kind} file system", "make it FAT, exFAT or ext4")
     with tempfile.TemporaryDirectory(prefix="site-") as folder:
         done = subprocess.run(["mount", "-t", kind, "-o", f"{FILE_SYSTEMS[kind]},nosuid,nodev,noexec", device, folder],
-                              capture_output=True, text=True, check=False)
+                              capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             raise CornerstoneError(f"volume {label} ({device}) can't be mounted: {done.stderr.strip()}",
                                    "make its file system anew")

@@ -137,9 +137,10 @@ def _add_single_disks(devices: ET.Element, config: NodeConfig, host: Host) -> No
     """Disks whose controller can't be passed through: SCSI ones raw, with their commands; others as block devices."""
     # vda is its own disk
     targets = {"sd": names("sd"), "vd": islice(names("vd"), 1, None)}
-    if any(host.disks[serial].scsi for serial in config.controller.scsi):
+    serials = dict.fromkeys(config.controller.scsi)
+    if any(host.disks[serial].scsi for serial in serials):
         add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
-    for serial in config.controller.scsi:
+    for serial in serials:
         device = host.disks[serial]
         _add_single_disk(devices, serial, device, next(targets["sd" if device.scsi else "vd"]))
 

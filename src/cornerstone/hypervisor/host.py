@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cornerstone.model.data_path import INITIATOR_FILE
-from cornerstone.model.disk_identity import disk_serial
+from cornerstone.model.disk_identity import DiskIdentity, fingerprint, read_identity
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import SECRET_FILE, NodeConfig
 
@@ -49,18 +50,18 @@ class Host:
 
 
 def read_host(config: NodeConfig, state: Path = STATE, root: Path = Path("/")) -> Host:
-    """Look at the host below root (another folder in tests). CornerstoneError when a disk of node.json is missing."""
+    """Look at the host below root (another folder in tests).
+
+    Raises CornerstoneError (MACHINE) when a disk that node.json gives to the CVM singly is missing, is another one, or
+    can be taken for another.
+    """
     nodes = tuple(_numa_nodes(root / "sys/devices/system"))
     homes = [_read(root / "sys/bus/pci/devices" / address / "numa_node") for address in config.controller.passthrough]
     homes = [home for home in homes if home not in ("", "-1")]
     nearest = max(sorted(set(homes)), key=homes.count, default=None)
-    present = dict(_disks(root))
-    if missing := [serial for serial in config.controller.scsi if serial not in present]:
-        raise CornerstoneError(f"no disk has the serial {', '.join(missing)}, of node.json's controller.scsi; there "
-                               f"are {', '.join(sorted(present)) or 'none'}", "put the disk back in", Code.MACHINE)
     secret, initiator = (state / Path(name).name for name in (SECRET_FILE, INITIATOR_FILE))
     return Host(nodes, next((node for node in nodes if str(node.id) == nearest), None),
-                {serial: present[serial] for serial in config.controller.scsi},
+                _single_disks(config, root),
                 *(str(path) if path.exists() else "" for path in (secret, initiator)))
 
 
@@ -82,21 +83,95 @@ def _numbers(text: str) -> list[int]:
     return [number for first, _, last in ranges for number in range(int(first), int(last or first) + 1)]
 
 
-def _disks(root: Path) -> Iterator[tuple[str, BlockDevice]]:
-    """Every disk with a serial and a name that lasts; of several such names the one by WWN first."""
+@dataclass(frozen=True)
+class _Found:
+    """A disk of this host, or one path to it. links: names below /dev/disk/by-id that lead to it."""
+
+    name: str
+    identity: DiskIdentity
+    links: tuple[str, ...]
+    scsi: bool
+
+
+def _single_disks(config: NodeConfig, root: Path) -> dict[str, BlockDevice]:
+    wanted = dict.fromkeys(config.controller.scsi)
+    if not wanted:
+        return {}
+    present = tuple(_disks(root))
+    serials = {disk.identity.serial for disk in present}
+    if missing := [serial for serial in wanted if serial not in serials]:
+        raise CornerstoneError(f"no disk has the serial {', '.join(missing)}, of node.json's controller.scsi; there "
+                               f"are {', '.join(sorted(serials)) or 'none'}", "put the disk back in", Code.MACHINE)
+    return {serial: _single_disk(serial, config, present, root) for serial in wanted}
+
+
+def _single_disk(serial: str, config: NodeConfig, present: Sequence[_Found], root: Path) -> BlockDevice:
+    """Return the one disk of a serial, by a name that leads to no other.
+
+    Raises CornerstoneError (MACHINE) when there are several, or it isn't the one that node.json means.
+    """
+    found = [disk for disk in present if disk.identity.serial == serial]
+    names = ", ".join(f"{disk.name} ({disk.identity.wwn or 'no WWN'})" for disk in found)
+    planned = [entry.identity for entry in config.controller.disks if entry.serial == serial]
+    if len(planned) > 1 or not _one_disk(found, root):
+        raise CornerstoneError(f"disks that can't be told apart have the serial {serial}, of node.json's "
+                               f"controller.scsi: {names}", "take out those that aren't meant", Code.MACHINE)
+    for identity in planned:
+        if difference := identity.difference(found[0].identity):
+            raise CornerstoneError(f"{names} isn't the disk of serial {serial} that node.json means: {difference}",
+                                   "put back the disk that was imaged with this node, or image the node again",
+                                   Code.MACHINE)
+    wwn = found[0].identity.wwn
+    shared = wwn and any(disk.identity.wwn == wwn for disk in present if disk not in found)
+    # of disks that share a WWN, udev gives the names made of it to one of them
+    own = [link for disk in found for link in disk.links if not shared or _readable(serial) in link]
+    if not own:
+        raise CornerstoneError(f"{names} has no name below /dev/disk/by-id that is its own",
+                               f"take out the other disks with the WWN {wwn}" if shared else "see udevadm info",
+                               Code.MACHINE)
+    return BlockDevice(f"/dev/disk/by-id/{own[0]}", found[0].scsi)
+
+
+def _one_disk(found: Sequence[_Found], root: Path) -> bool:
+    """Return whether devices of one serial are one disk: a single one, or paths that say the same and hold the same."""
+    first, *others = found
+    if not others:
+        return True
+    if not first.identity.wwn or any(first.identity.difference(replace(other.identity, sequence=None))
+                                     for other in others):
+        return False
+    try:
+        return len({_contents(root / "dev" / disk.name, disk.identity.size) for disk in found}) == 1
+    except OSError:
+        return False
+
+
+def _contents(device: Path, size: int) -> str:
+    with device.open("rb", buffering=0) as disk:
+        return fingerprint(lambda offset, count: os.pread(disk.fileno(), count, offset), size)
+
+
+def _readable(serial: str) -> str:
+    # udev's names have _ for blanks (util_replace_whitespace)
+    return "_".join(serial.split())
+
+
+def _disks(root: Path) -> Iterator[_Found]:
+    """Yield every disk with a serial and a name that lasts; of several such names the one by WWN comes first."""
     names: dict[str, list[str]] = {}
     for link in sorted((root / "dev/disk/by-id").glob("*"), key=lambda path: (not path.name.startswith("wwn-"), path)):
         if not re.search(r"-part\d+$", link.name):
-            names.setdefault(link.readlink().name, []).append(f"/dev/disk/by-id/{link.name}")
+            names.setdefault(link.readlink().name, []).append(link.name)
     for device in sorted((root / "sys/block").glob("*")):
-        serial = disk_serial(device)
-        if serial and device.name in names:
+        identity = read_identity(device)
+        # a path without a name may still be somebody's
+        if identity.serial and (device.name in names or (device / "device").exists()):
             scsi = (device / "device/subsystem").resolve().name == "scsi"
-            yield serial, BlockDevice(names[device.name][0], scsi)
+            yield _Found(device.name, identity, tuple(names.get(device.name, ())), scsi)
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return ""

@@ -14,20 +14,26 @@ SECONDS = 120.0
 _ATTACHED = re.compile(rb"\[sd[a-z]+\] Attached SCSI (?:removable )?disk")
 
 
-def plug(running: RunningMachine, controller: str, name: str, image: Path, *, serial: str = "", place: int = 0) -> None:
+def plug(running: RunningMachine, controller: str, name: str, image: Path, *, serial: str = "", wwn: str = "",
+         place: int = 0) -> None:
     """Put a disk (a qcow2 image) into a place of a controller; returns when the guest's kernel has it."""
     running.ask("blockdev-add", driver="qcow2", **{"node-name": name}, discard="unmap",
                 file={"driver": "file", "filename": str(image.absolute())})
-    running.ask("device_add", driver="scsi-hd", bus=f"{controller}.0", id=name, drive=name,
-                **{"scsi-id": place}, **({"serial": serial} if serial else {}))
+    tells = {"scsi-id": place, **({"serial": serial} if serial else {}), **({"wwn": int(wwn, 16)} if wwn else {})}
+    running.ask("device_add", driver="scsi-hd", bus=f"{controller}.0", id=name, drive=name, **tells)
     _await(running, "console", _ATTACHED, f"the disk {name} to be attached")
 
 
 def unplug(running: RunningMachine, name: str) -> None:
-    """Take a disk out again; returns when it is gone."""
+    """Take out a disk that was put in; returns when it is gone."""
+    pull(running, name)
+    running.ask("blockdev-del", **{"node-name": name})
+
+
+def pull(running: RunningMachine, name: str) -> None:
+    """Take out a disk that was there from the start; returns when it is gone."""
     running.ask("device_del", id=name)
     _await(running, "qmp", re.compile(rb'"DEVICE_DELETED".*"device": "%b"' % name.encode()), f"the disk {name} to go")
-    running.ask("blockdev-del", **{"node-name": name})
 
 
 def _await(running: RunningMachine, source: str, pattern: re.Pattern[bytes], what: str) -> None:

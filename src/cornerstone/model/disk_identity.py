@@ -166,7 +166,8 @@ def fingerprint(read: Read, size: int) -> str:
     if osd := read_osd(head):
         return f"osd:{osd}"
     tail = read(max(size - EDGE, 0), min(EDGE, size))
-    if not any(head) and not any(tail):
+    # counted, because any() would take a tenth of a second for each
+    if all(edge.count(0) == len(edge) for edge in (head, tail)):
         return ""
     digest = hashlib.sha256(struct.pack("<Q", size) + head + tail)
     for offset, length in partitions(read, size):

@@ -341,8 +341,12 @@ class Facts:
 
     def lookalikes(self, disk: Disk) -> tuple[Disk, ...]:
         """Return the other disks that have a disk's serial: whoever goes by that serial can take them for it."""
-        own = self.paths(disk)
-        return tuple(other for other in self.disks if disk.serial and other.serial == disk.serial and other not in own)
+        others = [other for other in self.disks if disk.serial and other.serial == disk.serial]
+        for path in self.paths(disk):
+            # one for one: a record may have two that are equal in all
+            if path in others:
+                others.remove(path)
+        return tuple(others)
 
     def to_json(self) -> str:
         """The text of facts.json."""

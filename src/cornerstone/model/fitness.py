@@ -4,11 +4,18 @@ the rules on whole machines (rules/hardware.py) and the plan build on them. Stan
 
 from __future__ import annotations
 
-from cornerstone.model.facts import RAID_CLASS, Disk, Facts, PciDevice
+from dataclasses import replace
+
+from cornerstone.model.facts import BRIDGE_CLASSES, RAID_CLASS, Disk, Facts, PciDevice
 from cornerstone.model.requirements import GIB, MIN_DATA_DISK, Requirements
 
 # Class RAID, but the disks behind them are seen as they are: chipset SATA in RAID mode, and VMD.
 TRANSPARENT_DRIVERS = ("ahci", "vmd")
+# Drivers whose volumes are told from their disks, by channel or raid_level (foundation/discover/disks.py).
+TELLING_DRIVERS = ("aacraid", "hpsa", "megaraid_sas", "mpt3sas", "mptsas", "smartpqi")
+# Drivers that serve controllers of the classes SCSI and SAS too, and make volumes which can't be told from disks:
+# mpi3mr scans its volumes on the same channel as disks (mpi3mr_report_tgtdev_to_host), ipr is IBM's RAID adapters.
+VOLUME_DRIVERS = ("ipr", "mpi3mr")
 # Intel VMD shows what is behind it in PCI domains of its own, from 10000 on; those can't be passed through singly.
 DOMAIN_DIGITS = 4
 
@@ -22,6 +29,8 @@ def unfit_for_data(disk: Disk, facts: Facts) -> str:
     """Why a disk can't hold data; "" when it can."""
     if disk.transport == "raid":
         return "is a volume of a RAID controller"
+    if _veiled(facts.pci_device(disk.controller)):
+        return "may be a volume of a RAID controller"
     return _unfit(disk, facts) or _too_small(disk, MIN_DATA_DISK)
 
 
@@ -35,8 +44,27 @@ def data_disks(facts: Facts) -> tuple[Disk, ...]:
     return tuple(disk for disk in facts.disks if not unfit_for_data(disk, facts))
 
 
+def is_removable(disk: Disk) -> bool:
+    """Return whether a disk is one that people carry about.
+
+    The kernel's own word for it is also said of the bays of a server, so it counts only where no transport is known.
+    """
+    return disk.transport in ("usb", "mmc") or (disk.removable and not disk.transport)
+
+
+def ambiguity(disk: Disk, facts: Facts) -> str:
+    """Return what a disk can be taken for, as "has the serial of sdb, …"; "" when there is no other like it."""
+    others = facts.lookalikes(disk)
+    if not others:
+        return ""
+    same = [other for other in others if not disk.identity.difference(replace(other.identity, sequence=None))]
+    alike = "can't be told from" if same else "has the serial of"
+    why = ", and what is on them differs" if any(other.wwn for other in same) else ""
+    return f"{alike} " + ", ".join(f"{other.name} ({other.wwn or 'no WWN'})" for other in same or others) + why
+
+
 def obstacle(controller: str, facts: Facts) -> str:
-    """Why a controller can't be passed through to the Controller VM, whatever hangs off it; "" when it can."""
+    """Return why VFIO would refuse to hand a controller to the Controller VM; "" when it wouldn't."""
     device = facts.pci_device(controller)
     if device is None:
         return "isn't a PCI function"
@@ -44,31 +72,49 @@ def obstacle(controller: str, facts: Facts) -> str:
         return "is behind a VMD controller"
     if device.group is None:
         return "has no IOMMU group"
-    others = [other for other in facts.iommu_group(device.group) if other != device and not other.bridge]
+    group = facts.iommu_group(device.group)
+    others = [other for other in group if other != device and not other.bridge]
     if others:
-        return f"shares IOMMU group {device.group} with {', '.join(map(str, others))}"
+        return f"shares IOMMU group {device.group} with {', '.join(map(_in_use, others))}"
+    # "Firmware has requested this device have a 1:1 IOMMU mapping": the kernel's drivers/iommu/iommu.c refuses to claim
+    if any(member.direct for member in group):
+        return f"has memory of the firmware's mapped into IOMMU group {device.group} (RMRR)"
     return ""
 
 
+def _in_use(device: PciDevice) -> str:
+    bridge = f", in use by {device.driver}" if device.kind in BRIDGE_CLASSES else ""
+    return f"{device}{bridge}"
+
+
 def hiding_controllers(facts: Facts) -> tuple[tuple[PciDevice, str], ...]:
-    """RAID controllers behind which disks aren't seen as they are, each with what is seen instead."""
+    """Controllers behind which disks aren't seen as they are, each with what is seen instead."""
     found = []
     for device in facts.pci:
-        if device.kind != RAID_CLASS or device.driver in TRANSPARENT_DRIVERS:
-            continue
         disks = facts.disks_of(device.address)
+        names = ", ".join(disk.name for disk in disks)
         volumes = [disk.name for disk in disks if disk.transport == "raid"]
         if volumes:
             found.append((device, f"shows volumes instead of disks: {', '.join(volumes)}"))
-        elif not disks:
+        elif device.kind == RAID_CLASS and not disks and device.driver not in TRANSPARENT_DRIVERS:
             found.append((device, "shows no disk"))
+        elif disks and _veiled(device):
+            found.append((device, f"with driver {device.driver} shows {names}, which can't be told from volumes"))
     return tuple(found)
+
+
+def _veiled(device: PciDevice | None) -> bool:
+    """Return whether what hangs off a controller may be volumes, without a way to tell."""
+    # without a driver: a record that doesn't tell it, for no disk is seen without one
+    if device is None or device.driver in ("", *TRANSPARENT_DRIVERS, *TELLING_DRIVERS):
+        return False
+    return device.kind == RAID_CLASS or device.driver in VOLUME_DRIVERS
 
 
 def _unfit(disk: Disk, facts: Facts) -> str:
     if disk.name == facts.boot_medium:
         return "is the medium that was booted from"
-    if disk.removable or disk.transport in ("usb", "mmc"):
+    if is_removable(disk):
         return "is removable"
     if disk.read_only:
         return "is read-only"

@@ -153,7 +153,7 @@ class NodeConfig:
 
 
 # what a token begins with that gives up a Ceph OSD: nobody types it for a file system that may go
-OSD_TOKEN = "ceph-osd-"
+OSD_TOKEN = "ceph-osd-"  # noqa: S105 (public)
 
 
 def erase_token(serial: str, wwn: str = "", contents: str = "", *, osd: bool = False) -> str:
@@ -162,5 +162,5 @@ def erase_token(serial: str, wwn: str = "", contents: str = "", *, osd: bool = F
     It is bound to the disk and to what is on it; contents: the text that Contents.key gives. osd: a Ceph OSD is on it,
     whose token is of another kind.
     """
-    bound = "\0".join(("erase", serial, wwn, contents)).encode()
+    bound = "\0".join(("erase", serial, wwn, contents)).encode("utf-8", "backslashreplace")
     return (OSD_TOKEN if osd else "") + hashlib.sha256(bound).hexdigest()[:12]

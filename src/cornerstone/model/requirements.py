@@ -24,6 +24,13 @@ MIN_THREADS = 2
 # ceph-volume refuses smaller devices: "Insufficient space (<5GB)", by which it means GiB.
 MIN_DATA_DISK = 5 * GIB
 
+# What the Controller VM needs beside its OSDs, and for each of them: with less than the first an OSD runs out of memory
+# when it recovers, with the second it has room for its caches.
+# Beside them it has 4 GiB, or half of a smaller one: so small are those of a lab, with few guests and short maps.
+CVM_BASE_MEMORY = 4 * GIB
+OSD_LEAST_MEMORY = GIB * 9 // 10
+OSD_GOOD_MEMORY = GIB * 3 // 2
+
 # Community Edition 2.1, as published: 4 cores, 32 GB of memory.
 PUBLISHED_CORES = 4
 PUBLISHED_MEMORY = 32 * 1000 ** 3
@@ -34,7 +41,7 @@ class Requirements:
     """One profile's needs. firmware: any, uefi or secureboot; tpm: any or 2.0.
 
     controller_vcpus: None when the machine decides (sizing.py). epoch: when the ISO was made, in seconds; a clock that
-    is before it is wrong.
+    is before it is wrong. data_disks: how many were chosen; None: not chosen yet, and all that are fit may be.
     """
 
     controller_memory: int
@@ -44,6 +51,7 @@ class Requirements:
     firmware: str = "any"
     tpm: str = "any"
     epoch: int = 0
+    data_disks: int | None = None
 
     @classmethod
     def of(cls, profile: dict[str, Any], epoch: int = 0) -> Requirements:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from cornerstone.foundation.discover.dmi import read_dmi
 from cornerstone.foundation.discover.firmware import read_firmware
 from cornerstone.foundation.discover.network import read_nics
 from cornerstone.foundation.discover.pci import read_pci
-from cornerstone.foundation.discover.sysfs import number, read
+from cornerstone.foundation.discover.sysfs import number, read_text
 from cornerstone.model.facts import Clock, Facts
 
 IOMMU_TABLES = ("DMAR", "IVRS")
@@ -25,11 +26,11 @@ def discover(root: Path = Path("/"), medium: str = "", source: str = "") -> Fact
     with ThreadPoolExecutor(1) as beside:
         # The one slow part: a BMC takes seconds to answer.
         bmc = beside.submit(read_bmc, root)
-        sys, cpuinfo = root / "sys", read(root / "proc/cpuinfo")
+        sys, cpuinfo = root / "sys", read_text(root / "proc/cpuinfo")
         pci = read_pci(sys)
         facts = Facts(
             dmi=read_dmi(sys), firmware=read_firmware(sys), cpu=read_cpu(root, cpuinfo),
-            memory=_memory(read(root / "proc/meminfo")),
+            memory=_memory(read_text(root / "proc/meminfo")),
             clock=Clock(int(time.time()), number(sys / "class/rtc/rtc0/since_epoch")),
             nics=read_nics(sys), disks=probe(read_disks(sys, pci), root), pci=pci, bmc=bmc.result(),
             iommu_table=next((name for name in IOMMU_TABLES if (sys / "firmware/acpi/tables" / name).exists()), ""),
@@ -38,5 +39,5 @@ def discover(root: Path = Path("/"), medium: str = "", source: str = "") -> Fact
 
 
 def _memory(meminfo: str) -> int:
-    line = next((line for line in meminfo.splitlines() if line.startswith("MemTotal:")), "MemTotal: 0 kB")
-    return int(line.split()[1]) << 10
+    found = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB", meminfo, re.M)
+    return int(found[1]) << 10 if found else 0

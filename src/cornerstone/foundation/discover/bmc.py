@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from cornerstone.model.disk_identity import shown
 from cornerstone.model.facts import Bmc
 
 SECONDS = 10
@@ -27,13 +28,13 @@ def read_bmc(root: Path) -> Bmc:
 
 def fields(text: str) -> dict[str, str]:
     """ipmitool's `Key   : value` lines; of a key without a name, which continues the one above, nothing."""
-    lines = (line.partition(": ") for line in text.splitlines())
-    return {key.strip(): value.strip() for key, _, value in lines if key.strip()}
+    lines = (line.partition(": ") for line in text.split("\n"))
+    return {key.strip(): shown(value.strip()) for key, _, value in lines if key.strip()}
 
 
 def _ipmitool(*words: str) -> str:
     try:
-        done = subprocess.run(["ipmitool", *words], capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(["ipmitool", *words], capture_output=True, timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout
+    return done.stdout.decode("utf-8", "replace")

@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from cornerstone.foundation.discover.disks import SECTOR
-from cornerstone.foundation.discover.sysfs import children, number, read
-from cornerstone.model.disk_identity import EDGE, fingerprint
-from cornerstone.model.facts import Contents, Disk, Installed, Partition, Signature
-from cornerstone.model.gpt import disk_guid
+from cornerstone.foundation.discover.sysfs import children, number, read, read_bytes
+from cornerstone.model.disk_identity import EDGE, fingerprint, read_ceph, shown
+from cornerstone.model.facts import OSD_SIGNATURE, Contents, Disk, Installed, Partition, Signature
 from cornerstone.model.node import NODE_FILE
-from cornerstone.model.slot_disk import disk_identity
+from cornerstone.model.slot_disk import is_unfinished
 
 AT_A_TIME = 8
 # Names of two partitions of a disk that was imaged (model/slot_disk.py).
@@ -36,52 +34,60 @@ def probe(disks: Sequence[Disk], root: Path) -> tuple[Disk, ...]:
 
 
 def signatures(devices: Sequence[Path]) -> dict[str, tuple[Signature, ...]] | None:
-    """What libblkid finds on each device (or image file), by its name; None when one of them can't be read."""
-    done = subprocess.run(["wipefs", "--no-act", "--json", *devices], capture_output=True, text=True, check=False)
+    """Return what libblkid finds on each device (or image file), by its name; None when one of them can't be read."""
+    done = subprocess.run(["wipefs", "--no-act", "--json", *devices], capture_output=True, check=False)
     if done.returncode:
         return None
     found: dict[str, dict[Signature, None]] = {device.name: {} for device in devices}
-    for entry in (json.loads(done.stdout) if done.stdout.strip() else {}).get("signatures", ()):
-        # a table and its copy at the end are one
-        found[Path(entry["device"]).name][Signature(entry["type"] or "data", entry["label"] or "",
-                                                    entry["uuid"] or "")] = None
+    try:
+        # labels are whatever bytes somebody wrote
+        said = json.loads(_text(done.stdout), strict=False) if done.stdout.strip() else {}
+        for entry in said.get("signatures", ()):
+            # a table and its copy at the end are one
+            one = Signature(*(shown(entry[key] or default) for key, default in (
+                ("type", "data"), ("label", ""), ("uuid", ""))))
+            found[Path(entry["device"]).name][one] = None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # what wipefs says of it can't be understood, so it isn't known
+        return None
     return {name: tuple(every) for name, every in found.items()}
 
 
 def installed(state: Path) -> Installed | None:
-    """The node whose state partition this is; None when it has no node.json, or none that can be read."""
-    done = subprocess.run(["debugfs", "-R", f"cat /{NODE_FILE}", state], capture_output=True, text=True, check=False)
+    """Return the node whose state partition this is; None when it has no node.json, or none that can be read."""
+    done = subprocess.run(["debugfs", "-R", f"cat /{NODE_FILE}", state], capture_output=True, check=False)
     try:
-        node = json.loads(done.stdout)
-        return Installed(str(node["hypervisor"]["hostname"]), str(node.get("serial", "")),
-                         str(node.get("identity", "")))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        node = json.loads(_text(done.stdout))
+        return Installed(*(shown(str(text)) for text in (node["hypervisor"]["hostname"], node.get("serial", ""),
+                                                         node.get("identity", ""))))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _text(said: bytes) -> str:
+    return said.decode("utf-8", "replace")
 
 
 def _contents(root: Path, disk: Disk) -> Contents:
     partitions = _partitions(root, disk.name)
     found = signatures([root / "dev" / name for name in (disk.name, *partitions)])
     try:
-        with (root / "dev" / disk.name).open("rb") as device:
-            blank = not any(device.read(EDGE))
-            held = fingerprint(lambda offset, count: os.pread(device.fileno(), count, offset), disk.size)
-            unfinished = _guid(device, disk.size) == disk_identity(disk.serial, finished=False)
+        with (root / "dev" / disk.name).open("rb", buffering=0) as device:
+            def read(offset: int, count: int) -> bytes:
+                return os.pread(device.fileno(), count, offset)
+            size = device.seek(0, os.SEEK_END)
+            held, ceph = fingerprint(read, size), read_ceph(read(0, EDGE))
+            unfinished = is_unfinished(read, size, disk.serial)
     except OSError:
         found = None
     if found is None:
         return Contents(readable=False, partitions=tuple(partitions.values()))
     whole = {name: replace(partition, signatures=found[name]) for name, partition in partitions.items()}
-    return Contents(True, found[disk.name] if found[disk.name] or blank else (Signature("data"),),
-                    tuple(whole.values()), _node(root, whole), unfinished, held)
-
-
-def _guid(device: BinaryIO, size: int) -> str:
-    """The GUID of a disk's partition table, or ""."""
-    def bytes_at(offset: int, count: int) -> bytes:
-        device.seek(offset)
-        return device.read(count)
-    return str(disk_guid(bytes_at, size) or "")
+    own = found[disk.name]
+    if ceph is not None:
+        own = (*(each for each in own if each.type != OSD_SIGNATURE), Signature(OSD_SIGNATURE, ceph[1], ceph[0]))
+    return Contents(True, own if own or not held else (Signature("data"),), tuple(whole.values()), _node(root, whole),
+                    unfinished, held)
 
 
 def _node(root: Path, partitions: dict[str, Partition]) -> Installed | None:
@@ -97,9 +103,11 @@ def _partitions(root: Path, disk: str) -> dict[str, Partition]:
 
 def _partition(root: Path, path: Path, count: int) -> Partition:
     # udev has read the partition table already
-    entry = dict(line[2:].partition("=")[::2] for line in
-                 read(root / "run/udev/data" / f"b{read(path / 'dev')}").splitlines() if line.startswith("E:"))
+    lines = read_bytes(root / "run/udev/data" / f"b{read(path / 'dev')}").split(b"\n")
+    entry = dict(line[2:].partition(b"=")[::2] for line in lines if line.startswith(b"E:"))
 
-    def told(key: str) -> str:
-        return re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), entry.get(f"ID_PART_ENTRY_{key}", ""))
-    return Partition(count, (number(path / "size") or 0) * SECTOR, told("NAME"), told("TYPE"), told("UUID"))
+    def told(key: bytes) -> str:
+        # udev writes bytes that it finds strange as \x20
+        return shown(_text(re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
+                                  entry.get(b"ID_PART_ENTRY_" + key, b""))))
+    return Partition(count, (number(path / "size") or 0) * SECTOR, told(b"NAME"), told(b"TYPE"), told(b"UUID"))

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from cornerstone.foundation.discover.sysfs import children, read
+from cornerstone.foundation.discover.sysfs import children, read, read_text, whole
+from cornerstone.model.disk_identity import shown
 from cornerstone.model.facts import Cpu, NumaNode
 
 KMSG_RECORD = 8192
@@ -18,11 +19,11 @@ DISABLED = re.compile(r"(VMX|SVM|kvm)\b.*disabled \(?by bios", re.IGNORECASE)
 def read_cpu(root: Path, cpuinfo: str) -> Cpu:
     """cpuinfo: the text of /proc/cpuinfo."""
     blocks = [_fields(block) for block in cpuinfo.split("\n\n") if block.strip()]
-    cores = {int(block["processor"]): (block.get("physical id", "0"), block.get("core id", block["processor"]))
-             for block in blocks if "processor" in block}
+    cores = {cpu: (block.get("physical id", "0"), block.get("core id", block["processor"]))
+             for block in blocks if (cpu := whole(block.get("processor", ""))) is not None}
     flags = blocks[0].get("flags", "").split() if blocks else []
     return Cpu(
-        model=" ".join(blocks[0].get("model name", "").split()) if blocks else "",
+        model=shown(" ".join(blocks[0].get("model name", "").split())) if blocks else "",
         sockets=len({socket for socket, _ in cores.values()}), cores=len(set(cores.values())), threads=len(cores),
         virtualisation=next((flag for flag in ("vmx", "svm") if flag in flags), ""),
         virtualisation_disabled=_disabled(root / "dev/kmsg"),
@@ -34,21 +35,21 @@ def _fields(block: str) -> dict[str, str]:
 
 
 def _nodes(folder: Path) -> list[Path]:
-    found = [path for path in children(folder) if re.fullmatch(r"node\d+", path.name)]
+    found = [path for path in children(folder) if re.fullmatch(r"node[0-9]{1,6}", path.name)]
     return sorted(found, key=lambda path: int(path.name[4:]))
 
 
 def _node(path: Path, cores: dict[int, tuple[str, str]]) -> NumaNode:
     cpus = read(path / "cpulist")
-    total = re.search(r"MemTotal:\s+(\d+) kB", read(path / "meminfo"))
+    total = re.search(r"MemTotal:\s+([0-9]{1,15}) kB", read_text(path / "meminfo"))
     return NumaNode(int(path.name[4:]), cpus, len({cores[cpu] for cpu in _listed(cpus) if cpu in cores}),
                     int(total[1]) << 10 if total else 0)
 
 
 def _listed(cpus: str) -> list[int]:
-    """0-3,8 as its numbers."""
-    spans = [span.partition("-") for span in cpus.split(",") if span]
-    return [cpu for first, _, last in spans for cpu in range(int(first), int(last or first) + 1)]
+    """Return the numbers of a kernel list, 0-3,8; of a part that is none, nothing."""
+    spans = re.findall(r"(?:^|,)([0-9]{1,6})(?:-([0-9]{1,6}))?(?=,|$)", cpus)
+    return [cpu for first, last in spans for cpu in range(int(first), int(last or first) + 1)]
 
 
 def _disabled(log: Path) -> bool:

@@ -14,8 +14,11 @@ from cornerstone.model.facts import Disk, PciDevice
 NOT_DISKS = re.compile(r"sr\d+|fd\d+|mmcblk\d+(boot\d+|rpmb)")
 SECTOR = 512
 # The SCSI channels on which a driver shows volumes instead of disks, from the kernel's own sources:
-# MEGASAS_MAX_PD_CHANNELS in megaraid_sas.h, RAID_CHANNEL in mpt3sas_scsih.c.
-VOLUME_CHANNELS = {"megaraid_sas": (2, 3), "mpt3sas": (1,)}
+# MEGASAS_MAX_PD_CHANNELS in megaraid_sas.h, RAID_CHANNEL in mpt3sas_scsih.c, MPTSAS_RAID_CHANNEL in mptsas.c,
+# CONTAINER_CHANNEL in aacraid.h.
+VOLUME_CHANNELS = {"aacraid": (0,), "megaraid_sas": (2, 3), "mpt3sas": (1,), "mptsas": (1,)}
+# Those whose every disk has a file raid_level.
+LEVEL_DRIVERS = ("hpsa", "smartpqi")
 
 
 def read_disks(sys: Path, pci: Iterable[PciDevice]) -> tuple[Disk, ...]:
@@ -79,5 +82,7 @@ def _transport(path: Path, driver: str) -> str:
 def _is_volume(path: Path, driver: str) -> bool:
     # hpsa and smartpqi say it themselves; N/A is a disk as it is
     level = read(path / "device/raid_level")
+    if driver in LEVEL_DRIVERS and not level:
+        return True
     address = re.fullmatch(r"\d+:(\d+):\d+:\d+", link_name(path / "device"))
     return (level not in ("", "N/A")) or (address is not None and int(address[1]) in VOLUME_CHANNELS.get(driver, ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cornerstone.foundation.discover.sysfs import read
+from cornerstone.model.disk_identity import shown
 from cornerstone.model.facts import Dmi
 
 # What vendors leave in fields that nobody filled in: worse than nothing, because many machines have the same.
@@ -49,6 +50,6 @@ def _position(table: Path) -> str:
             index = content[at + LOCATION_IN_CHASSIS]
             strings = content[at + length:end].split(b"\0")
             if 0 < index <= len(strings) and strings[index - 1].strip():
-                return strings[index - 1].decode("ascii", "replace").strip()
+                return shown(strings[index - 1].decode("ascii", "replace").strip())
         at = end + 2
     return ""

@@ -26,7 +26,7 @@ def read_nics(sys: Path) -> tuple[Nic, ...]:
 def raise_links() -> None:
     """Set every interface up, so that each finds out whether it has a link."""
     lines = "".join(f"link set dev {path.name} up\n" for path in _interfaces(Path("/sys")))
-    subprocess.run(["ip", "-force", "-batch", "-"], input=lines, text=True, capture_output=True, check=False)
+    subprocess.run(["ip", "-force", "-batch", "-"], input=lines.encode(), capture_output=True, check=False)
 
 
 def await_link(seconds: float = LINK_SECONDS) -> None:

@@ -18,8 +18,11 @@ from cornerstone.model.fitness import (
     unfit_for_data,
 )
 from cornerstone.model.requirements import (
+    CVM_BASE_MEMORY,
     GIB,
     MIN_THREADS,
+    OSD_GOOD_MEMORY,
+    OSD_LEAST_MEMORY,
     PUBLISHED_CORES,
     PUBLISHED_MEMORY,
     Requirements,
@@ -131,7 +134,43 @@ def data(subject: Subject) -> Result:
     return Result.ok(f"{_names(fit)} could be used")
 
 
-@REGISTRY.rule("hw.disk-serials", Level.WARNING, SCOPE, "such a disk is never written; let its controller tell serials")
+@REGISTRY.rule("hw.osd-memory", Level.ERROR, SCOPE,
+               "give the Controller VM more with cvm_gb_ram, or name fewer disks in data_disks")
+def osd_memory(subject: Subject) -> Result:
+    """The Controller VM has 4 GiB (at most half of it) for itself and 0.9 GiB for each data disk."""
+    return _enough_for_osds(subject, OSD_LEAST_MEMORY)
+
+
+@REGISTRY.rule("hw.osd-cache", Level.WARNING, SCOPE,
+               "expect slow disks; give the Controller VM more with cvm_gb_ram, or name fewer disks in data_disks")
+def osd_cache(subject: Subject) -> Result:
+    """The Controller VM has 4 GiB (at most half of it) for itself and 1.5 GiB for each data disk."""
+    return _enough_for_osds(subject, OSD_GOOD_MEMORY)
+
+
+def _enough_for_osds(subject: Subject, each: int) -> Result:
+    count, has = _osds(subject), subject.needs.controller_memory
+    needs = min(CVM_BASE_MEMORY, has // 2) + count * each
+    said = f"{has / GIB:.1f} GiB for {count} data disk{'s' * (count != 1)}"
+    if has >= needs:
+        return Result.ok(said)
+    message = f"{said}, below {needs / GIB:.1f}"
+    # nobody has chosen yet, and may choose fewer
+    return Result.violated(message) if subject.needs.data_disks is not None else Result.unknown(
+        f"{message} if all that are fit are used")
+
+
+def _osds(subject: Subject) -> int:
+    """Return how many data disks there are or, before any is chosen, can be: one that is fit is booted from."""
+    if subject.needs.data_disks is not None:
+        return subject.needs.data_disks
+    fit = {group[0] for group in subject.facts.groups()} & set(data_disks(subject.facts))
+    return max(len(fit) - (set(boot_disks(subject.facts, subject.needs)) <= fit), 0)
+
+
+@REGISTRY.rule("hw.disk-serials", Level.WARNING, SCOPE,
+               "such disks are never written, and refuse the machine when they are chosen; let the controller tell "
+               "serials, or take one out")
 def disk_serials(subject: Subject) -> Result:
     """Every fixed disk has a serial, and no two disks have the same."""
     facts = subject.facts
@@ -139,12 +178,10 @@ def disk_serials(subject: Subject) -> Result:
     without = [disk.name for disk in fixed if not disk.serial]
     if without:
         return Result.violated(f"no serial: {', '.join(without)}")
-    paths = {disk for group in facts.multipath() for disk in group[1:]}
-    serials = [disk.serial for disk in fixed if disk not in paths]
-    twice = sorted({serial for serial in serials if serials.count(serial) > 1})
+    twice = sorted({disk.serial for disk in fixed if facts.lookalikes(disk)})
     if twice:
         return Result.violated(f"different disks have the serial {', '.join(twice)}")
-    return Result.ok(f"serials: {len(serials)}")
+    return Result.ok(f"serials: {len({disk.serial for disk in fixed})}")
 
 
 @REGISTRY.rule("hw.multipath", Level.WARNING, SCOPE, "cable each disk once, or pass all its controllers through")
@@ -235,7 +272,10 @@ def tpm(subject: Subject) -> Result:
 def clock(subject: Subject) -> Result:
     """The clock is after the making of this ISO, within ten years of it, and agrees with the hardware clock."""
     clock, epoch = subject.facts.clock, subject.needs.epoch
-    shown = datetime.datetime.fromtimestamp(clock.system, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        shown = datetime.datetime.fromtimestamp(clock.system, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, OSError, ValueError):
+        return Result.violated(f"{clock.system} s since 1970 is no time")
     if clock.system < epoch:
         return Result.violated(f"{shown} is before this ISO was made")
     if epoch and clock.system > epoch + CLOCK_YEARS * 365 * 86400:
