@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -98,6 +100,8 @@ def test_a_disk_that_cant_be_read_hides_no_other(tmp_path):
         Disk("DEAD", dead, SIZE, fault="No such file or directory"), Disk("GOOD", good, SIZE))
 
 
+# linux/loop.h; numbers from here on are made by these tests
+LOOP_CTL_REMOVE, OUR_LOOPS = 0x4C81, 1000
 WWN = "naa.500000000000000"
 
 
@@ -230,6 +234,9 @@ def loop(tmp_path):
     yield attach
     for device in devices:
         subprocess.run(["losetup", "--detach", device], capture_output=True, check=False)
+        if (number := int(device.name.removeprefix("loop"))) >= OUR_LOOPS:
+            with Path("/dev/loop-control").open("rb") as control, contextlib.suppress(OSError):
+                fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
 
 
 def seen(device: Path) -> Disk:
@@ -245,7 +252,7 @@ def test_d5_the_kernel_s_number_of_an_attachment_tells_a_swap(tmp_path, loop):
     for path in (old, new):
         path.write_bytes(b"photos".ljust(SIZE, b"\0"))
     # far from the numbers that whoever else wants a loop device now is given
-    device = Path(f"/dev/loop{1000 + os.getpid() % 1000}")
+    device = Path(f"/dev/loop{OUR_LOOPS + os.getpid() % 1000}")
     loop(old, device)
     disk = seen(device)
     assert disk.sequence is not None
