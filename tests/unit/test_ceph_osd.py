@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.controller.ceph import osd
+from cornerstone.controller.ceph.tool import run
 from cornerstone.controller.disks import Disk
 from cornerstone.controller.membership import Membership
 from cornerstone.controller.node import Node
@@ -87,6 +88,11 @@ def test_d6_an_osd_under_another_uuid_is_taken_only_where_the_cluster_has_it_on_
             osd.require_own(UUID, "mine", Answering(host))
     with pytest.raises(CornerstoneError, match="the cluster doesn't know any more"):
         osd.require_own("6a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11", "mine", Answering("mine"))
+
+
+def test_m23_a_tool_may_say_any_bytes():
+    with pytest.raises(CornerstoneError, match="sh ended with 3: no such model: .*odd"):
+        run("sh", "-c", r"printf 'no such model: \377\376 odd' >&2; exit 3")
 
 
 def framed(text: str) -> bytes:
