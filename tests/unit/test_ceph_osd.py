@@ -33,9 +33,9 @@ def node_at(address: str, *named: DataDisk) -> Node:
 def test_d6_disks_of_one_serial_have_osds_of_their_own_on_a_node_and_in_a_cluster():
     bare, one, two = (DataDisk("0000", wwn, 1 << 30) for wwn in ("", "naa.1", "naa.2"))
     first, second = node_at("10.20.0.31"), node_at("10.20.0.32")
-    assert len({osd.own_uuid(node, disk) for node in (first, second) for disk in (bare, one, two)}) == 4
-    # a disk with a world-wide name is the same wherever it hangs
-    assert osd.own_uuid(first, one) == osd.own_uuid(second, one)
+    assert len({osd.own_uuid(node, disk) for node in (first, second) for disk in (bare, one, two)}) == 6
+    # nor when both nodes make theirs at the same time: twins even by their world-wide names
+    assert osd.own_uuid(first, one) != osd.own_uuid(second, one)
     assert osd.own_uuid(first, replace(one, contents="sha256:1", model="M")) == osd.own_uuid(first, one)
 
 

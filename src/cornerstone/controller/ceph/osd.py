@@ -38,17 +38,16 @@ def uuid_of(membership: Membership, serial: str, place: str = "") -> str:
 
     Until release 0.1.0 there was no place.
     """
-    words = (json.dumps([serial, place]),) if place else (serial,)
-    return str(derived_id(membership.fsid, "osd", *words))
+    return str(derived_id(membership.fsid, "osd", json.dumps([serial, place]) if place else serial))
 
 
 def own_uuid(node: Node, disk: DataDisk) -> str:
     """Return the uuid of the OSD that this node makes on a disk: no other disk's, on no other node.
 
-    Serials aren't unique, neither on a node nor in a cluster. Where there is no world-wide name either, the node's
-    address tells two disks apart.
+    Serials aren't unique, neither on a node nor in a cluster, and makers have given world-wide names twice too. `osd
+    new` gives whoever asks for a uuid the same OSD, so two nodes must never ask for one.
     """
-    return uuid_of(node.member, disk.serial, disk.wwn or node.address)
+    return uuid_of(node.member, disk.serial, f"{disk.wwn} {node.address}")
 
 
 def serials(node: Node) -> dict[str, str]:
@@ -144,8 +143,8 @@ def make(disk: Disk, uuid: str, host: str, cluster: Cluster) -> int:
     """
     number = cluster.command("osd new", uuid=uuid)["osdid"]
     if (where := _host_of(number, cluster)) not in ("", host):
-        raise CornerstoneError(f"its OSD would be osd.{number}, which the node {where} has: two disks have one serial "
-                               "and one world-wide name", "replace one of the two disks", Code.REFUSED)
+        raise CornerstoneError(f"its OSD would be osd.{number}, which the node {where} has", "see: ceph osd tree",
+                               Code.REFUSED)
     _check_lost(number, cluster)
     key = cluster.key(f"osd.{number}", mon="allow profile osd", mgr="allow profile osd", osd="allow *")
     new, device = _fresh(HOME / f".{uuid}.new"), DEVICES / uuid
