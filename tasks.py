@@ -385,12 +385,13 @@ def matrix(c, format="table", strict=False, aos="", ahv=""):
 
 
 @task(help={"suite": "a Debian suite (else the profile's)", "profile": "whose suite",
-            "update": "resolve anew where there is a lock that fits"})
+            "update": "resolve anew where there is a lock that fits",
+            "as-of": "a date such as 2026-11-22: the archive as it was then, from a snapshot or a frozen mirror"})
 @told
-def lock(c, suite="", profile=PROFILE, update=False):
+def lock(c, suite="", profile=PROFILE, update=False, as_of=""):
     """Resolve the exact packages of both roots of a suite into versions/locks/."""
     from cornerstone.factory.lock import update_locks
-    for line in update_locks(WORKSPACE, suite or profile_named(profile).reference.suite, update):
+    for line in update_locks(WORKSPACE, suite or profile_named(profile).reference.suite, update, as_of):
         print(line)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from cornerstone.lab.boot import boot
+from cornerstone.lab.verdict import Limits
 
 WAYS = [("bios", "usb"), ("uefi", "cd"), ("secureboot", "cd")]
 
@@ -25,6 +26,12 @@ def assert_arrived(verdict, firmware: str) -> None:
 @pytest.mark.parametrize(("firmware", "media"), WAYS)
 def test_boots_to_the_screen(iso, firmware, media, logs):
     assert_arrived(boot(iso, firmware=firmware, media=media, log_dir=logs), firmware)
+
+
+def test_m1_a_machine_without_a_serial_port_boots_to_the_screen(iso, logs):
+    # nothing is heard of it before Foundation tells by its port
+    limits = Limits(stall=400.0, ceiling=900.0)
+    assert_arrived(boot(iso, firmware="uefi", media="usb", serial=False, limits=limits, log_dir=logs), "uefi")
 
 
 @pytest.mark.parametrize(("firmware", "media"), [("bios", "cd"), ("secureboot", "usb")])

@@ -39,6 +39,17 @@ def test_a_changed_layer_is_refused_by_name(iso, path, tmp_path, logs):
     assert f"layer {path.removeprefix('layers/')} does not match the manifest" in verdict.sentence
 
 
+def test_m2_a_refusal_of_the_initramfs_is_on_the_screen_too(iso, tmp_path, logs):
+    tampered = with_one_byte_changed(iso, "layers/hypervisor.squashfs", tmp_path / "tampered.iso")
+    shown = []
+    try:
+        boot(tampered, firmware="bios", media="cd", log_dir=logs,
+             look=lambda machine: shown.extend(machine.screen_text()))
+    finally:
+        tampered.unlink()
+    assert "REFUSED: layer hypervisor.squashfs does not match the manifest" in shown
+
+
 def test_a_changed_manifest_is_refused(iso, tmp_path, logs):
     tampered = with_one_byte_changed(iso, "manifest.json", tmp_path / "tampered.iso")
     try:

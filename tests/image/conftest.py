@@ -5,12 +5,14 @@ the last test that wants it has ended.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,7 +193,7 @@ def cvm(product: Product, cvm_disk: Disk) -> Iterator[Root]:
 
 def unpacked(name: str, product: Product, file: Path, offset: int) -> Iterator[Root]:
     # a path of its own for each product: testinfra keeps what it learned of a host by this path
-    target = product.scratch / f"{product.iso.stem}-{name}"
+    target = product.scratch / f"{hashlib.sha256(os.fsencode(product.iso)).hexdigest()[:16]}-{name}"
     done = subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-offset", str(offset), "-dest", target, file],
                           capture_output=True, text=True, check=False)
     if done.returncode:
@@ -201,10 +203,23 @@ def unpacked(name: str, product: Product, file: Path, offset: int) -> Iterator[R
     (target / "dev/null").unlink(missing_ok=True)
     os.mknod(target / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     try:
-        yield Root(name, target, testinfra.get_host(str(target), connection="chroot"), packages_of(name, product),
-                   product)
+        with ascii_name(target) as link:
+            yield Root(name, target, testinfra.get_host(str(link), connection="chroot"), packages_of(name, product),
+                       product)
     finally:
         shutil.rmtree(target)
+
+
+@contextlib.contextmanager
+def ascii_name(folder: Path) -> Iterator[Path]:
+    """A link to a folder by a path without blanks and letters beyond ASCII, whatever the folder's own is.
+
+    testinfra asks a host for its locale by a command with this path, which it can't encode before it knows the locale.
+    """
+    with tempfile.TemporaryDirectory(prefix="cornerstone-root-", dir="/tmp") as home:
+        link = Path(home) / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        link.symlink_to(folder.absolute())
+        yield link
 
 
 def packages_of(name: str, product: Product) -> dict[str, str]:

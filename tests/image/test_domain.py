@@ -63,6 +63,21 @@ told 1 destroyed
 virsh domstate NTNX-22SM6D010001-A-CVM
 cat events.jsonl
 """
+# A host of whatever memory this machine has; its CVM is promised next to nothing, and no guest may have all.
+ADMIT = """cd /var/lib/cornerstone
+sed -i 's/"memory": *[0-9]*/"memory": 4194304/' node.json
+guest() {
+    echo "<domain type='qemu'><name>$1</name><memory unit='KiB'>$2</memory><os><type machine='q35'>hvm</type></os>
+          <devices><controller type='usb' model='none'/><memballoon model='none'/></devices></domain>" >/tmp/guest
+    virsh --quiet define /tmp/guest
+    virsh --quiet start "$1" 2>&1
+}
+total=$(sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)
+guest small 131072
+if guest large $total; then exit 1; fi
+if guest medium $((total - 1048576 - 2 * 131072 - 131072)); then exit 1; fi
+virsh --quiet list --name
+"""
 
 
 def inside(hypervisor, tmp_path, script):
@@ -80,6 +95,12 @@ def test_libvirt_takes_the_domains(hypervisor, tmp_path):
     names = [ElementTree.parse(path).findtext("name") for path in NODES.glob("*.xml")]
     # readable to root alone
     assert sorted(filter(None, lines)) == sorted([*names, *(f"600 /etc/libvirt/qemu/{name}.xml" for name in names)])
+
+
+def test_a_guest_starts_when_its_memory_fits_beside_the_others_d28(hypervisor, tmp_path):
+    *said, running = filter(None, inside(hypervisor, tmp_path, ADMIT))
+    assert [name for line in said for name in ("large", "medium") if f": {name} needs " in line] == ["large", "medium"]
+    assert running == "small"
 
 
 def test_a_cvm_that_died_is_started_again_and_one_that_was_stopped_is_not(hypervisor, tmp_path):

@@ -79,6 +79,14 @@ def test_tool_of_discovery(hypervisor, tool):
     assert hypervisor.host.exists(tool)
 
 
+def test_multipath_knows_each_word_of_its_configuration_d17(hypervisor):
+    """It warns of those that it doesn't, and goes on without them."""
+    said = hypervisor.run("multipath -t 2>&1")
+    assert "invalid keyword" not in said
+    overrides = said[said.index("overrides {"):]
+    assert 'recheck_wwid "yes"' in overrides[:overrides.index("}")]
+
+
 def test_passthrough(hypervisor):
     modules = (hypervisor.path / "usr/lib/modules" / hypervisor.kernel / "modules.dep").read_text()
     assert "/vfio-pci.ko" in modules

@@ -35,7 +35,9 @@ from cornerstone.model.slot_disk import INSTALLED_MARK
 
 EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
-PROFILE = {"name": "tiny", "aos": "6.8", "ahv": "20230302.207", "payload": "reference"}
+PROFILE = {"name": "tiny", "aos": "6.8", "ahv": "20230302.207", "payload": "reference",
+           "hypervisor": {"root_slot": 2 << 30},
+           "controller": {"memory": 20 << 30, "vcpus": None, "disk": 20 << 30, "root_slot": 2 << 30}}
 SITE_AREA_SIZE = 4096
 KEY = SoftwareKey(Ed25519PrivateKey.generate(), "development")
 LOCKS = {root: Lock(root, "trixie", EPOCH, ("jq",), tuple(
@@ -92,9 +94,10 @@ class Workshop:
             INITRAMFS: b"initramfs" * 99, HYPERVISOR: b"hsqs" * 999, CVM: b"QFI\xfb" * 777,
             FIRST_BOOT: b"#!/bin/bash\n",
             ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
-            "boot/grub/grub.cfg": render("iso-grub.cfg", identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
-                                         key="development", arguments="quiet",
-                                         installed_mark=INSTALLED_MARK).encode(),
+            **{f"boot/grub/{name}.cfg": render(template, identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
+                                               key="development", arguments="quiet",
+                                               installed_mark=INSTALLED_MARK).encode()
+               for name, template in (("grub", "iso-grub.cfg"), ("loopback", "iso-loopback.cfg"))},
         }
         self.extra: dict[str, bytes] = {}
         self.named_extra: dict[str, bytes] = {}

@@ -49,6 +49,12 @@ def pair():
         yield node, other
 
 
+@pytest.fixture(autouse=True)
+def forwarding(monkeypatch):
+    """Ports that carry from the start, where a test doesn't say otherwise."""
+    monkeypatch.setattr(address, "FORWARD_SECONDS", 0.0)
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """For answers that come at once or never."""
@@ -202,6 +208,38 @@ def test_a_gateway_that_does_not_answer_is_a_warning(pair, quick):
     node, _ = pair
     [warning] = node.call(check, THREE, replace(FIRST, uplink=Uplink((OURS,), vlan=TAG)), [NIC])
     assert warning.startswith(f"the gateway {THREE.hypervisor_gateway} didn't answer on up0 in VLAN {TAG}: ")
+
+
+@pytest.fixture
+def spanning_tree(monkeypatch):
+    """A node at a bridge's port that carries nothing for the first 4 s of its link; behind it the gateway."""
+    monkeypatch.setattr(address, "FORWARD_SECONDS", 20.0)
+    with namespace() as node, namespace() as switch, namespace() as other:
+        cable(switch, "port0", "02:00:5e:00:03:01", other, "lan0", THEIRS)
+        switch.ip("link add bridge type bridge stp_state 1 forward_delay 200", "link set bridge up",
+                  "link set port0 master bridge")
+        other.ip(f"addr add {THREE.hypervisor_gateway}/24 dev lan0")
+
+        def plug_in() -> None:
+            cable(node, "up0", OURS, switch, "port1", "02:00:5e:00:03:02")
+            switch.ip("link set port1 master bridge")
+        yield node, other, plug_in
+
+
+def test_m12_behind_a_spanning_tree_a_duplicate_is_still_heard(spanning_tree):
+    node, other, plug_in = spanning_tree
+    other.ip(f"addr add {FIRST.hypervisor} dev lan0")
+    plug_in()
+    said = []
+    with pytest.raises(CornerstoneError, match=f"hypervisor address {FIRST.hypervisor.ip} is in use by {THEIRS}"):
+        node.call(check, THREE, FIRST, [NIC], said.append)
+    assert said and set(said) == {f"the gateway {THREE.hypervisor_gateway} is silent; a switch's port may need 20 s"}
+
+
+def test_m12_behind_a_spanning_tree_free_addresses_are_found_free(spanning_tree):
+    node, _, plug_in = spanning_tree
+    plug_in()
+    assert node.call(check, THREE, FIRST, [NIC]) == []
 
 
 def test_the_clusters_addresses_are_the_first_members_to_check():

@@ -38,7 +38,7 @@ def test_a_bios_has_no_entries(call, tmp_path, monkeypatch):
     assert not call(tmp_path / "disk")
 
 
-def test_an_older_entry_goes_before_the_new_one_comes(tmp_path, monkeypatch):
+def test_m18_an_older_entry_goes_when_the_new_one_is_there(tmp_path, monkeypatch):
     said = []
 
     def run(words):
@@ -47,6 +47,21 @@ def test_an_older_entry_goes_before_the_new_one_comes(tmp_path, monkeypatch):
     monkeypatch.setattr(boot_entry, "EFI", tmp_path)
     monkeypatch.setattr(boot_entry, "run", run)
     assert boot_entry.start_next(tmp_path / "sda")
-    assert [words[0] for words in said] == ["--verbose", "--bootnum", "--bootnum", "--create", "--bootnext"]
+    assert [words[0] for words in said] == ["--verbose", "--create", "--bootnum", "--bootnum", "--bootnext"]
     assert said[-1] == ["--bootnext", "0007"]
-    assert said[3][:5] == ["--create", "--disk", str(tmp_path / "sda"), "--part", "2"]
+    assert said[1][:5] == ["--create", "--disk", str(tmp_path / "sda"), "--part", "2"]
+
+
+def test_m18_when_the_firmware_has_no_room_the_older_entry_stays(tmp_path, monkeypatch):
+    said = []
+
+    def run(words):
+        said.append(words[1])
+        if words[1] == "--create":
+            raise CornerstoneError("efibootmgr: No space left on device")
+        return SHOWN.encode()
+    monkeypatch.setattr(boot_entry, "EFI", tmp_path)
+    monkeypatch.setattr(boot_entry, "run", run)
+    with pytest.raises(CornerstoneError, match="No space left"):
+        boot_entry.start_next(tmp_path / "sda")
+    assert said == ["--verbose", "--create"]

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest, entry_of
+from small_iso import PROFILE
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "elements/root-slot/static/usr/share/initramfs-tools"
@@ -19,15 +20,16 @@ IDENTITY = "1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11"
 SQUASHFS = b"hsqs" + bytes(range(256)) * 40
 SHELLS = {"dash": ["dash"], "busybox": ["busybox", "ash"]}
 # Every place that the script knows by an absolute path.
-PLACES = ("/medium", "/manifest.pem", "/run/cornerstone", "/dev/console", "/dev/disk", "/sys/class/block", "/state",
-          "/proc/cmdline")
+PLACES = ("/medium", "/carrier", "/manifest.pem", "/run/cornerstone", "/dev/", "/dev/disk", "/sys/class/block",
+          "/sys/class/tty", "/state", "/proc/cmdline")
+CONSOLES = ("tty1", "ttyS0", "ttyS1")
 # Tools that need a kernel. mount notes what it does; everything else is real.
 FAKES = """
 mount() { echo "mount $*" >>"$BOX/calls"; case "$*" in *"${FAIL_MOUNT:-nothing}"*) return 32 ;; esac; }
 umount() { echo "umount $*" >>"$BOX/calls"; }
 modprobe() { :; }
 udevadm() { echo "udevadm $*" >>"$BOX/calls"; return "${FAIL_UDEV:-0}"; }
-blkid() { case "$*" in *"${LABELLED:-sdb}"*) echo FOUNDATION ;; esac; }
+blkid() { case "$*" in *"${FORMATTED:-sdb}"*) echo "${FILE_SYSTEM:-iso9660}" ;; esac; }
 sleep() { exit 99; }
 rootmnt=$BOX/root
 """
@@ -50,9 +52,11 @@ class Box:
         for place in sorted(PLACES, key=len, reverse=True):
             text = text.replace(f" {place}", f" {folder}{place}").replace(f">{place}", f">{folder}{place}")
             text = text.replace(f"={place}", f"={folder}{place}").replace(f'"{place}', f'"{folder}{place}')
-        for name in ("medium/.disk", "medium/layers", "root", "dev/disk", "sys/class/block", "proc", "run", "bin"):
+        for name in ("medium/.disk", "medium/layers", "root", "dev/disk", "sys/class/block", "proc", "run", "bin",
+                     "carrier", "sys/class/tty/console"):
             (folder / name).mkdir(parents=True)
-        (folder / "script").write_text(text)
+        (folder / "sys/class/tty/console/active").write_text("tty0 ttyS0 ttyS1\n")
+        (folder / "script").write_text(text.replace(f"{folder}/dev/null", "/dev/null"))
         (folder / "medium/.disk" / IDENTITY).touch()
         for name in ("fd0", "loop0", "ram0", "sda", "sdb", "sr0"):
             (folder / "sys/class/block" / name).touch()
@@ -88,9 +92,13 @@ class Box:
         """The digest of the live root, as JSON parsers read it."""
         return Manifest.from_bytes((self.folder / "medium" / NAME).read_bytes()).entry(HYPERVISOR).sha256
 
+    def said(self, console: str = "tty1") -> list[str]:
+        """Return what was said on a console, line by line."""
+        path = self.folder / "dev" / console
+        return path.read_text().splitlines() if path.is_file() else []
+
     def refusal(self) -> str:
-        path = self.folder / "dev/console"
-        return path.read_text().strip() if path.exists() else ""
+        return next((line for line in self.said() if line.startswith("REFUSED")), "")
 
 
 @pytest.fixture
@@ -107,7 +115,7 @@ def medium(box) -> Box:
                entry_of("boot/layers/hypervisor.squashfs", box.folder / "other"),
                entry_of(HYPERVISOR, box.folder / "medium" / HYPERVISOR),
                entry_of("layers/cvm.qcow2", box.folder / "other"))
-    profile = {"name": "x", "description": f'"path": "{HYPERVISOR}", "sha256": "{"0" * 64}"'}
+    profile = PROFILE | {"name": "x", "description": f'"path": "{HYPERVISOR}", "sha256": "{"0" * 64}"'}
     content = Manifest(IDENTITY, profile, "development", 1, entries, 4096).to_bytes()
     key = SoftwareKey(Ed25519PrivateKey.generate(), "development")
     (box.folder / "medium" / NAME).write_bytes(content)
@@ -132,7 +140,8 @@ def test_shellcheck(path):
 def test_every_place_was_moved(box):
     """Or a test would look at this machine's own."""
     words = (box.folder / "script").read_text().replace(str(box.folder), "BOX").split()
-    outside = [word for word in words for place in PLACES if word.lstrip('"$(<>').startswith(place)]
+    outside = [word for word in words for place in PLACES
+               if word.lstrip('"$(<>').startswith(place) and not word.endswith("/dev/null")]
     assert outside == []
 
 
@@ -158,6 +167,42 @@ def test_sha256_of_is_what_the_manifest_has(medium):
     assert medium.run(f"sha256_of {medium.folder}/medium/{HYPERVISOR}").stdout == f"{medium.wanted()}\n"
 
 
+def test_m2_what_is_said_is_on_every_console_once(box):
+    box.run("say cornerstone: hello")
+    assert {name: box.said(name) for name in CONSOLES} == dict.fromkeys(CONSOLES, ["cornerstone: hello"])
+    assert not (box.folder / "dev/tty0").exists()
+
+
+@pytest.mark.parametrize("dead", CONSOLES)
+def test_m2_a_console_that_is_not_there_keeps_nothing_from_the_others(box, dead):
+    (box.folder / "dev" / dead).mkdir()
+    done = box.run("set -e; say first; say second; echo on")
+    assert done.stdout == "on\n"
+    assert all(box.said(name) == ["first", "second"] for name in CONSOLES if name != dead)
+
+
+def test_m2_a_refusal_is_on_every_console(medium):
+    (medium.folder / "medium" / HYPERVISOR).write_bytes(b"other")
+    medium.kernel_arguments(LIVE)
+    assert medium.run("mountroot").returncode == 99
+    assert {medium.said(name)[-1] for name in CONSOLES} == {
+        "REFUSED: layer hypervisor.squashfs does not match the manifest"}
+
+
+def test_m9_how_far_a_slow_medium_is_read_is_said(medium):
+    """A reader that stands at a quarter of its file."""
+    medium.run(f"""
+        sleep() {{ [ -z "$slept" ] && slept=1; }}
+        exec 3<{medium.folder}/medium/{HYPERVISOR}
+        dd bs=2561 count=1 <&3 >{medium.folder}/read 2>&1
+        report_reading $$ {len(SQUASHFS)}""")
+    assert medium.said("ttyS0") == ["cornerstone: checking the medium, 25 %"] == medium.said("tty1")
+
+
+def test_layer_size(medium):
+    assert medium.run(f"layer_size {HYPERVISOR}").stdout == f"{len(SQUASHFS)}\n"
+
+
 # the live root
 
 OVERLAYS = [f"mount -t overlay -o lowerdir=/root/{name},upperdir=/state/{name}/upper,workdir=/state/{name}/work "
@@ -181,6 +226,35 @@ def test_live_root(medium):
     for name in ("etc", "var", "root", "home"):
         assert (medium.folder / "state" / name / "upper").is_dir()
         assert (medium.folder / "state" / name / "work").is_dir()
+
+
+def test_m4_files_copied_onto_fat_are_the_medium_too(medium):
+    medium.kernel_arguments(LIVE)
+    done = medium.run("mountroot", FILE_SYSTEM="vfat", FAIL_UDEV="1")
+    assert done.returncode == 0, done.stderr
+    assert "mount -t vfat -o ro /dev/sdb /medium" in medium.calls()
+    assert f"cornerstone: medium {medium.folder}/dev/sdb" in medium.said()
+
+
+def test_m4_an_iso_that_is_a_file_on_a_stick_is_the_medium_too(medium):
+    (medium.folder / "carrier/isos").mkdir()
+    (medium.folder / "carrier/isos/a.iso").touch()
+    medium.kernel_arguments(f"{LIVE} findiso=/isos/a.iso")
+    done = medium.run("mountroot", FILE_SYSTEM="exfat")
+    assert done.returncode == 0, done.stderr
+    assert medium.in_order(["mount -t exfat -o ro /dev/sdb /carrier",
+                            "mount -t iso9660 -o ro,loop /carrier/isos/a.iso /medium"])
+    assert (medium.folder / "run/cornerstone/medium").read_text() == f"{medium.folder}/dev/sdb\n"
+
+
+def test_m10_of_a_mapped_medium_the_device_below_it_is_told_too(medium):
+    (medium.folder / "sys/class/block/sdb").unlink()
+    (medium.folder / "sys/class/block/dm-0/slaves/sdc1").mkdir(parents=True)
+    medium.kernel_arguments(LIVE)
+    done = medium.run("mountroot", FORMATTED="dm-0")
+    assert done.returncode == 0, done.stderr
+    assert f"cornerstone: medium {medium.folder}/dev/dm-0" in medium.said()
+    assert (medium.folder / "run/cornerstone/medium").read_text() == f"{medium.folder}/dev/sdc1\n"
 
 
 def flip(path: Path, at: int) -> None:
@@ -228,7 +302,7 @@ def test_layer_that_is_signed_without_its_digest(medium):
 
 def test_no_medium_at_all(medium):
     medium.kernel_arguments(LIVE)
-    assert medium.run("mountroot", FAIL_UDEV="1").returncode == 99
+    assert medium.run("mountroot", FORMATTED="none", FAIL_UDEV="1").returncode == 99
     assert medium.refusal() == f"REFUSED: the Foundation medium {IDENTITY} isn't attached, or can't be read"
 
 

@@ -74,8 +74,27 @@ def test_the_page_tells_nothing_secret_and_takes_nothing(tmp_path, address):
     assert posted == "501"
 
 
+def test_a_disk_that_does_not_take_it_is_told_once_and_ends_nobody_d30(tmp_path, monkeypatch):
+    path, told = tmp_path / "bootstrap-secret", []
+    path.write_text(SECRET)
+
+    def fail(_):
+        raise OSError(5, "Input/output error")
+
+    secret = BootstrapSecret(path, told.append, lambda: True)
+    with monkeypatch.context() as broken:
+        broken.setattr(bootstrap_secret, "wipe", fail)
+        secret.look()
+        secret.look()
+    assert [(event.state, event.message) for event in told] == [
+        ("warning", f"{path} can't be wiped: Input/output error")]
+    secret.look()
+    assert path.read_bytes() == b""
+
+
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n[true]",
-                                    b'HTTP/1.0 200 OK\r\n\r\n{"member": "true"}', b"\0" * 70000])
+                                    b'HTTP/1.0 200 OK\r\n\r\n{"member": "true"}', b"\0" * 70000,
+                                    b"HTTP/1.0 200 OK\r\n\r\n" + b"[" * 60000])
 def test_any_other_answer_is_no(address, answer):
     class Handler(PublicHandler):
         def handle(self):

@@ -6,15 +6,17 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cornerstone.factory import build as build_module
 from cornerstone.factory import customize, reproduce, verify
+from cornerstone.factory.diff import diff_isos
 from cornerstone.factory.iso_area import is_customised
 from cornerstone.factory.iso_checks import Subject, run_checks
-from cornerstone.factory.iso_image import Image
+from cornerstone.factory.iso_image import SYSTEM_AREA, Image
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import SITE_AREA
@@ -208,13 +210,14 @@ def test_a_power_cut_is_told_and_mended(iso, good, before):
         for at in range(area.start, area.start + area.size, SECTOR):
             if chance.random() < 0.5:
                 torn[at:at + SECTOR] = new[at:at + SECTOR]
-        iso.write_bytes(torn)
         if bytes(torn) in whole:
             continue
+        iso.write_bytes(torn)
         error = refused(customize.show, iso)
         assert error.code is Code.VERIFY and "the ISO's site area is damaged" in error.message
         assert is_customised(iso)
     assert list(wrong(iso)) == ["site-area"]
+    torn = iso.read_bytes()
     customize.customize(iso, ONE)
     assert wrong(iso) == {}
     iso.write_bytes(torn)
@@ -317,3 +320,72 @@ def test_the_task(iso, good):
         assert (done.returncode, done.stderr.partition("\n")[0]) == (
             Code.INPUT, "error: customize needs an ISO, and one of --site FILE, --show and --reset")
     assert verify.KEY_NAME not in {path.name for path in iso.parent.iterdir()}
+
+
+ENTRIES = {"customize": lambda iso: customize.customize(iso, ONE), "reset": customize.reset, "show": customize.show,
+           "customize a copy": lambda iso: customize.customize(iso, ONE, iso.with_name("new.iso")),
+           "diff": lambda iso: diff_isos(iso, iso, iso.parent / "scratch"), "open": Image}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("missing", [1, SECTOR, 1 << 20])
+def test_an_iso_that_is_cut_short_is_refused_t39(iso, good, name, missing):
+    iso.write_bytes(good[:-missing])
+    error = refused(ENTRIES[name], iso)
+    assert f"is cut short: {len(good) - missing} of {len(good)} bytes are there" in error.message
+    assert error.code is Code.VERIFY
+    assert iso.read_bytes() == good[:-missing]
+    assert not iso.with_name("new.iso").exists()
+    assert not is_customised(iso)
+
+
+def test_verify_tells_that_an_iso_is_cut_short_t39(iso, good):
+    iso.write_bytes(good[:-SECTOR])
+    assert wrong(iso)["iso-whole"] == [f"tiny.iso is cut short: {len(good) - SECTOR} of {len(good)} bytes are there"]
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    (b'"aos": "6.8"', b'"aoz": "6.8"'), (b'{"schema": 1, "product": "', b"[" * 26),
+    (b'{"path": "boot/vmlinuz"', b'{"path": 123,          '), (b'"sha256": "', b'"sha257": "'),
+    (b'"controller": {', b'"kontroller": {'), (b'"schema": 1, ', b'"schema":NaN,'),
+], ids=["no aos", "nested", "a path", "a sha256", "no sizes", "NaN"])
+@pytest.mark.parametrize("name", [*ENTRIES][:5])
+def test_an_iso_with_a_wrong_manifest_is_refused_t25(iso, good, name, old, new):
+    assert old in good and len(old) == len(new)
+    content = good.replace(old, new)
+    iso.write_bytes(content)
+    error = refused(ENTRIES[name], iso)
+    assert error.code is Code.VERIFY
+    assert "not a Foundation manifest" in error.message
+    assert iso.read_bytes() == content
+    assert not iso.with_name("new.iso").exists()
+
+
+def test_an_iso_of_random_damage_is_read_or_refused_t25(iso, good):
+    """Descriptors, path tables and folders lie before the first file: any bytes there end in our own error, soon."""
+    first = min(extent.start for extent in Image(iso).rock_ridge.files.values() if extent.size)
+    chance, begun, refusals = random.Random(25), time.process_time(), 0
+    for _ in range(600):
+        changed = bytearray(good[SYSTEM_AREA:first])
+        for _ in range(chance.randint(1, 8)):
+            changed[chance.randrange(len(changed))] = chance.choice((0, 1, 255, chance.randrange(256)))
+        with iso.open("r+b") as file:
+            file.seek(SYSTEM_AREA)
+            file.write(changed)
+        try:
+            with contextlib.closing(Image(iso)) as image:
+                assert image.manifest.profile["aos"]
+                image.content(SITE_AREA)
+        except CornerstoneError as error:
+            assert error.code is Code.VERIFY
+            assert len(str(error)) < 1000
+            refusals += 1
+    assert refusals > 40
+    assert time.process_time() - begun < 60
+
+
+def test_verify_tells_of_a_wrong_manifest_t25(iso, good):
+    for old, new in ((b'"aos": "6.8"', b'"aoz": "6.8"'), (b'{"schema": 1, "product": "', b"[" * 26)):
+        iso.write_bytes(good.replace(old, new))
+        (told,) = [said for check, said in wrong(iso).items() if check == "manifest"]
+        assert "not a Foundation manifest" in told[0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from cornerstone.model.data_path import Answer, Initiator, Offer, Portal, device
 from cornerstone.model.error import CornerstoneError
 
 TARGET = "iqn.2024-07.internal.cornerstone:11111111-2222-3333-4444-555555555555"
-VOLUME = "e7159402-b3b2-567d-864b-1174ab0788cf"
+ROOT = Path(__file__).resolve().parents[2]
+VOLUME, OLD_VOLUME = "e7159402-b3b2-567d-864b-1174ab0788cf", "11111111-2222-3333-4444-555556666666"
 OFFER = Offer(TARGET, (Portal("192.168.5.2", 1), Portal("10.20.0.22", 2)), (VOLUME,))
 OWN, OTHER, FORMER = "192.168.5.2:3260,1", "10.20.0.22:3260,2", "10.20.0.29:3260,3"
 RECORD = """\
@@ -36,11 +39,18 @@ class OpenIscsi:
         self.known, self.logged_in, self.down, self.slow = set(known), set(logged_in), set(down), set(slow)
         self.calls: list[str] = []
         self.records, self.devices = tmp_path / "nodes", tmp_path / "scsi_device"
+        self.block, self.mapper = tmp_path / "block", tmp_path / "mapper"
+        self.mapper.mkdir()
         self.events: list[str] = []
+        self.answers: dict[str, tuple[int, str]] = {}
+        # what a scan finds by asking the devices: their wwid by then
+        self.becomes: dict[Path, str] = {}
 
     def run(self, *words: str) -> tuple[int, str]:
         line = " ".join(words)
         self.calls.append(line)
+        if line in self.answers:
+            return self.answers[line]
         if line == "iscsiadm --mode session":
             return self._list([f"tcp: [{number}] {portal} {TARGET} (non-flash)"
                                for number, portal in enumerate(sorted(self.logged_in), 1)], "No active sessions.")
@@ -49,6 +59,8 @@ class OpenIscsi:
         if words[:3] == ("iscsiadm", "--mode", "node"):
             return self._node(words[6], words[7:])
         if words[-1] == "--rescan":
+            for device, wwid in self.becomes.items():
+                (device / "wwid").write_text(f"{wwid}\n")
             self._scan(self.logged_in)
         return 0, ""
 
@@ -86,9 +98,20 @@ class OpenIscsi:
             (folder / key).write_text(f"{value}\n")
         return folder
 
+    def map(self, name: str, *devices: Path) -> None:
+        """A multipath map that holds these SCSI devices."""
+        for holder in (self.block / f"dm-{name}", *(device / f"block/sd{number}/holders/dm-{name}"
+                                                    for number, device in enumerate(devices))):
+            (holder / "dm").mkdir(parents=True)
+            (holder / "dm/uuid").write_text(f"mpath-{name}\n")
+        (self.mapper / name).touch()
+
+    def deleted(self, device: Path) -> bool:
+        return (device / "delete").read_text() == "1\n"
+
     def data_path(self) -> DataPath:
         return DataPath(Initiator("iqn.host", "hush"), lambda event: self.events.append(event.message), self.run,
-                        self.devices, (self.records,))
+                        self.devices, (self.records,), self.block, self.mapper)
 
 
 def test_a_new_host_logs_in_everywhere_with_its_secret_on_no_command_line(tmp_path):
@@ -139,6 +162,119 @@ def test_only_our_devices_whose_volume_is_gone_are_dropped(tmp_path):
     assert "multipath -f 360014051111111122223333444455555" in world.calls
     assert [(folder / "delete").read_text() for folder in gone] == ["1\n", "1\n"]
     assert [(folder / "delete").read_text() for folder in (kept, local)] == ["\n", "\n"]
+
+
+OLD = "360014051111111122223333444455555"
+
+
+def connected(tmp_path) -> OpenIscsi:
+    return OpenIscsi(tmp_path, known=(OWN, OTHER), logged_in=(OWN, OTHER))
+
+
+def test_multipathd_asks_who_a_path_is_that_comes_back_d17():
+    conf = (ROOT / "elements/hypervisor/static/etc/multipath.conf").read_text()
+    overrides = conf[conf.index("overrides {"):]
+    assert re.search(r"^    recheck_wwid yes$", overrides[:overrides.index("}")], re.MULTILINE)
+
+
+def test_a_device_that_a_map_of_another_volume_holds_goes_d17(tmp_path):
+    """Before anything new is looked for, and only that one."""
+    world = connected(tmp_path)
+    changed, same = (world.device(name, f"naa.{device_name(VOLUME)[1:]}") for name in ("6:0:0:0", "7:0:0:0"))
+    world.map(OLD, changed)
+    world.map(device_name(VOLUME), same)
+    world.data_path().take(OFFER)
+    assert (world.deleted(changed), world.deleted(same)) == (True, False)
+    assert world.calls.index("multipathd del path sd0") < world.calls.index("iscsiadm --mode session --rescan")
+    assert [each for each in world.events if each.startswith("SCSI device")] == [
+        f"SCSI device 6:0:0:0 was {OLD} and answers as {device_name(VOLUME)}: it is taken from its map"]
+
+
+def test_a_device_that_has_become_another_volume_by_the_scan_goes_d17(tmp_path):
+    world = connected(tmp_path)
+    device = world.device("6:0:0:0", f"naa.{OLD[1:]}")
+    world.becomes[device] = f"naa.{device_name(VOLUME)[1:]}"
+    # both are offered: it isn't a volume that is gone
+    world.data_path().take(replace(OFFER, volumes=(VOLUME, OLD_VOLUME)))
+    assert world.deleted(device)
+
+
+def test_each_device_is_asked_anew_but_those_of_a_broken_session_d17(tmp_path):
+    world = connected(tmp_path)
+    well, broken = (world.device(name, f"naa.{device_name(VOLUME)[1:]}") for name in ("6:0:0:0", "7:0:0:0"))
+    (well / "state").write_text("running\n")
+    (broken / "state").write_text("transport-offline\n")
+    world.data_path().take(OFFER)
+    assert [(device / "rescan").exists() for device in (well, broken)] == [True, False]
+    assert not world.deleted(well) and not world.deleted(broken)
+
+
+def test_a_device_that_cannot_say_who_it_is_stays_d17(tmp_path):
+    world = connected(tmp_path)
+    device = world.device("6:0:0:0", f"naa.{device_name(VOLUME)[1:]}")
+    world.map(device_name(VOLUME), device)
+    world.becomes[device] = ""
+    world.data_path().take(OFFER)
+    assert not world.deleted(device)
+
+
+def test_a_device_of_a_deleted_volume_that_is_in_use_goes_with_its_queue_d18(tmp_path):
+    """What waits for it fails, the paths go, the map when the guest lets go, and it is told which guest that is."""
+    world = connected(tmp_path)
+    devices = [world.device(name, f"naa.{OLD[1:]}") for name in ("6:0:0:1", "7:0:0:1")]
+    world.map(OLD, *devices)
+    world.answers = {f"multipath -f {OLD}": (1, f"{OLD}: map in use"), "virsh --quiet list --name": (0, "vm1\nvm2\n"),
+                     "virsh --quiet domblklist vm1": (0, " vda   /var/lib/x.qcow2\n sda   -"),
+                     "virsh --quiet domblklist vm2": (0, f" sda   {world.mapper / OLD}")}
+    data_path = world.data_path()
+    data_path.take(OFFER)
+    assert all(map(world.deleted, devices))
+    steps = [f"multipathd disablequeueing map {OLD}", f"multipath -f {OLD}", f"dmsetup remove --deferred {OLD}"]
+    assert [call for call in world.calls if call in steps] == steps
+    told = (f"{OLD} is gone from the cluster and in use here, by vm2: its reads and writes fail from now on; "
+            f"{OLD}: map in use")
+    assert told in world.events
+    data_path.take(OFFER)
+    assert world.events.count(told) == 1
+
+
+def test_a_deleted_volume_that_no_guest_has_is_told_too_d18(tmp_path):
+    world = connected(tmp_path)
+    world.map(OLD, world.device("6:0:0:1", f"naa.{OLD[1:]}"))
+    world.answers = {f"multipath -f {OLD}": (1, "map in use"), "virsh --quiet list --name": (1, "error: no libvirt")}
+    world.data_path().take(OFFER)
+    assert any("in use here, by no guest, but a process of the host" in each for each in world.events)
+
+
+def test_without_multipathd_the_kernel_ends_the_queue_d18(tmp_path):
+    world = connected(tmp_path)
+    world.map(OLD, world.device("6:0:0:1", f"naa.{OLD[1:]}"))
+    # multipathd says so with the exit code 0
+    world.answers = {f"multipathd disablequeueing map {OLD}": (0, "timeout"), f"multipath -f {OLD}": (1, "map in use")}
+    world.data_path().take(OFFER)
+    assert f"dmsetup message {OLD} 0 fail_if_no_path" in world.calls
+
+
+def test_a_map_without_any_device_goes_too_d18(tmp_path):
+    """Its sessions have ended before its volume was deleted; and other maps than ours stay."""
+    world = connected(tmp_path)
+    world.map(OLD)
+    world.map(device_name(VOLUME))
+    world.map("35000c5001ab10001")
+    world.data_path().take(OFFER)
+    assert [call for call in world.calls if "multipath" in call] \
+        == [f"multipathd disablequeueing map {OLD}", f"multipath -f {OLD}"]
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"target": ' + b"[" * 100_000])
+def test_an_offer_that_is_nested_too_deeply_ends_nobody_d23(line, tmp_path):
+    assert answer(line, OpenIscsi(tmp_path).data_path()).error
+
+
+def test_an_offer_at_which_something_fails_ends_nobody_d23(tmp_path):
+    world = OpenIscsi(tmp_path)
+    world.run = lambda *words: 1 // 0
+    assert "ZeroDivisionError" in answer(to_line(OFFER), world.data_path()).error
 
 
 def test_sessions_and_records_are_read_alike():

@@ -423,6 +423,16 @@ def test_d31_memory_that_firmware_keeps_is_seen(tmp_path, regions, direct):
     assert device.direct is direct
 
 
+@pytest.mark.parametrize(("interrupts", "remapped"), [
+    ("           CPU0\n  0:         10  IR-IO-APIC   2-edge      timer", True),
+    (" 28:    0  IR-PCI-MSIX-0000:00:01.0   0-edge      virtio0", True),
+    ("  0:         10   IO-APIC   2-edge      timer", False), ("", None), (None, None),
+])
+def test_d31_whether_interrupts_are_remapped(tmp_path, interrupts, remapped):
+    root = tree(tmp_path, {} if interrupts is None else {"proc/interrupts": interrupts})
+    assert discover(root).interrupt_remapping is remapped
+
+
 TOOLS = """#!/bin/sh
 cat "$0.says"
 """

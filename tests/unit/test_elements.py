@@ -224,3 +224,11 @@ def test_fingerprint_does_not_change_with_place_time_umask_or_what_is_unused(sma
     (other / "top" / "__pycache__").mkdir()
     (other / "top" / "__pycache__" / "x.pyc").write_text("x")
     assert elements.fingerprint(other, "one") == before
+
+
+def test_the_logs_of_every_root_are_rotated_d29():
+    """Packages bring their rules for it, and the timer is off unless a preset says otherwise."""
+    assert "enable logrotate.timer" in (ELEMENTS / "base/static/usr/lib/systemd/system-preset/10-cornerstone.preset"
+                                        ).read_text().splitlines()
+    for lock in (ELEMENTS.parent / "versions/locks").glob("*.lock"):
+        assert re.search(r"^main logrotate ", lock.read_text(), re.MULTILINE), lock

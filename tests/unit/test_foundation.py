@@ -17,7 +17,7 @@ from cornerstone.foundation import __main__ as live
 from cornerstone.foundation import install, site_source
 from cornerstone.foundation.discover import discover
 from cornerstone.foundation.medium import Medium
-from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, open_consoles
+from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, Terminal, open_consoles
 from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest, entry_of
@@ -121,9 +121,64 @@ def test_consoles_that_the_kernel_was_told_of(tmp_path, active, expected):
     if active:
         tree(tmp_path, {"active": active})
     found = open_consoles(tmp_path / "active", tmp_path / "dev")
-    assert [(Path(console.out.name).name, console.redraws) for console in found] == expected
+    assert [(console.out.name, console.redraws) for console in found] == expected
     for console in found:
         console.out.close()
+
+
+def test_m1_a_console_that_fails_is_left_out_and_the_others_go_on(consoles):
+    whole, line = consoles
+    dead = Console(Terminal(Path("/dev/full")), False)
+    screen = Screen([whole, dead, line])
+    screen.row("Medium", "x")
+    assert screen.consoles == [whole, line]
+    screen.row("Memory", "1.0 GiB")
+    screen.refuse(CornerstoneError("no"))
+    dead.out.close()
+    assert all("Memory     1.0 GiB" in each.out.getvalue() and "REFUSED: no" in each.out.getvalue()
+               for each in consoles)
+
+
+@pytest.mark.parametrize("carrier", ["", "/dev/sdc1"])
+def test_m10_the_medium_is_the_device_that_it_lies_on(tmp_path, carrier):
+    tree(tmp_path, {"mounts": f"/dev/dm-0 {tmp_path}/medium iso9660 ro 0 0"})
+    if carrier:
+        tree(tmp_path, {"carrier": carrier})
+    (tmp_path / "medium").mkdir()
+    (tmp_path / "medium" / NAME).write_bytes(manifest().to_bytes())
+    found = Medium.attached(tmp_path / "medium", tmp_path / "mounts", tmp_path / "carrier")
+    assert found.device == (carrier or "/dev/dm-0")
+
+
+def test_m1_without_any_console_the_screen_goes_on():
+    screen = Screen([])
+    screen.row("Medium", "x")
+    assert "Medium     x" in screen.lines()
+
+
+def test_m1_a_console_that_can_not_be_opened_is_left_out(tmp_path):
+    tree(tmp_path, {"active": "tty0 ttyS0", "dev/tty1": ""})
+    # there and no terminal, as a port without hardware is
+    (tmp_path / "dev/ttyS0").mkdir()
+    (console,) = open_consoles(tmp_path / "active", tmp_path / "dev")
+    assert console.out.name == "tty1"
+    console.out.close()
+
+
+def test_m1_a_terminal_that_takes_nothing_holds_nobody_up(monkeypatch, consoles):
+    monkeypatch.setattr("cornerstone.foundation.screen.STUCK_SECONDS", 0.05)
+    nobody_reads, port = os.openpty()
+    stuck = Console(Terminal(Path(os.ttyname(port))), False)
+    try:
+        screen = Screen([stuck, consoles[1]])
+        for number in range(200):
+            screen.row("Disks", f"{number} {LONG}")
+        assert screen.consoles == [consoles[1]]
+        assert "199 word" in consoles[1].out.getvalue()
+    finally:
+        stuck.out.close()
+        os.close(nobody_reads)
+        os.close(port)
 
 
 # the medium
@@ -296,7 +351,7 @@ def test_live_environment_comes_to_wait(environment, consoles):
     for console in consoles:
         text = " ".join(console.out.getvalue().split())
         for words in ("profile aos-6.8", "signature good", "release", "5 files match the manifest",
-                      "Example Inc. Node 1", "Waiting for a site file", "20 rules, 3 errors"):
+                      "Example Inc. Node 1", "Waiting for a site file", "21 rules, 3 errors"):
             assert words in text
 
 

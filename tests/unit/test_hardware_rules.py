@@ -78,6 +78,8 @@ def test_a_good_machine_meets_every_rule():
      "the firmware has switched virtualisation off (Example CPU)"),
     ("hw.iommu", replace(GOOD, pci=(), iommu_table=""), "the firmware offers no IOMMU"),
     ("hw.iommu", replace(GOOD, pci=()), "the firmware offers an IOMMU (DMAR), but the kernel doesn't use it"),
+    ("hw.interrupt-remapping", replace(GOOD, interrupt_remapping=False),
+     "the kernel doesn't have interrupts go through the IOMMU"),
     ("hw.cores", with_cpu(threads=1), "1 thread, below 2"),
     ("hw.controller-cpus", with_cpu(threads=7), "the Controller VM's 8 CPUs would share 7 threads"),
     ("hw.memory", replace(GOOD, memory=22 * GIB - 1),
@@ -112,6 +114,9 @@ def test_a_good_machine_meets_every_rule():
      "0000:00:1f.2 [8086:a182] shares IOMMU group 2 with 0000:00:1f.4 [8086:a1a3]"),
     ("hw.passthrough", with_disks(replace(DOM, controller=""), replace(HDD, controller="")),
      "sda, sdb hang off no PCI function"),
+    ("hw.raid", with_disks(DOM, replace(VOLUME, transport="scsi"), pci=(*GOOD.pci, replace(PERC, driver="mpi3mr"))),
+     "0000:05:00.0 [1000:005d] with driver mpi3mr shows sdc, which can't be told from volumes"),
+    ("hw.clock", replace(GOOD, clock=Clock(1 << 70)), f"{1 << 70} s since 1970 is no time"),
     ("hw.raid", with_disks(DOM, VOLUME, pci=(*GOOD.pci, PERC)),
      "0000:05:00.0 [1000:005d] shows volumes instead of disks: sdc"),
     ("hw.raid", replace(GOOD, pci=(*GOOD.pci, PERC)), "0000:05:00.0 [1000:005d] shows no disk"),
@@ -148,6 +153,8 @@ def test_firmware_that_the_profile_asks_for(rule_id, wanted, firmware, message):
 
 @pytest.mark.parametrize(("rule_id", "facts"), [
     ("hw.memory", replace(GOOD, memory=22 * GIB)),
+    ("hw.interrupt-remapping", replace(GOOD, interrupt_remapping=True)),
+    ("hw.interrupt-remapping", replace(GOOD, interrupt_remapping=False, pci=())),
     ("hw.published-minimum", replace(GOOD, memory=32 * 10 ** 9)),
     ("hw.controller-cpus", with_cpu(threads=8)),
     ("hw.cores", with_cpu(threads=2)),

@@ -40,10 +40,16 @@ def pair():
 @pytest.fixture
 def dhcp(pair, tmp_path):
     """DHCP on the second card only."""
-    _, server = pair
+    with serve_dhcp(pair[1], tmp_path):
+        yield
+
+
+@contextlib.contextmanager
+def serve_dhcp(server, folder):
+    """Serve DHCP on the interface lan1 of a namespace while the block runs."""
     server.ip("addr add 10.70.0.1/24 dev lan1")
-    (tmp_path / "conf").write_text(UDHCPD.format(folder=tmp_path))
-    process = server.call(subprocess.Popen, ["busybox", "udhcpd", "-f", str(tmp_path / "conf")],
+    (folder / "conf").write_text(UDHCPD.format(folder=folder))
+    process = server.call(subprocess.Popen, ["busybox", "udhcpd", "-f", str(folder / "conf")],
                           stderr=subprocess.PIPE, text=True)
     try:
         assert "started" in process.stderr.readline()
@@ -73,6 +79,17 @@ def test_the_card_that_gets_a_lease_is_used_and_left_as_it_was(pair, dhcp, tmp_p
     assert [route["gateway"] for route in routes if route["dst"] == "default"] == ["10.70.0.1"]
     assert resolver.read_text() == "nameserver 10.70.0.53\nnameserver 10.70.0.54\n"
     assert shown(node, "route") == [] and [card for card in shown(node, "addr show up1") if card.get("addr_info")] == []
+
+
+@root
+def test_m13_a_port_that_carries_nothing_for_the_first_18_s_is_waited_for(tmp_path):
+    """A spanning tree's port listens and learns first, each for its forward delay."""
+    with namespace() as node, namespace() as server:
+        server.ip("link add lan1 type bridge stp_state 1 forward_delay 900", "link set lan1 up")
+        with serve_dhcp(server, tmp_path):
+            cable(node, "up1", OURS, server, "port", SERVERS)
+            server.ip("link set port master lan1")
+            assert node.call(lease, ["up1"])[:2] == ("up1", IPv4Interface("10.70.0.50/24"))
 
 
 @root

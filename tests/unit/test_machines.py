@@ -68,4 +68,4 @@ def test_every_rule_is_met_by_some_machine_and_not_by_another():
     rules = {rule.id for rule in REGISTRY.rules("machine")}
     assert met == rules
     assert rules - broken == {"hw.virtualisation", "hw.cores", "hw.osd-memory", "hw.osd-cache", "hw.firmware",
-                              "hw.tpm", "hw.nic"}
+                              "hw.interrupt-remapping", "hw.tpm", "hw.nic"}

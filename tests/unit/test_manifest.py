@@ -13,7 +13,9 @@ from cornerstone.model import manifest as manifest_module
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import Entry, Manifest, difference, digest, entry_of
 
-PROFILE = {"name": "aos-6.8", "description": 'with "quotes", "path": "layers/x", ümlaut', "controller": {"memory": 1}}
+PROFILE = {"name": "aos-6.8", "description": 'with "quotes", "path": "layers/x", ümlaut', "aos": "6.8",
+           "ahv": "20230302.100173", "payload": "reference", "hypervisor": {"root_slot": 1},
+           "controller": {"memory": 1, "vcpus": None, "disk": 1, "root_slot": 1}}
 ENTRIES = (Entry("boot/bios.img", 5, "a" * 64, ((8, 56), (2548, 8))), Entry("layers/hypervisor.squashfs", 7, "b" * 64),
            Entry("layers/cvm.qcow2", 0, "c" * 64))
 MANIFEST = Manifest("1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11", PROFILE, "development", 1_800_000_000, ENTRIES, 262144)
@@ -63,8 +65,9 @@ def test_what_is_no_manifest(content, reason):
 
 def test_entry():
     assert MANIFEST.entry("layers/cvm.qcow2") is ENTRIES[2]
-    with pytest.raises(KeyError, match="layers/none"):
+    with pytest.raises(CornerstoneError, match="layers/none") as caught:
         MANIFEST.entry("layers/none")
+    assert caught.value.code is Code.VERIFY
 
 
 @pytest.mark.parametrize(("path", "name"), [("layers/cvm.qcow2", "cvm.qcow2"), ("boot/vmlinuz", "boot/vmlinuz")])

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -131,11 +132,30 @@ def test_no_profiles_is_no_pass(project):
         run_matrix(project, today=TODAY)
 
 
-def test_a_broken_profile_stops_the_matrix(project):
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_malformed_profile_is_a_row_among_the_others_t42(project, form):
     write(project, "good", "7.6", "11.2")
     write(project, "typo", "7.6", "11.2", "controler: {}\n")
-    with pytest.raises(CornerstoneError, match=r"profiles/typo\.yaml:4: \.controler: unknown key"):
-        run_matrix(project, today=TODAY)
+    write(project, "aos-6.9", "7.6", "11.2")
+    (project / "profiles" / "aos-6.9.yaml").write_text("extends: base\naos: 6.10\n")
+    text, exit_code = run_matrix(project, format=form, today=TODAY)
+    assert exit_code == 2
+    for part in ("good", "11.2", "typo", "malformed", "profiles/typo.yaml:4: .controler: unknown key",
+                 "profiles/aos-6.9.yaml:2: .aos: ", "did you mean controller?"):
+        assert part in text or form == "junit" and part == "11.2"
+
+
+@pytest.mark.parametrize("options", [{}, {"aos": "6.8", "ahv": "20230302.100173"}])
+def test_a_malformed_catalogue_is_a_whole_report_t42(project, options):
+    (project / "versions").unlink()
+    shutil.copytree(ROOT / "versions", project / "versions")
+    with (project / "versions" / "ahv.yaml").open("a") as file:
+        file.write("wrong: 1\n")
+    write(project, "good", "7.6", "11.2")
+    text, exit_code = run_matrix(project, format="junit", today=TODAY, **options)
+    assert exit_code == 2
+    (suite,) = require_junit_10(text)
+    assert suite.find("testcase/failure").get("message").startswith("versions/ahv.yaml:")
 
 
 def test_json():
@@ -148,6 +168,57 @@ def test_json():
     assert [verdict["rule"] for verdict in row["verdicts"]] == [rule.id for rule in REGISTRY.rules("pair", "profile")]
     support = next(verdict for verdict in row["verdicts"] if verdict["rule"] == "aos.end-of-support")
     assert (support["outcome"], support["severity"], support["level"]) == ("violated", "warning", "warning")
+
+
+REQUIRED = {"testsuites": set(), "testsuite": {"name", "tests", "failures", "errors"}, "testcase": {"name"},
+            "failure": set(), "error": set(), "skipped": set(), "system-out": set(), "system-err": set()}
+ALLOWED = {"testsuites": {"name", "time", "tests", "failures", "errors"},
+           "testsuite": {"name", "tests", "failures", "errors", "group", "time", "skipped", "timestamp", "hostname",
+                         "id", "package", "file", "log", "url"},
+           "testcase": {"name", "time", "classname", "group"}, "failure": {"type", "message"},
+           "error": {"type", "message"}, "skipped": {"type", "message"}, "system-out": set(), "system-err": set()}
+INNER = {"testsuites": {"testsuite"}, "testsuite": {"testsuite", "testcase", "system-out", "system-err"},
+         "testcase": {"skipped", "error", "failure", "system-out", "system-err"}}
+SUREFIRE_TIME = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]{0,3})?")
+
+
+def require_junit_10(text: str) -> ET.Element:
+    """The report, held against what junit-10.xsd of Jenkins' xUnit plugin requires and allows; it is in no package."""
+    top = ET.fromstring(text)
+    assert top.tag == "testsuites"
+    for element in top.iter():
+        assert REQUIRED[element.tag] <= set(element.keys()) <= ALLOWED[element.tag], element.attrib
+        assert {inner.tag for inner in element} <= INNER.get(element.tag, set())
+        assert element.tag not in INNER or not (element.text or "").strip()
+        if element.tag in ("testsuites", "testsuite"):
+            assert SUREFIRE_TIME.fullmatch(element.get("time"))
+            for attribute, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+                assert element.get(attribute) == str(len(list(element.iter(tag))))
+    return top
+
+
+@pytest.mark.parametrize("options", [{}, {"strict": True}, {"aos": "6.8", "ahv": "20230302.102001"},
+                                     {"aos": "6.8", "ahv": "20230302.100173", "strict": True}], ids=str)
+def test_junit_is_valid_by_the_schema_of_its_readers_t40(options):
+    for suite in require_junit_10(run_matrix(ROOT, format="junit", today=TODAY, **options)[0]):
+        assert datetime.datetime.fromisoformat(suite.get("timestamp"))
+        assert suite.get("hostname")
+
+
+def test_junit_of_a_malformed_profile_is_valid_t40(project):
+    write(project, "typo", "7.6", "11.2", 'description: "\\e[2J"\n')
+    (suite,) = require_junit_10(run_matrix(project, format="junit", today=TODAY)[0])
+    assert suite.find("testcase/failure").get("type") == "malformed"
+
+
+def test_a_class_name_has_one_dot_t41():
+    top = ET.fromstring(run_matrix(ROOT, format="junit", today=TODAY)[0])
+    names = {case.get("classname") for case in top.iter("testcase")}
+    assert "matrix.aos-6_8_1" in names
+    assert len(names) == len(profile_names(ROOT))
+    top = ET.fromstring(run_matrix(ROOT, format="junit", today=TODAY, aos="6.8", ahv="20230302.100173")[0])
+    names |= {case.get("classname") for case in top.iter("testcase")}
+    assert all(name.count(".") == 1 for name in names)
 
 
 @pytest.mark.parametrize(("strict", "failures"), [(False, 0), (True, 5)])

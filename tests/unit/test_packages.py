@@ -134,8 +134,9 @@ def test_whole_pool_asks_nobody_and_loses_what_a_killed_fetch_left(workspace, mo
         at.parent.mkdir(parents=True)
         at.write_bytes(CONTENTS[name])
     at.with_suffix(".7.part").touch()
+    at.with_suffix(".7.part.FAILED").touch()
     packages.provide(workspace, LOCKS, Told())
-    assert list(workspace.pool.glob("*/*.part")) == []
+    assert list(workspace.pool.glob("*/*.part*")) == []
 
 
 # a site without a network

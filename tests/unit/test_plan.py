@@ -284,6 +284,15 @@ def test_d7_a_disk_that_is_seen_by_two_paths_is_one_data_disk(passthrough):
     assert [entry.device.address for entry in plan.passed] == ([] if passthrough == "scsi" else [HBA, SECOND])
 
 
+def test_d7_a_disk_with_a_path_that_stays_with_the_host_is_passed_by_the_other_and_says_so():
+    paths = (DATA[0], replace(DATA[0], name="sdb", controller=AHCI))
+    plan = plan_for(machine(BOOT, *paths))
+    plan.check()
+    assert ([entry.device.address for entry in plan.passed], plan.scsi) == ([HBA], ())
+    assert [disk.serial for disk in plan.config.controller.disks] == ["HDD-a"]
+    assert "sda: the host goes on seeing it as sdb, and must leave it alone" in plan.warnings
+
+
 OSD = Contents(signatures=(Signature("ceph_bluestore", "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11", "4a2c7a3e-6d0b"),),
                fingerprint="osd:4a2c7a3e-6d0b")
 

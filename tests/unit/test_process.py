@@ -225,3 +225,27 @@ def test_tail_keeps_what_tells(tmp_path):
     log.write_text("one\n\n   \n" + "x" * 400 + "\ntwo\n= exit status 1\n")
     assert process.tail(log).splitlines() == ["    one", "    " + "x" * 300, "    two"]
     assert process.tail(log, 1) == "    two"
+
+
+@pytest.mark.parametrize("language", ["de_DE.UTF-8", "ja_JP.eucJP", "POSIX", "no such thing"])
+def test_tools_run_in_one_environment_whatever_the_desk_has_m39(tmp_path, log, monkeypatch, language):
+    for name in ("LC_ALL", "LANG", "LANGUAGE"):
+        monkeypatch.setenv(name, language)
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    before = os.umask(0o077)
+    try:
+        script = 'echo "$LC_ALL,$LANG,$LANGUAGE,$TZ,$(umask)"'
+        process.run(["sh", "-c", script], log=log)
+        assert "\nC.UTF-8,C.UTF-8,,UTC,0022\n" in log.read_text()
+        assert process.read(["sh", "-c", script]) == "C.UTF-8,C.UTF-8,,UTC,0022\n"
+        with pytest.raises(CornerstoneError, match="^the disk is full") as caught:
+            # a tool that speaks the language which it is told
+            process.run(["sh", "-c", '[ "$LC_ALL" = C.UTF-8 ] && echo No space left on device || echo Voll; exit 1'],
+                        log=log)
+        assert caught.value.code is Code.MACHINE
+    finally:
+        os.umask(before)
+
+
+def test_what_a_tool_says_may_be_any_bytes_m39():
+    assert process.read(["printf", r"M\374ller"]) == "M\ufffdller"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import process
+from cornerstone.factory import process, reproduce
 from cornerstone.factory.hold import try_hold
+from cornerstone.factory.root import detach_loops
 from cornerstone.factory.scratch import check_file_system, own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
@@ -109,3 +110,37 @@ def test_root_of_a_container_only(tmp_path):
     done = subprocess.run(["unshare", "--user", "--map-root-user", sys.executable, "-c", code, tmp_path], text=True,
                           capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(SRC)})
     assert "it takes no owners, device nodes" in done.stderr
+
+
+@pytest.mark.parametrize("passes_on", ["setgid", "default ACL", "both"])
+def test_nothing_that_a_shared_folder_passes_on_gets_in_m33(workspace, passes_on):
+    workspace.temporary.mkdir(parents=True)
+    if passes_on != "setgid":
+        os.setxattr(workspace.temporary, "system.posix_acl_default", reproduce.ACL)
+    if passes_on != "default ACL":
+        os.chown(workspace.temporary, -1, 1)
+        workspace.temporary.chmod(0o2775)
+    before = os.umask(0o022)
+    try:
+        with own_folder(workspace) as mine:
+            (mine.temporary / "made").mkdir()
+            (mine.temporary / "file").touch()
+            modes = [(path.stat().st_mode & 0o7777, path.stat().st_gid, os.listxattr(path))
+                     for path in (mine.temporary, mine.temporary / "made", mine.temporary / "file")]
+    finally:
+        os.umask(before)
+    assert modes == [(0o700, 0, []), (0o755, 0, []), (0o644, 0, [])]
+
+
+@pytest.mark.parametrize("name", ["wörk", "日本", "plain"])
+def test_loop_devices_below_any_path_are_detached_m34(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("LC_ALL", "C")
+    image = tmp_path / name / "image"
+    image.parent.mkdir()
+    image.write_bytes(bytes(1 << 20))
+    device = process.read(["losetup", "--find", "--show", image]).strip()
+    detach_loops(image.parent)
+    attached = process.read(["losetup", "--noheadings", "--output", "NAME", "--list"]).split()
+    if device in attached:
+        process.read(["losetup", "--detach", device])
+    assert device not in attached

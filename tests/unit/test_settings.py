@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.settings import Mirror, Workspace, find_mirror
+from cornerstone.factory import apt as apt_module
+from cornerstone.factory.settings import Mirror, Workspace, find_mirror, find_snapshot
 from cornerstone.model.error import Code, CornerstoneError
 
 MAIN, SECURITY = "http://deb.example.org/debian", "http://deb.example.org/debian-security"
@@ -29,7 +31,7 @@ UBUNTU = "Types: deb\nURIs: http://archive.example.org/ubuntu/\nSuites: noble\n"
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch):
-    for name in ("CORNERSTONE_MIRROR", "CORNERSTONE_SECURITY_MIRROR", "CORNERSTONE_CACHE"):
+    for name in ("CORNERSTONE_MIRROR", "CORNERSTONE_SECURITY_MIRROR", "CORNERSTONE_CACHE", "CORNERSTONE_KEYRING"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -62,8 +64,7 @@ def test_mirror_from_apt(tmp_path, files, expected):
 @pytest.mark.parametrize("files", [
     {}, {"ubuntu_sources": UBUNTU}, {"main": "# nothing\n"},
     {"debian_sources~": DEB822}, {"debian_disabled": DEB822},
-    {"image_sources": "Types: deb\nURIs: mirror+file:///etc/apt/mirrors/debian.list\n"},
-], ids=["empty", "ubuntu only", "comments", "editor's copy", "switched off", "mirror list"])
+], ids=["empty", "ubuntu only", "comments", "editor's copy", "switched off"])
 def test_no_mirror(tmp_path, files):
     with pytest.raises(CornerstoneError) as caught:
         find_mirror(apt(tmp_path, **files))
@@ -75,6 +76,95 @@ def test_no_mirror(tmp_path, files):
 def test_no_apt_at_all(tmp_path):
     with pytest.raises(CornerstoneError):
         find_mirror(tmp_path / "missing")
+
+
+CLOUD = """Types: deb deb-src
+URIs: mirror+file://{folder}/mirrors/debian.list
+Suites: trixie trixie-updates trixie-backports
+Components: main
+
+Types: deb deb-src
+URIs: mirror+file://{folder}/mirrors/debian-security.list
+Suites: trixie-security
+Components: main
+"""
+
+
+def cloud(folder: Path, main: str, security: str) -> Path:
+    """A folder like /etc/apt of Debian's cloud images."""
+    apt(folder, debian_sources=CLOUD.format(folder=folder))
+    (folder / "mirrors").mkdir()
+    (folder / "mirrors/debian.list").write_text(main)
+    (folder / "mirrors/debian-security.list").write_text(security)
+    return folder
+
+
+def test_mirror_list_of_a_cloud_image_m24(tmp_path):
+    found = find_mirror(cloud(tmp_path, f"{MAIN}\n", f"{SECURITY}\n"))
+    assert found == Mirror(MAIN, SECURITY)
+
+
+def test_mirror_list_with_priorities_types_and_several_archives_m24(tmp_path):
+    found = find_mirror(cloud(tmp_path, "# ours\nhttp://far.example.org/debian\tpriority:2\n"
+                              "http://src.example.org/debian type:deb-src\n"
+                              "http://near.example.org/debian/ priority:1\n",
+                              f"{SECURITY}\n"))
+    assert found == Mirror("http://near.example.org/debian", SECURITY)
+    assert found.others == (Mirror("http://far.example.org/debian", SECURITY),)
+
+
+@pytest.mark.parametrize("main", ["", "# none\n", None], ids=["empty", "comments", "missing"])
+def test_mirror_list_that_names_nothing_is_refused_by_its_name_m24(tmp_path, main):
+    cloud(tmp_path, main or "", "")
+    if main is None:
+        (tmp_path / "mirrors/debian.list").unlink()
+    with pytest.raises(CornerstoneError, match="mirrors/debian.list names no archive") as caught:
+        find_mirror(tmp_path)
+    assert caught.value.code is Code.NETWORK
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    (f"Types: deb\nURIs:\n {MAIN}\nSuites: trixie\nComponents: main\n", Mirror(MAIN, SECURITY)),
+    (f"types: deb\nuris: http://x.example.org/ubuntu\n# between\n\t{MAIN}\nsuites:\n trixie\ncomponents: main\n",
+     Mirror(MAIN, SECURITY)),
+    ("Types: deb\nURIs: http://all.example.org/os\nSuites: trixie trixie-updates\nComponents: main\n\n"
+     "Types: deb\nURIs: http://all.example.org/os\nSuites: trixie-security\nComponents: main\n",
+     Mirror("http://all.example.org/os", "http://all.example.org/os")),
+    (f"Types: deb\nURIs: http://docker.example.org/linux/debian\nSuites: trixie\nComponents: stable\n\n"
+     f"Types: deb\nURIs: {MAIN}\nSuites: trixie\nComponents: main\n", Mirror(MAIN, SECURITY)),
+], ids=["continued", "lower case and comments", "another path", "somebody else's for debian"])
+def test_deb822_as_apt_reads_it_m25(tmp_path, text, expected):
+    assert find_mirror(apt(tmp_path, a_sources=text)) == expected
+
+
+@pytest.mark.parametrize("scheme", ["tor+http", "s3", "cdrom"])
+def test_scheme_that_apt_can_not_use_is_refused_by_name_m25(tmp_path, monkeypatch, scheme):
+    text = f"Types: deb\nURIs: {scheme}://deb.example.org/debian\nSuites: trixie\nComponents: main\n"
+    with pytest.raises(CornerstoneError, match=re.escape(scheme)) as caught:
+        find_mirror(apt(tmp_path, a_sources=text))
+    assert caught.value.code is Code.NETWORK
+    monkeypatch.setenv("CORNERSTONE_MIRROR", f"{scheme}://deb.example.org/debian")
+    with pytest.raises(CornerstoneError, match=re.escape(repr(scheme))):
+        find_mirror()
+
+
+def test_how_a_source_is_trusted_comes_along_m29(tmp_path):
+    key = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQ\n -----END PGP PUBLIC KEY BLOCK-----"
+    text = (f"Types: deb\nURIs: {MAIN}\nSuites: trixie\nComponents: main\nArchitectures: amd64\nSigned-By:\n {key}\n")
+    line = "deb [arch=amd64 signed-by=/srv/a.gpg,/srv/b.gpg check-valid-until=no] " \
+           "http://s.example.org/debian-security trixie-security main\n"
+    found = find_mirror(apt(tmp_path, a_sources=text, b_list=line))
+    assert found.options["main"] == f"Signed-By:\n {key}\n"
+    assert found.options["security"] == "signed-by: /srv/a.gpg /srv/b.gpg\ncheck-valid-until: no\n"
+
+
+def test_a_keyring_can_be_set_m29(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORNERSTONE_KEYRING", str(tmp_path / "own.gpg"))
+    monkeypatch.setenv("CORNERSTONE_MIRROR", MAIN)
+    with pytest.raises(CornerstoneError, match="CORNERSTONE_KEYRING"):
+        find_mirror()
+    (tmp_path / "own.gpg").touch()
+    assert find_mirror().options == dict.fromkeys(("main", "security"), f"Signed-By: {tmp_path}/own.gpg\n")
 
 
 def test_stanza_that_is_off(tmp_path):
@@ -122,3 +212,28 @@ def test_limit_that_is_no_number(tmp_path, monkeypatch, text):
     monkeypatch.setenv("CORNERSTONE_LAYERS_GIB", text)
     with pytest.raises(CornerstoneError, match="CORNERSTONE_LAYERS_GIB"):
         _ = Workspace(tmp_path).layers_limit
+
+
+def test_passwords_of_settings_are_not_shown_m28(tmp_path, monkeypatch):
+    for name, value in (("CORNERSTONE_SNAPSHOT_MIRROR", "http://us:s3cret@example.org/{date}"),
+                        ("CORNERSTONE_MIRROR", "gopher://us:s3cret@example.org/debian")):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(CornerstoneError) as caught:
+            (find_snapshot if "SNAPSHOT" in name else find_mirror)()
+        assert "example.org" in caught.value.message
+        assert "s3cret" not in str(caught.value)
+
+
+def test_machine_without_apt_is_told_so_m24(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(apt_module, "HELPER", tmp_path / "apt-helper")
+    for call in (find_mirror, lambda: apt_module.download([])):
+        with pytest.raises(CornerstoneError, match="apt-config is not installed|apt-helper is missing") as caught:
+            call()
+        assert caught.value.code is Code.MACHINE
+
+
+def test_mirror_list_by_a_setting_m24(tmp_path, monkeypatch):
+    (tmp_path / "list").write_text(f"{MAIN}\n")
+    monkeypatch.setenv("CORNERSTONE_MIRROR", f"mirror+file:{tmp_path}/list")
+    assert find_mirror() == Mirror(MAIN, SECURITY)

@@ -27,7 +27,7 @@ from small_iso import KEY, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
-         ".disk/info", "boot/grub/grub.cfg")
+         ".disk/info", "boot/grub/grub.cfg", "boot/grub/loopback.cfg")
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,8 @@ def test_a_file_that_is_missing_is_named(workshop):
         manifest = image.content(NAME).replace(b"layers/cvm.qcow2", b"layers/cvm.QCOW2")
     workshop.extra |= {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest)}
     assert wrong(workshop.master()) == {"manifest": ["the manifest doesn't name layers/cvm.qcow2"]}
-    manifest = manifest.replace(b"]}\n", b',{"path": "layers/cvm.qcow2", "size": 1, "sha256": ""}]}\n', 1) \
+    file = b',{"path": "layers/cvm.qcow2", "size": 1, "sha256": "%s"}]}\n' % (b"0" * 64)
+    manifest = manifest.replace(b"]}\n", file, 1) \
         if manifest.endswith(b"}\n]}\n") else b""
     workshop.extra |= {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest)}
     assert wrong(workshop.master())["names"] == ["layer cvm.QCOW2 isn't on the ISO"]

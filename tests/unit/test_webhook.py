@@ -183,3 +183,17 @@ def test_the_schema_in_the_docs_is_the_reports():
     assert (ROOT / "docs/report.schema.json").read_text() == schema_text()
     assert json.loads(Report(1, 1, 1, "started", step="x", **WHO).to_json()).keys() == (
         json.loads(schema_text())["$defs"]["Report"]["properties"].keys())
+
+
+@pytest.mark.parametrize("url", ["http://[::1/s3cret", "http://host:99999/s3cret", "http://h\u00f6/s3cret \x7f",
+                                 "http://a" + "a" * 70 + "/s3cret", "x-s3cret", "http://\ud800/s3cret"])
+def test_whatever_goes_wrong_is_told_t35(url, monkeypatch):
+    """An address that no site has by now, or anything else that a request ends in."""
+    monkeypatch.setattr(webhook_module, "RETRY_SECONDS", 0.05)
+    hook = Webhook(url, WHO, ())
+    hook(event("done", "image", "installed"))
+    (told,) = close(hook, 0.5)
+    assert told.message.startswith("the webhook didn't get started, succeeded: ")
+    assert "there was no time" not in told.message
+    assert url not in told.message
+    assert not hook._thread.is_alive()

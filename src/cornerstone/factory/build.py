@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from cornerstone.factory import evidence, packages, pool, process
 from cornerstone.factory.fat import MIB
@@ -21,8 +22,9 @@ from cornerstone.factory.iso_area import TAKE_OUT, is_customised
 from cornerstone.factory.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
 from cornerstone.factory.layers import Layer, Store, changed_inputs
 from cornerstone.factory.plan import Plan, make_plan, read_locks
+from cornerstone.factory.preflight import preflight
 from cornerstone.factory.render import LIVE_ARGUMENTS, render
-from cornerstone.factory.scratch import check_file_system, own_folder
+from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
 from cornerstone.model import site_area
@@ -30,6 +32,7 @@ from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.gpt import derived_id
+from cornerstone.model.json_text import read_bounded, read_json
 from cornerstone.model.manifest import (
     CVM,
     FIRST_BOOT,
@@ -71,6 +74,8 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
         require_profile(profile, load_catalogue(mine.root), today=datetime.date.today())
         store = Store(mine.layers, mine.temporary)
         to_make = [layer for layer in plan.layers.values() if not store.has(layer)]
+        if {layer.name for layer in to_make} & plan.locks.keys():
+            preflight(mine)
         check_space(mine, plan, to_make)
         fetch_packages(mine, plan, to_make, listener, carried)
         try:
@@ -165,7 +170,6 @@ def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], liste
     """Bring the pool up to what the roots that will be made need."""
     names = {layer.name for layer in to_make}
     if locks := [lock for root, lock in plan.locks.items() if root in names]:
-        check_file_system(workspace.temporary)
         with step(listener, "packages"):
             packages.provide(workspace, locks, listener, carried)
 
@@ -251,8 +255,9 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         at.write_bytes(content)
         files[path] = at
 
-    put("boot/grub/grub.cfg", render("iso-grub.cfg", identity=identity, profile=profile, key=plan.key.kind,
-                                     arguments=LIVE_ARGUMENTS, installed_mark=INSTALLED_MARK).encode())
+    for path, template in (("boot/grub/grub.cfg", "iso-grub.cfg"), ("boot/grub/loopback.cfg", "iso-loopback.cfg")):
+        put(path, render(template, identity=identity, profile=profile, key=plan.key.kind, arguments=LIVE_ARGUMENTS,
+                         installed_mark=INSTALLED_MARK).encode())
     put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
     put(f".disk/{identity}", b"")
     entries = tuple(entry_of(path, source, BIOS_IMAGE_MASK if path == BIOS_IMAGE else ())
@@ -304,12 +309,23 @@ def remember(plan: Plan, target: Path, papers: Mapping) -> None:
 
 
 def recall(target: Path) -> dict:
-    """What the last build wrote down, or an empty record."""
+    """Read what the last build wrote down; an empty record when there is none or it isn't of that shape."""
+    path = target.with_name("build.json")
     try:
-        record = json.loads(target.with_name("build.json").read_text())
-    except (OSError, ValueError):
+        record = read_json(read_bounded(path), str(path))
+    except (OSError, CornerstoneError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record if _is_record(record) else {}
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value is what remember writes, evidence aside, which may be missing."""
+    def texts(each: Any) -> bool:
+        return isinstance(each, dict) and all(isinstance(text, str) for text in each.values())
+
+    return (isinstance(value, dict) and texts(value.get("iso")) and isinstance(value.get("layers"), dict)
+            and all(map(texts, value["layers"].values())) and evidence.is_stamp(value.get("file"))
+            and evidence.is_record(value.get("evidence")))
 
 
 def is_current(plan: Plan, target: Path) -> bool:

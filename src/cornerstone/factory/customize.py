@@ -16,10 +16,11 @@ from cornerstone.factory import process
 from cornerstone.factory.iso_area import area_of
 from cornerstone.factory.iso_image import Extent
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import read_bounded
 from cornerstone.model.site import Site
 from cornerstone.model.site_area import pack, unpack
 from cornerstone.model.site_fields import EXTRA
-from cornerstone.model.site_file import as_text, check_releases, has_secrets, read_site, redacted, to_json
+from cornerstone.model.site_file import MOST, check_releases, compact, has_secrets, read_site, redacted, to_area
 
 SECRET_BYTES = 32
 
@@ -33,7 +34,7 @@ def customize(iso: Path, site_file: Path, output: Path | None = None) -> list[st
     drawn, site = with_bootstrap_secrets(site)
     with area_of(iso, write=output is None) as (file, place, manifest):
         check_releases(site, manifest.profile["aos"], manifest.profile["ahv"])
-        area = pack(to_json(site).encode(), place.size)
+        area = pack(to_area(site), place.size)
         _put(iso, file, place, area, output, private=has_secrets(site))
     nodes = "1 node" if len(site.nodes) == 1 else f"{len(site.nodes)} nodes"
     clusters = "".join(f", cluster {cluster.name}" for cluster in site.clusters)
@@ -68,7 +69,7 @@ def with_bootstrap_secrets(site: Site) -> tuple[list[str], Site]:
         if cluster.form and not cluster.bootstrap_secret:
             record.setdefault(EXTRA, {})["bootstrap_secret"] = bootstrap_secret()
             drawn.append(cluster.name)
-    return drawn, read_site(as_text(document).encode())
+    return drawn, read_site(compact(document))
 
 
 def bootstrap_secret() -> str:
@@ -77,9 +78,9 @@ def bootstrap_secret() -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """A file's content. Raises CornerstoneError when it can't be read."""
+    """Read a site file, up to a byte more than one may have. Raises CornerstoneError when it can't be read."""
     try:
-        return path.read_bytes()
+        return read_bounded(path, MOST)
     except OSError as error:
         raise CornerstoneError(f"{path} can't be read: {error.strerror}", "give the path of a site file; the examples "
                                "are in sites/") from None

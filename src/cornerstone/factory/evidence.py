@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from cornerstone.factory import provenance, report
 from cornerstone.factory.elements import ROOTS
@@ -33,7 +34,7 @@ def write(target: Path, plan: Plan, image: Path, earlier: Mapping | None = None)
     earlier is what this returned when the ISO was made, for files that are written anew: the ISO's sha256 and its
     source stay as they were then. Returns the record of it for is_current.
     """
-    if not earlier:
+    if not earlier or not {"sha256", "source"} <= earlier.keys():
         with image.open("rb") as file:
             earlier = {"sha256": digest(file)[1], "source": provenance.source(CHECKOUT)}
     record = {"sha256": earlier["sha256"], "source": earlier["source"], "made_by": _made_by(), "files": {}}
@@ -53,11 +54,27 @@ def write(target: Path, plan: Plan, image: Path, earlier: Mapping | None = None)
     return record
 
 
+def is_record(value: Any) -> bool:
+    """Whether a value read from a file has the shape of what write returns; None is that of an ISO without evidence."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
+        return False
+    return (all(isinstance(value.get(name, ""), str) for name in ("sha256", "made_by"))
+            and isinstance(value.get("source", {}), dict) and all(map(is_stamp, value["files"].values())))
+
+
+def is_stamp(value: Any) -> bool:
+    """Whether a value is a file's size and time of change."""
+    return isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)
+
+
 def is_current(target: Path, record: Mapping | None) -> bool:
     """Whether the side files in the folder of an ISO are those that write() made, and would be made so today."""
     if not record or record.get("made_by") != _made_by():
         return False
-    with contextlib.suppress(OSError):
+    # a name with a slash or a NUL is a ValueError
+    with contextlib.suppress(OSError, ValueError):
         stats = {name: target.with_name(name).stat() for name in record["files"]}
         return all([stat.st_size, stat.st_mtime_ns] == record["files"][name] for name, stat in stats.items())
     return False

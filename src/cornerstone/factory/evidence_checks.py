@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,8 +16,11 @@ from cornerstone.factory.evidence import BOMS, KEY_NAME, LISTED, SUMS, SUMS_SIGN
 from cornerstone.factory.iso_checks import CHECKS, Absent, Subject, check
 from cornerstone.factory.signing import check_signature
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import JsonProblem, parse, read_bounded
 from cornerstone.model.manifest import NAME, SIGNATURE_NAME
 
+# a bill of materials has some 200 KiB
+MOST = 64 << 20
 HINT = "it was changed, or belongs to another ISO: get the files anew from where the ISO was built"
 ISO_BOM = BOMS[-1]
 # a fault of the ISO changes its checksum too, and is better said by the check that knows what it means
@@ -33,10 +35,10 @@ def beside(subject: Subject, name: str) -> Path:
 def parsed(subject: Subject, name: str) -> dict:
     """A side file that is a JSON object. Raises Absent without it, CornerstoneError (VERIFY) when it isn't one."""
     try:
-        record = json.loads(beside(subject, name).read_bytes())
+        record, _ = parse(read_bounded(beside(subject, name), MOST), MOST)
     except FileNotFoundError:
         raise Absent(f"{name} isn't beside the ISO") from None
-    except ValueError:
+    except JsonProblem:
         record = None
     if not isinstance(record, dict):
         raise CornerstoneError(f"{name} is no JSON object", HINT, Code.VERIFY)

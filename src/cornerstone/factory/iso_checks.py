@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cornerstone.factory import iso_image, process
-from cornerstone.factory.iso_image import SYSTEM_AREA, Extent, Image
+from cornerstone.factory.iso_image import CUT_SHORT, GPT_SIGNATURE, SYSTEM_AREA, Extent, Image
 from cornerstone.factory.signing import check_signature
 from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
@@ -34,13 +34,13 @@ from cornerstone.model.manifest import (
     digest,
 )
 
-GRUB_CONFIG = "boot/grub/grub.cfg"
+GRUB_CONFIG, LOOPBACK_CONFIG = "boot/grub/grub.cfg", "boot/grub/loopback.cfg"
 KERNEL = "boot/vmlinuz"
 INITRAMFS = "boot/initrd.img"
 SHIM, GRUB, MOK_MANAGER = "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "EFI/BOOT/mmx64.efi"
 DISK_INFO = ".disk/info"
 PARTS = (HYPERVISOR, CVM, FIRST_BOOT, KERNEL, INITRAMFS, iso_image.BIOS_IMAGE, iso_image.EFI_IMAGE, SHIM, GRUB,
-         MOK_MANAGER, GRUB_CONFIG, DISK_INFO)
+         MOK_MANAGER, GRUB_CONFIG, LOOPBACK_CONFIG, DISK_INFO)
 # what a manifest can't name: itself, what the file system makes, and the area that customising writes to
 UNNAMED = (NAME, SIGNATURE_NAME, iso_image.BOOT_CATALOG, SITE_AREA)
 
@@ -61,7 +61,7 @@ class Subject:
     @cached_property
     def image(self) -> Image:
         """The opened ISO."""
-        return Image(self.path)
+        return Image(self.path, whole=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -170,20 +170,17 @@ def readable(subject: Subject) -> Iterator[str]:
         yield f"{subject.path.name} has no Joliet names, so Windows wouldn't show its files by their names"
 
 
-@check("iso-whole", needs=("iso-readable",), hint="it was cut off while it was copied: copy or download it again")
+@check("iso-whole", needs=("iso-readable",), hint=CUT_SHORT)
 def whole(subject: Subject) -> Iterator[str]:
     """The file is as long as its partition table says, and no shorter than its file system."""
     image = subject.image
-    header = image.at(SECTOR, SECTOR)
-    if header[:8] != b"EFI PART":
+    if image.at(SECTOR, len(GPT_SIGNATURE)) != GPT_SIGNATURE:
         yield f"{subject.path.name} has no GPT, which says how long it is and lets it boot as a USB disk"
         return
-    # the header names the place of its backup, which is the last sector
-    size = max((int.from_bytes(header[32:40], "little") + 1) * SECTOR, image.volume_size)
-    if image.size < size:
-        yield f"{subject.path.name} is cut short: {image.size} of {size} bytes are there"
-    elif image.size > size:
-        yield f"{subject.path.name} has {image.size - size} bytes after its end: something was added to it"
+    if problem := image.cut_short():
+        yield f"{subject.path.name} {problem}"
+    elif added := image.size - image.full_size:
+        yield f"{subject.path.name} has {added} bytes after its end: something was added to it"
 
 
 @check("label", hint="build it again: boot finds the medium by this label")
@@ -332,8 +329,9 @@ def identity(subject: Subject) -> Iterator[str]:
                 yield f"{path} doesn't say {word!r}"
     if f"search --no-floppy --file --set=root /.disk/{wanted}" not in menu:
         yield f"{GRUB_CONFIG} doesn't look for /.disk/{wanted}, so it could start another medium's kernel"
-    if f"cornerstone.medium={wanted}" not in menu:
-        yield f"{GRUB_CONFIG} doesn't hand {wanted} to the initramfs, so it could mount another medium"
+    for path in (GRUB_CONFIG, LOOPBACK_CONFIG):
+        if f"cornerstone.medium={wanted}" not in image.content(path).decode("utf-8", "replace"):
+            yield f"{path} doesn't hand {wanted} to the initramfs, so it could mount another medium"
     for path, text in ((DISK_INFO, info), (GRUB_CONFIG, menu)):
         if profile["payload"] == "reference" and "nutanix" in text.lower():
             yield f"{path} names Nutanix on an ISO that holds none of its software"

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import NAME, Manifest
+from cornerstone.model.gpt import SECTOR
+from cornerstone.model.manifest import MOST, NAME, Manifest
+from cornerstone.model.printable import quoted
 
 # what a BIOS and a UEFI start from CD
 BIOS_IMAGE = "boot/bios.img"
@@ -31,6 +33,11 @@ BOOT_RECORD, PRIMARY, SUPPLEMENTARY, TERMINATOR = 0, 1, 2, 255
 JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
 FOLDER, CONTINUED = 0x02, 0x80
 DEEPEST = 32
+# far beyond a Foundation ISO, which has three descriptors, some twenty files, and folders of one block
+MOST_DESCRIPTORS, MOST_NAMES = 16, 20_000
+LARGEST_FOLDER, LARGEST_ENTRY = 4 << 20, 64 << 10
+GPT_SIGNATURE = b"EFI PART"
+CUT_SHORT = "it was cut off while it was copied: copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Tree:
     """One tree of names: files and folders by path, without a leading slash; the topmost folder is "".
 
     label: of its volume; named: whether it has Rock Ridge names; twice: paths that occur again; strange: what is
-    neither file nor folder; beside: places of Rock Ridge entries outside their folder.
+    neither file nor folder; beside: places of Rock Ridge entries outside their folder; places: of the folders.
     """
 
     label: str
@@ -56,6 +63,7 @@ class Tree:
     twice: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     beside: list[Extent] = field(default_factory=list)
+    places: set[Extent] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,10 @@ class Image:
     """An ISO file. Raises CornerstoneError (VERIFY) when it can't be read as one; close it after use.
 
     size: of the file; volume_size: what the file system says; structure: the places of the file system's own blocks.
+    whole: refuse a file that is cut short; only a check that tells of it opens one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, whole: bool = True) -> None:
         self.path = path
         self._file = path.open("rb")
         self.size = self._file.seek(0, 2)
@@ -86,14 +95,33 @@ class Image:
             if len(primary) != 1 or len(joliet) > 1 or any(d[88:91] not in JOLIET_ESCAPES for d in joliet):
                 raise ValueError("it has other volume descriptors than one for ISO 9660 and one for Joliet")
             self.volume_size = _both("I", primary[0], 80) * BLOCK
+            if whole and (problem := self.cut_short()):
+                raise CornerstoneError(f"{path.name} is damaged: it {problem}", CUT_SHORT, Code.VERIFY)
             self.rock_ridge = self._tree(primary[0], wide=False)
             self.joliet = self._tree(joliet[0], wide=True) if joliet else None
             self.structure = tuple(self._structure())
+        except CornerstoneError:
+            self._file.close()
+            raise
         except (ValueError, LookupError, struct.error) as error:
             self._file.close()
             raise CornerstoneError(f"{path.name} can't be read as an ISO: {error}",
                                    "give a Foundation ISO; if it is one, it is damaged: build or download it again",
                                    Code.VERIFY) from error
+
+    @cached_property
+    def full_size(self) -> int:
+        """How many bytes the file has to have by its GPT, if it has one, and by its file system."""
+        header = self.at(SECTOR, SECTOR)
+        # the header names the place of its backup, which is the last sector
+        last = int.from_bytes(header[32:40], "little") if header[:8] == GPT_SIGNATURE else -1
+        return max((last + 1) * SECTOR, self.volume_size)
+
+    def cut_short(self) -> str:
+        """Return, as a clause, how much is there when the end of the file is missing; else ""."""
+        if self.size < self.full_size:
+            return f"is cut short: {self.size} of {self.full_size} bytes are there"
+        return ""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -123,7 +151,8 @@ class Image:
     @cached_property
     def manifest(self) -> Manifest:
         """The ISO's manifest. Raises CornerstoneError (VERIFY) when it is missing or malformed."""
-        return Manifest.from_bytes(self.content(NAME))
+        place = self.place(NAME)
+        return Manifest.from_bytes(self.at(place.start, min(place.size, MOST + 1)))
 
     def _structure(self) -> Iterator[Extent]:
         yield Extent(SYSTEM_AREA, len(self._descriptors) * BLOCK)
@@ -140,6 +169,8 @@ class Image:
 
     def _read_descriptors(self) -> None:
         while not self._descriptors or self._descriptors[-1][0] != TERMINATOR:
+            if len(self._descriptors) >= MOST_DESCRIPTORS:
+                raise ValueError(f"it has more than {MOST_DESCRIPTORS} volume descriptors")
             descriptor = self.at(SYSTEM_AREA + len(self._descriptors) * BLOCK, BLOCK)
             if len(descriptor) < BLOCK or descriptor[1:6] != b"CD001":
                 raise ValueError("it has no volume descriptors")
@@ -152,8 +183,9 @@ class Image:
         return tree
 
     def _walk(self, tree: Tree, folder: Extent, path: str, depth: int, wide: bool) -> None:
-        if depth > DEEPEST or folder in tree.folders.values():
-            raise ValueError(f"its folder {path!r} lies in itself")
+        if depth > DEEPEST or folder in tree.places:
+            raise ValueError(f"its folder {quoted(path)} lies in itself")
+        tree.places.add(folder)
         tree.folders[path] = folder
         unfinished: _Record | None = None
         for record in self._records(folder):
@@ -167,12 +199,14 @@ class Image:
             extent = record.extent
             if unfinished is not None:
                 if unfinished.name != record.name or extent.start != unfinished.extent.start + unfinished.extent.size:
-                    raise ValueError(f"the parts of {own} don't follow one another")
+                    raise ValueError(f"the parts of {quoted(own)} don't follow one another")
                 extent = Extent(unfinished.extent.start, unfinished.extent.size + extent.size)
             # a file over 4 GiB has several records; all but the last say that they go on
             unfinished = _Record(record.name, extent, record.flags, b"") if record.flags & CONTINUED else None
             if unfinished is not None:
                 continue
+            if len(tree.files) + len(tree.folders) + len(tree.twice) > MOST_NAMES:
+                raise ValueError(f"it has more than {MOST_NAMES} names")
             if own in tree.files or own in tree.folders:
                 tree.twice.append(own)
             if record.flags & FOLDER:
@@ -182,9 +216,11 @@ class Image:
             else:
                 tree.files[own] = extent
         if unfinished is not None:
-            raise ValueError(f"the last part of a file in {path!r} is missing")
+            raise ValueError(f"the last part of a file in {quoted(path)} is missing")
 
     def _records(self, folder: Extent) -> Iterator[_Record]:
+        if folder.size > LARGEST_FOLDER:
+            raise ValueError("a folder is too large")
         content = self.at(folder.start, folder.size)
         if not folder.size or folder.size % BLOCK or len(content) != folder.size:
             raise ValueError("a folder lies outside of it")
@@ -209,6 +245,8 @@ class Image:
                 signature, data, area = area[:2].decode("ascii", "replace"), area[4:area[2]], area[area[2]:]
                 if signature == "CE":
                     block, offset, length = (_both("I", data, at) for at in (0, 8, 16))
+                    if length > LARGEST_ENTRY:
+                        raise ValueError("a Rock Ridge entry is too large")
                     tree.beside.append(Extent(block * BLOCK + offset, length))
                     waiting.append(self.at(block * BLOCK + offset, length))
                 found[signature] = found.get(signature, b"") + data[1:] if signature == "NM" else data

@@ -10,15 +10,26 @@ The resolution date is the SOURCE_DATE_EPOCH of everything built from the lock.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import email.utils
 import re
 import tempfile
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.factory import elements, process
-from cornerstone.factory.settings import KEYRING, Mirror, Workspace, find_mirror
+from cornerstone.factory import apt, elements, process
+from cornerstone.factory.settings import (
+    KEYRING,
+    TIMEOUT_SECONDS,
+    Mirror,
+    Workspace,
+    find_mirror,
+    find_snapshot,
+    keyring_options,
+)
 from cornerstone.model.error import Code, CornerstoneError
 
 ARCHITECTURE = "amd64"
@@ -127,45 +138,137 @@ def check_covers(lock: Lock, asked: tuple[str, ...]) -> None:
                            + "; ".join(changes), f"run: ./invoke lock --suite {lock.suite} --update")
 
 
-def resolve(elements_dir: Path, root: str, suite: str, mirror: Mirror, work: Path, log: Path) -> Lock:
-    """Ask apt, in a private state directory, which files the root's packages come to today.
+def resolve(elements_dir: Path, root: str, suite: str, mirror: Mirror, work: Path, log: Path,
+            as_of: datetime.datetime | None = None) -> Lock:
+    """Ask apt, in a private state directory, which files the root's packages come to today, or came to as of a date.
 
-    apt checks the archive's signatures with Debian's keyring. Nothing of the machine's own package
+    The machine's own apt settings hold for how the archive is reached; its signatures are checked with the key that
+    apt's source names, else with Debian's keyring and what apt trusts anyway. Nothing of the machine's own package
     state takes part: the resolution starts from an empty system.
     """
     asked = elements.packages(elements_dir, root, suite)
-    if not KEYRING.is_file():
-        raise CornerstoneError(f"{KEYRING} is missing, so the archive's signature can't be checked",
-                               "install debian-archive-keyring (./invoke does)", Code.MACHINE)
-    apt = _private_apt(work, suite, mirror)
-    try:
-        process.run(["apt-get", "update", "--error-on=any"], log=log, env=apt)
-    except CornerstoneError as error:
-        raise CornerstoneError(f"the package lists of {suite} can't be fetched or verified:\n{error.message}",
-                               "check the network and the mirror (CORNERSTONE_MIRROR)", Code.NETWORK) from error
-    listing = process.read(["apt-get", "install", "--quiet", "--quiet", "--print-uris", "--no-install-recommends",
-                            "?essential", *asked], env=apt)
-    archives = {f"{mirror.main}/": "main", f"{mirror.security}/": "security"}
+    mirror = _first_that_answers(mirror, suite)
+    bases = {archive: apt.split_login(mirror.base(archive)) for archive in ("main", "security")}
+    with apt.configuration(_settings(work), (login for _, login in bases.values())) as config:
+        _write_sources(work, suite, {archive: base for archive, (base, _) in bases.items()}, mirror, as_of)
+        try:
+            process.run(["apt-get", "-c", config, "update", "--error-on=any"], log=log)
+        except CornerstoneError as error:
+            expired = "is expired" in error.message or "not valid" in error.message
+            raise CornerstoneError(f"the package lists of {suite} can't be fetched or verified:\n{error.message}",
+                                   "a frozen mirror or a snapshot is locked as of its date: ./invoke lock --as-of DATE"
+                                   if expired else "check the network and the mirror (CORNERSTONE_MIRROR); for a "
+                                   "mirror with a key of its own, set CORNERSTONE_KEYRING to that key's file",
+                                   Code.NETWORK) from error
+        if as_of:
+            _check_date(work, as_of)
+        listing = process.read(["apt-get", "-c", config, "install", "--quiet", "--quiet", "--print-uris",
+                                "--no-install-recommends", "?essential", *asked])
+    # as apt writes them; where one archive has both, main comes last and wins
+    archives = {urllib.parse.unquote(re.sub("^(file|copy):/+", r"\1:/", base)).rstrip("/") + "/": archive
+                for archive, (base, _) in reversed(bases.items())}
     found = [_locked(line, archives, log) for line in listing.splitlines() if line.startswith("'")]
-    now = int(datetime.datetime.now(datetime.UTC).timestamp())
-    return Lock(root, suite, now, asked, tuple(sorted(found, key=lambda p: (p.name, p.architecture))))
+    when = int((as_of or datetime.datetime.now(datetime.UTC)).timestamp())
+    return Lock(root, suite, when, asked, tuple(sorted(found, key=lambda p: (p.name, p.architecture))))
 
 
-def _private_apt(work: Path, suite: str, mirror: Mirror) -> dict[str, str]:
-    for folder in ("state/lists/partial", "cache/archives/partial", "etc/sources.list.d", "none.d"):
+def _first_that_answers(mirror: Mirror, suite: str) -> Mirror:
+    """The first of a mirror and its equals that answers at all. Raises CornerstoneError (NETWORK) when none does."""
+    mirrors = (mirror, *mirror.others)
+    for one in mirrors:
+        timeout = TIMEOUT_SECONDS / len(mirrors)
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "InRelease"
+            failure = apt.download([apt.Item(f"{one.main}/dists/{suite}/InRelease", target)], timeout).get(target)
+        if failure is None or not failure.silent:
+            return one
+    raise CornerstoneError(f"{apt.scrub(mirror.main)} doesn't answer: {failure}",
+                           "check the network, apt's proxy, and the mirror (CORNERSTONE_MIRROR)", Code.NETWORK)
+
+
+def _settings(work: Path) -> str:
+    """What apt is to have of its own for a resolution, on top of the machine's settings."""
+    for folder in ("state/lists/partial", "cache/archives/partial", "etc/none.d"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     (work / "status").touch()
-    signed = f"[arch={ARCHITECTURE} signed-by={KEYRING}]"
-    (work / "etc/sources.list").write_text(
-        f"deb {signed} {mirror.main} {suite} main non-free-firmware\n"
-        f"deb {signed} {mirror.main} {suite}-updates main non-free-firmware\n"
-        f"deb {signed} {mirror.security} {suite}-security main non-free-firmware\n")
-    (work / "apt.conf").write_text(
-        f'Dir::Etc "{work}/etc"; Dir::Etc::main "{work}/none"; Dir::Etc::parts "{work}/none.d";\n'
-        f'Dir::State "{work}/state"; Dir::State::status "{work}/status"; Dir::Cache "{work}/cache";\n'
-        f'APT::Architecture "{ARCHITECTURE}"; APT::Architectures "{ARCHITECTURE}";\n'
-        'Acquire::Languages "none"; APT::Sandbox::User "root"; Acquire::Retries "2"; Acquire::ForceHash "SHA256";\n')
-    return {"APT_CONFIG": str(work / "apt.conf"), "LC_ALL": "C"}
+    none = work / "etc/none"
+    return (f'Dir::Etc::sourcelist "{work}/etc/none"; Dir::Etc::sourceparts "{work}/etc/sources.list.d";\n'
+            f'Dir::Etc::preferences "{none}"; Dir::Etc::preferencesparts "{none}.d";\n'
+            f'Dir::State "{work}/state"; Dir::State::status "{work}/status"; Dir::State::lists "lists";\n'
+            'Dir::State::extended_states "extended_states"; '
+            f'Dir::Cache "{work}/cache"; Dir::Cache::archives "archives";\n'
+            '#clear APT::Architectures; #clear APT::Update; #clear APT::Get; #clear APT::Default-Release;\n'
+            '#clear APT::Install-Suggests; #clear APT::Build-Profiles; #clear APT::Solver; #clear APT::Planner;\n'
+            '#clear APT::Never-MarkAuto-Sections; #clear DPkg; #clear Acquire::Languages;\n'
+            f'APT::Architecture "{ARCHITECTURE}"; APT::Architectures {{ "{ARCHITECTURE}"; }};\n'
+            'APT::Install-Recommends "false"; Acquire::Languages "none"; Acquire::Retries "2"; '
+            'Acquire::ForceHash "SHA256";\n')
+
+
+def _write_sources(work: Path, suite: str, bases: Mapping[str, str], mirror: Mirror,
+                   as_of: datetime.datetime | None) -> None:
+    """Write the one file of sources that apt gets to see."""
+    suites = {"main": f"{suite} {suite}-updates", "security": f"{suite}-security"}
+    folder = work / "etc/sources.list.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    stanzas = []
+    for archive, base in bases.items():
+        options = mirror.options.get(archive, "")
+        if not re.search("^(signed-by|trusted):", options, re.I | re.M):
+            options += f"Signed-By: {' '.join(map(str, trusted_keys()))}\n"
+        if as_of:
+            options = re.sub("^check-valid-until:.*\n", "", options, flags=re.I | re.M) + "Check-Valid-Until: no\n"
+        stanzas.append(f"Types: deb\nURIs: {base}\nSuites: {suites[archive]}\nComponents: main non-free-firmware\n"
+                       f"Architectures: {ARCHITECTURE}\nTargets: Packages\n{options}")
+    (folder / "cornerstone.sources").write_text("\n".join(stanzas))
+
+
+def trusted_keys() -> list[Path]:
+    """The keys for a mirror whose source names none: Debian's, and those that apt trusts for every source.
+
+    Raises CornerstoneError (MACHINE) when there is none.
+    """
+    single, folder = map(Path, apt.settings("Dir::Etc::trusted/f", "Dir::Etc::trustedparts/d"))
+    keys = [key for key in (KEYRING, single, *sorted([*folder.glob("*.gpg"), *folder.glob("*.asc")]))
+            if key.is_file() and key.stat().st_size]
+    if not keys:
+        raise CornerstoneError(f"{KEYRING} is missing, so the archive's signature can't be checked",
+                               "install debian-archive-keyring (./invoke does)", Code.MACHINE)
+    return keys
+
+
+def _check_date(work: Path, as_of: datetime.datetime) -> None:
+    """Raise CornerstoneError when the archive is from after a date, so isn't what it was then."""
+    for release in sorted((work / "state/lists").glob("*Release")):
+        dates = re.findall("^Date: (.*)$", release.read_text(errors="replace"), re.M)
+        made = email.utils.parsedate_to_datetime(dates[0]) if dates else as_of
+        if made > as_of:
+            raise CornerstoneError(f"the mirror's {release.name} is of {made:%Y-%m-%d %H:%M} UTC, later than "
+                                   f"{as_of:%Y-%m-%d %H:%M}", "set CORNERSTONE_SNAPSHOT_MIRROR to an archive by date, "
+                                   "or CORNERSTONE_MIRROR to a mirror that was frozen before")
+
+
+def parse_date(text: str) -> datetime.datetime:
+    """A date of a snapshot: 2026-11-22, 2026-11-22T08:00:00Z or 20261122T080000Z; a day means its end.
+
+    Raises CornerstoneError when it is none, or lies ahead.
+    """
+    for form in ("%Y%m%dT%H%M%SZ", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d", "%Y%m%d"):
+        with contextlib.suppress(ValueError):
+            found = datetime.datetime.strptime(text, form).replace(tzinfo=datetime.UTC)
+            now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+            if "%H" not in form and found.date() <= now.date():
+                found = min(now, found + datetime.timedelta(days=1, seconds=-1))
+            if found > now:
+                raise CornerstoneError(f"{text} lies ahead", "name a date in the past")
+            return found
+    raise CornerstoneError(f"{text!r} is no date", "write it as 2026-11-22 or 20261122T080000Z")
+
+
+def snapshot_of(form: str, date: datetime.datetime) -> Mirror:
+    """The archives as of a date; form has {archive} and {date} (CORNERSTONE_SNAPSHOT_MIRROR)."""
+    dated = form.replace("{date}", date.strftime("%Y%m%dT%H%M%SZ"))
+    return Mirror(*(dated.replace("{archive}", name) for name in ("debian", "debian-security")), keyring_options())
 
 
 def _locked(line: str, archives: dict[str, str], log: Path) -> LockedPackage:
@@ -180,23 +283,28 @@ def _locked(line: str, archives: dict[str, str], log: Path) -> LockedPackage:
                          address.removeprefix(base))
 
 
-def update_locks(workspace: Workspace, suite: str, again: bool) -> list[str]:
+def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "") -> list[str]:
     """Resolve the locks of a suite that are missing or don't fit their elements, or all of them again.
 
+    as_of: a date; then all are resolved from the snapshot mirror of that date, when one is set, else from a mirror
+    that was frozen before.
     Returns a line for each root. A lock is written beside and renamed; nothing changes on an error.
     """
     said = []
+    date = parse_date(as_of) if as_of else None
     for root in elements.ROOTS:
         path = lock_path(workspace.locks, root, suite)
         before: Lock | None = None
         if path.is_file():
             before = read_lock(workspace.locks, root, suite)
-            if not again and before.requests == elements.packages(workspace.elements, root, suite):
+            if not again and not date and before.requests == elements.packages(workspace.elements, root, suite):
                 said.append(f"{path.name}: fits, nothing to do")
                 continue
         workspace.cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=workspace.cache) as work:
-            new = resolve(workspace.elements, root, suite, find_mirror(), Path(work), Path(work) / "apt.log")
+            snapshot = find_snapshot() if date else ""
+            mirror = snapshot_of(snapshot, date) if snapshot and date else find_mirror()
+            new = resolve(workspace.elements, root, suite, mirror, Path(work), Path(work) / "apt.log", date)
         old = {p.name: p.version for p in before.packages} if before else {}
         now = {p.name: p.version for p in new.packages}
         if before and before.packages == new.packages and before.requests == new.requests:

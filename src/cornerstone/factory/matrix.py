@@ -6,11 +6,13 @@ import datetime
 import io
 import json
 import shutil
+import socket
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,32 +23,44 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.located import did_you_mean
 from cornerstone.model.pair import Answer, PairAnswer, answer_pair
 from cornerstone.model.profile import load_profile, profile_names
+from cornerstone.model.release import Catalogue
 from cornerstone.model.rules import Level, Outcome, Verdict, check_pair, check_profile
 from cornerstone.model.version import AhvVersion, AosVersion
 
+MALFORMED = "malformed"
 _STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.INFO: "dim", None: "green"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One profile, or one pair that was asked for (then with its answer), and what the rules say of it."""
+    """One profile, or one pair that was asked for, with its answer and what the rules say of it.
+
+    malformed: why a profile, or the catalogue, can't be read; then there is neither answer nor verdict.
+    """
 
     name: str
-    aos: str
-    ahv: str
-    suite: str
-    verdicts: tuple[Verdict, ...]
-    answer: PairAnswer
+    aos: str = ""
+    ahv: str = ""
+    suite: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+    answer: PairAnswer | None = None
+    malformed: CornerstoneError | None = None
+
+    @property
+    def word(self) -> str:
+        """compatible, incompatible, unknown; or malformed."""
+        return self.answer.answer.value if self.answer else MALFORMED
 
     @property
     def evidence(self) -> str:
         """What the answer rests on, with its grade; empty for an unknown pair."""
-        rows = self.answer.evidence if self.answer.answer is Answer.COMPATIBLE else ()
+        rows = self.answer.evidence if self.answer and self.answer.answer is Answer.COMPATIBLE else ()
         return ", ".join(f"{pairing.provenance.evidence} ({pairing.provenance.grade})" for pairing in rows)
 
     def count(self, level: Level) -> int:
-        """How many findings of this severity."""
-        return sum(verdict.severity is level for verdict in self.verdicts)
+        """How many findings of this severity; what is malformed counts as one error."""
+        return (sum(verdict.severity is level for verdict in self.verdicts)
+                + (self.malformed is not None and level is Level.ERROR))
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,14 @@ class Matrix:
     def failed(self, row: Row) -> bool:
         """An error, a warning under strict, or a pair that was asked for and isn't known to be compatible."""
         return (row.count(Level.ERROR) > 0 or (self.strict and row.count(Level.WARNING) > 0)
-                or (self.asked and row.answer.answer is not Answer.COMPATIBLE))
+                or (self.asked and row.word != Answer.COMPATIBLE))
+
+    @property
+    def code(self) -> int:
+        """The exit code: INPUT when something is malformed, FAILED when a row failed, else 0."""
+        if any(row.malformed for row in self.rows):
+            return int(Code.INPUT)
+        return int(Code.FAILED) if any(map(self.failed, self.rows)) else 0
 
     def summary(self) -> str:
         """One line: what was checked, and the counts."""
@@ -77,9 +98,10 @@ def run_matrix(root: Path, *, format: str = "table", strict: bool = False, aos: 
                ahv: str | None = None, today: datetime.date | None = None) -> tuple[str, int]:
     """Check all profiles below root, or the one pair aos and ahv; return the text and the exit code.
 
-    format: table, json, junit or markdown. Exit code 1 for any error, for any warning under strict, and for a pair
-    that isn't known to be compatible; else 0. today decides about ends of support; None is the machine's date.
-    CornerstoneError for a format, a release or a file that is wrong.
+    format: table, json, junit or markdown. Exit code 2 for a profile or a catalogue that is malformed, which is then a
+    row of its own; 1 for any error, for any warning under strict, and for a pair that isn't known to be compatible;
+    else 0. today decides about ends of support; None is the machine's date.
+    CornerstoneError for a format or a release that is wrong.
     """
     if format not in FORMATS:
         raise CornerstoneError(f"there is no format {format!r}", did_you_mean(format, FORMATS, "formats"))
@@ -91,25 +113,36 @@ def run_matrix(root: Path, *, format: str = "table", strict: bool = False, aos: 
         matrix = Matrix((_pair_row(root, aos, ahv, today),), today, strict, asked=True)
     else:
         matrix = Matrix(_profile_rows(root, today), today, strict, asked=False)
-    return FORMATS[format](matrix), int(Code.FAILED) if any(map(matrix.failed, matrix.rows)) else 0
+    return FORMATS[format](matrix), matrix.code
 
 
 def _profile_rows(root: Path, today: datetime.date) -> tuple[Row, ...]:
-    catalogue = load_catalogue(root)
-    rows = []
     names = profile_names(root)
     if not names:
         raise CornerstoneError(f"there are no profiles in {root / 'profiles'}", "run it in the project's checkout")
-    for name in names:
+    try:
+        catalogue = load_catalogue(root)
+    except CornerstoneError as error:
+        return (Row("catalogue", malformed=error),)
+    return tuple(_profile_row(name, root, catalogue, today) for name in names)
+
+
+def _profile_row(name: str, root: Path, catalogue: Catalogue, today: datetime.date) -> Row:
+    try:
         profile = load_profile(name, root, catalogue)
-        answer = answer_pair(catalogue, AosVersion.parse(profile.aos), AhvVersion.parse(profile.ahv))
-        rows.append(Row(name, profile.aos, profile.ahv, profile.reference.suite,
-                        check_profile(profile, catalogue, today=today), answer))
-    return tuple(rows)
+    except CornerstoneError as error:
+        return Row(name, malformed=error)
+    answer = answer_pair(catalogue, AosVersion.parse(profile.aos), AhvVersion.parse(profile.ahv))
+    return Row(name, profile.aos, profile.ahv, profile.reference.suite,
+               check_profile(profile, catalogue, today=today), answer)
 
 
 def _pair_row(root: Path, aos_text: str, ahv_text: str, today: datetime.date) -> Row:
-    catalogue, aos, ahv = load_catalogue(root), AosVersion.parse(aos_text), AhvVersion.parse(ahv_text)
+    aos, ahv = AosVersion.parse(aos_text), AhvVersion.parse(ahv_text)
+    try:
+        catalogue = load_catalogue(root)
+    except CornerstoneError as error:
+        return Row("catalogue", malformed=error)
     return Row(f"AOS {aos} with AHV {ahv}", str(aos), str(ahv), "", check_pair(aos, ahv, catalogue, today=today),
                answer_pair(catalogue, aos, ahv))
 
@@ -133,13 +166,17 @@ def _table(matrix: Matrix) -> str:
             table.add_column(heading, justify="right" if heading in ("errors", "warnings", "notes") else "left")
         for row in matrix.rows:
             worst = next((level for level in (Level.ERROR, Level.WARNING) if row.count(level)), None)
-            table.add_row(Text(row.name, _STYLES[worst]), row.aos, row.ahv, row.suite, row.answer.answer.value,
+            table.add_row(Text(row.name, _STYLES[worst]), row.aos, row.ahv, row.suite, row.word,
                           row.evidence, *(str(row.count(level)) for level in Level))
         console.print(table)
     for row in matrix.rows:
         findings = [verdict for verdict in _findings(row) if matrix.asked or verdict.severity is not Level.INFO]
-        if matrix.asked:
-            console.print(Text(f"{row.name}: {row.answer.answer.value}", "bold"))
+        if row.malformed:
+            console.print(Text(f"{row.name}: ") + Text("error ", _STYLES[Level.ERROR]) + Text(
+                f"{MALFORMED}: {row.malformed.message}"))
+            console.print(Text(f"    hint: {row.malformed.hint}", "dim"))
+        elif matrix.asked and row.answer:
+            console.print(Text(f"{row.name}: {row.word}", "bold"))
             console.print(Text(f"  {row.answer.reason}"))
         for verdict in findings:
             console.print(Text("" if matrix.asked else f"{row.name}: ")
@@ -155,60 +192,103 @@ def _stated(verdict: Verdict) -> str:
 
 
 def _json(matrix: Matrix) -> str:
-    rows = [{
+    return json.dumps({"v": 1, "today": matrix.today.isoformat(), "strict": matrix.strict,
+                       "failed": any(map(matrix.failed, matrix.rows)),
+                       "rows": [_json_row(matrix, row) for row in matrix.rows]}, indent=2) + "\n"
+
+
+def _json_row(matrix: Matrix, row: Row) -> dict[str, Any]:
+    if row.malformed:
+        return {"name": row.name, "failed": True,
+                "malformed": {"message": row.malformed.message, "hint": row.malformed.hint}}
+    return {
         "name": row.name, "aos": row.aos, "ahv": row.ahv, **({} if matrix.asked else {"suite": row.suite}),
-        "pair": {"answer": row.answer.answer, "reason": row.answer.reason, "evidence": [
+        "pair": {"answer": row.word, "reason": row.answer.reason if row.answer else "", "evidence": [
             {"aos": str(pairing.aos), "ahv": str(pairing.ahv), "grade": pairing.provenance.grade,
              "evidence": pairing.provenance.evidence, "sources": list(pairing.provenance.sources),
-             "note": pairing.provenance.note} for pairing in row.answer.evidence]},
+             "note": pairing.provenance.note} for pairing in (row.answer.evidence if row.answer else ())]},
         "failed": matrix.failed(row),
         "verdicts": [{"rule": verdict.rule.id, "level": verdict.rule.level, "outcome": verdict.outcome,
                       "severity": verdict.severity, "message": verdict.message, "hint": verdict.rule.hint}
                      for verdict in row.verdicts],
-    } for row in matrix.rows]
-    return json.dumps({"v": 1, "today": matrix.today.isoformat(), "strict": matrix.strict,
-                       "failed": any(map(matrix.failed, matrix.rows)), "rows": rows}, indent=2) + "\n"
+    }
 
 
 def _junit(matrix: Matrix) -> str:
-    """A suite per row, a case per rule. What fails the run is a failure, an unknown is skipped, the rest is printed."""
+    """A suite per row, a case per rule. What fails the run is a failure, an unknown is skipped, the rest is printed.
+
+    As junit-10.xsd of Jenkins' xUnit plugin has it: each suite with errors beside tests and failures. Nothing in it
+    takes time, so each time is 0; the moment is that of the report.
+    """
     suites = ET.Element("testsuites", name="cornerstone matrix")
+    moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     for row in matrix.rows:
-        suite = ET.SubElement(suites, "testsuite", name=row.name)
-        failing = {Level.ERROR, Level.WARNING} if matrix.strict else {Level.ERROR}
-        for verdict in row.verdicts:
-            case = ET.SubElement(suite, "testcase", classname=f"matrix.{row.name}", name=verdict.rule.id)
-            if verdict.severity in failing:
-                failure = ET.SubElement(case, "failure", message=_stated(verdict), type=str(verdict.severity))
-                failure.text = f"{verdict.rule.sentence}\nhint: {verdict.rule.hint}"
-            elif verdict.outcome is Outcome.UNKNOWN:
-                ET.SubElement(case, "skipped", message=_stated(verdict))
-            elif verdict.severity:
-                ET.SubElement(case, "system-out").text = f"{verdict.severity}: {verdict.message}"
-        if matrix.asked:
-            case = ET.SubElement(suite, "testcase", classname=f"matrix.{row.name}", name="answer")
-            if row.answer.answer is not Answer.COMPATIBLE:
-                ET.SubElement(case, "failure", message=row.answer.reason, type=row.answer.answer.value)
-        for attribute, tag in (("failures", "failure"), ("skipped", "skipped"), ("tests", "testcase")):
-            suite.set(attribute, str(len(list(suite.iter(tag)))))
+        suite = ET.SubElement(suites, "testsuite", name=row.name, timestamp=moment, hostname=socket.gethostname())
+        # a reader splits a class name at its last dot
+        classname = f"matrix.{row.name.replace('.', '_')}"
+        for name, outcome in _cases(matrix, row):
+            case = ET.SubElement(suite, "testcase", classname=classname, name=name, time="0.000")
+            if outcome is not None:
+                case.append(outcome)
+        _count(suite)
+    _count(suites)
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _cases(matrix: Matrix, row: Row) -> Iterator[tuple[str, ET.Element | None]]:
+    """Name and outcome of each test case of a row; no outcome is a pass."""
+    failing = {Level.ERROR, Level.WARNING} if matrix.strict else {Level.ERROR}
+    if row.malformed:
+        yield MALFORMED, _element("failure", f"{row.malformed.message}\nhint: {row.malformed.hint}",
+                                  message=row.malformed.message, type=MALFORMED)
+    for verdict in row.verdicts:
+        if verdict.severity in failing:
+            text = f"{verdict.rule.sentence}\nhint: {verdict.rule.hint}"
+            yield verdict.rule.id, _element("failure", text, message=_stated(verdict), type=str(verdict.severity))
+        elif verdict.outcome is Outcome.UNKNOWN:
+            yield verdict.rule.id, _element("skipped", message=_stated(verdict))
+        elif verdict.severity:
+            yield verdict.rule.id, _element("system-out", f"{verdict.severity}: {verdict.message}")
+        else:
+            yield verdict.rule.id, None
+    if matrix.asked and row.answer:
+        wrong = row.answer.answer is not Answer.COMPATIBLE
+        yield "answer", _element("failure", message=row.answer.reason, type=row.word) if wrong else None
+
+
+def _element(tag: str, text: str | None = None, **attributes: str) -> ET.Element:
+    element = ET.Element(tag, attributes)
+    element.text = text
+    return element
+
+
+def _count(element: ET.Element) -> None:
+    """Write how many tests, failures, errors and, of a suite, skipped ones there are into an element."""
+    tags = {"tests": "testcase", "failures": "failure", "errors": "error"}
+    if element.tag == "testsuite":
+        tags["skipped"] = "skipped"
+    for attribute, tag in tags.items():
+        element.set(attribute, str(len(list(element.iter(tag)))))
+    element.set("time", "0.000")
 
 
 def _markdown(matrix: Matrix) -> str:
     lines = ["| profile | AOS | AHV | suite | pair | evidence | errors | warnings | notes |",
              "|---|---|---|---|---|---|---|---|---|"]
-    lines += [f"| {row.name} | {row.aos} | {row.ahv} | {row.suite} | {row.answer.answer.value} | "
+    lines += [f"| {row.name} | {row.aos} | {row.ahv} | {row.suite} | {row.word} | "
               f"{row.evidence} | {row.count(Level.ERROR)} | {row.count(Level.WARNING)} | {row.count(Level.INFO)} |"
               for row in matrix.rows]
     lines += ["", "| profile | level | rule | finding | hint |", "|---|---|---|---|---|"]
+    lines += [f"| {row.name} | error | {MALFORMED} | {_cell(row.malformed.message)} | {_cell(row.malformed.hint)} |"
+              for row in matrix.rows if row.malformed]
     lines += [f"| {row.name} | {verdict.severity} | `{verdict.rule.id}` | {_cell(_stated(verdict))} | "
               f"{_cell(verdict.rule.hint)} |" for row in matrix.rows for verdict in _findings(row)]
     return "\n".join([*lines, "", matrix.summary()]) + "\n"
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 FORMATS: dict[str, Callable[[Matrix], str]] = {"table": _table, "json": _json, "junit": _junit, "markdown": _markdown}

@@ -36,7 +36,7 @@ def provide(workspace: Workspace, locks: Iterable[Lock], listener: Listener, car
         listener(Event(STAGE, STEP, "waiting", f"{who} is fetching packages"))
 
     with hold(workspace.pool, waiting):
-        for left in workspace.pool.glob("*/*.part"):
+        for left in workspace.pool.glob("*/*.part*"):
             left.unlink()
         for package in pool.damaged(workspace.pool, packages):
             pool.pooled(workspace.pool, package).unlink()
@@ -62,9 +62,10 @@ def _progress(listener: Listener) -> Callable[[int, int], None]:
 
 
 def sources(locks: Iterable[Lock]) -> list[pool.Source]:
-    """Where packages are asked for, in this order: the mirror; the snapshot mirror, when one is set."""
+    """Where packages are asked for, in this order: the mirrors that apt would ask; a snapshot mirror, if set."""
     snapshot = find_snapshot()
-    return [from_mirror(find_mirror()), *([from_snapshot(snapshot, locks)] if snapshot else [])]
+    mirror = find_mirror()
+    return [*map(from_mirror, (mirror, *mirror.others)), *([from_snapshot(snapshot, locks)] if snapshot else [])]
 
 
 def from_mirror(mirror: Mirror) -> pool.Source:

@@ -52,7 +52,8 @@ def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: boo
               _cvm_disk_layer(profile, roots["cvm"], boots["cvm"], locks["cvm"], logs), _first_boot_layer(profile)]
     iso_inputs = {
         "code": code_digest("build", "iso", "render", "../model/gpt", "../model/manifest",
-                            "../model/site_area", "../model/slot_disk", "templates/iso-grub.cfg.j2"),
+                            "../model/site_area", "../model/slot_disk", "templates/iso-grub.cfg.j2",
+                            "templates/iso-loopback.cfg.j2"),
         "profile": json.dumps(profile.resolved()),
         "signing key": hashlib.sha256(key.public_pem()).hexdigest(),
         "signing key kind": key.kind,

@@ -5,24 +5,30 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import hashlib
-import http.client
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from cornerstone.factory import apt, process
+from cornerstone.factory.apt import Failure
 from cornerstone.factory.lock import LockedPackage
+from cornerstone.factory.settings import TIMEOUT_SECONDS
 from cornerstone.model.error import Code, CornerstoneError
 
 CONNECTIONS = 8
-TIMEOUT_SECONDS = 60
 CHUNK = 1 << 18
-# before the second and the third try of what failed for a moment
-PAUSES_SECONDS = (1, 5)
+# before another try when the one before brought nothing
+PAUSES_SECONDS = (1, 5, 15)
+# a mirror that asks to be left alone for longer is out of order
+LONGEST_PAUSE_SECONDS = 120
+# what one call of apt is asked for
+BATCH, BATCH_BYTES = 32, 32 << 20
 NAMED = 10
+
+NETWORK_HINT = ("check the network, apt's proxy and credentials, and the mirror (CORNERSTONE_MIRROR), then run it "
+                "again: what has been fetched stays")
 
 # where a package can be had: its address there
 Source = Callable[[LockedPackage], str]
@@ -73,14 +79,17 @@ def fetch(pool: Path, packages: Iterable[LockedPackage], sources: Callable[[], S
         done += size
         progress(done, total)
 
-    left, said = wanted, {}
-    for source in sources():
-        failures = _fetch_patiently(pool, left, source, tell)
+    left, said, gone = wanted, {}, False
+    asked = sources()
+    for source in asked:
+        failures = _fetch_patiently(pool, left, source, tell, TIMEOUT_SECONDS / len(asked))
         left = list(failures)
+        gone = gone or any(failure.gone for failure in failures.values())
         said = {package: "; ".join(filter(None, (said.get(package), str(failures[package])))) for package in left}
     if left:
         raise CornerstoneError(f"{len(left)} of {len(wanted)} locked packages can't be fetched:\n"
-                               + listed(f"{p.name} {p.version}: {why}" for p, why in said.items()), hint, Code.NETWORK)
+                               + listed(f"{p.name} {p.version}: {why}" for p, why in said.items()),
+                               hint if gone else NETWORK_HINT, Code.NETWORK)
 
 
 def listed(lines: Iterable[str]) -> str:
@@ -90,47 +99,136 @@ def listed(lines: Iterable[str]) -> str:
     return "\n".join(f"    {line}" for line in lines[:NAMED] + more)
 
 
-def _fetch_patiently(pool: Path, packages: list[LockedPackage], source: Source,
-                     tell: Callable[[int], None]) -> dict[LockedPackage, Exception]:
-    """Fetch from one source, trying again what another try can mend: a connection that gave up for a moment."""
-    failures = _fetch_round(pool, packages, source, tell)
-    for pause in PAUSES_SECONDS:
-        left = [package for package, error in failures.items() if not isinstance(error, urllib.error.HTTPError)]
-        if not left:
+def _fetch_patiently(pool: Path, packages: list[LockedPackage], source: Source, tell: Callable[[int], None],
+                     timeout: float) -> dict[LockedPackage, Failure]:
+    """Fetch from one source, again and again as long as that brings something, and then as often as there are pauses.
+
+    What the source says that it doesn't have is asked for once. When it asks for time it gets that, and fewer
+    connections; when nobody answers at all for two timeouts, that is the end.
+    """
+    failures: dict[LockedPackage, Failure] = {}
+    left, tries, connections = packages, 0, CONNECTIONS
+    while left:
+        begun = time.monotonic()
+        # first what hasn't failed yet: a file that the mirror stumbles over mustn't speak for all
+        left = sorted(left, key=lambda p: (p in failures and not failures[p].untried, p.size, p.name))
+        new = _fetch_round(pool, left, source, tell, timeout, connections)
+        tries = 1 if len(new) < len(left) else tries + 1
+        failures = {p: e for p, e in failures.items() if p not in left} | new
+        left = [package for package, failure in new.items() if failure.passing]
+        told = [failure for failure in new.values() if not failure.untried]
+        dead = tries > 1 or len(new) == len(packages)
+        dead = dead and all(failure.silent for failure in told) and time.monotonic() - begun > 1.8 * timeout
+        wait = max([0, *PAUSES_SECONDS[tries - 1:tries], *(failure.retry_after for failure in told)])
+        if tries > len(PAUSES_SECONDS) or wait > LONGEST_PAUSE_SECONDS or dead:
             break
-        time.sleep(pause)
-        failures = {p: e for p, e in failures.items() if p not in left} | _fetch_round(pool, left, source, tell)
-    return failures
+        if any(failure.busy for failure in told):
+            connections = max(1, connections // 4)
+        if left:
+            process.pause(wait)
+    reason = next((failure for failure in failures.values() if not failure.untried), None)
+    return {package: reason if failure.untried and reason else failure for package, failure in failures.items()}
 
 
-def _fetch_round(pool: Path, packages: Iterable[LockedPackage], source: Source,
-                 tell: Callable[[int], None]) -> dict[LockedPackage, Exception]:
-    """Try each package once; returns those that failed and why."""
-    failures: dict[LockedPackage, Exception] = {}
-    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as workers:
-        jobs = {workers.submit(_fetch_one, pool, package, source): package for package in packages}
+def _fetch_round(pool: Path, packages: list[LockedPackage], source: Source, tell: Callable[[int], None],
+                 timeout: float, connections: int) -> dict[LockedPackage, Failure]:
+    """Try each package once, the first alone: it shows whether anybody answers. Returns why some weren't fetched.
+
+    timeout is for that first one: seconds without a byte, of which apt waits for two. After it the machine's own holds.
+    Once the mirror says that it is busy, or nobody answers any more, the rest isn't tried.
+    """
+    first, *others = packages
+    failures = _fetch_batch(pool, [first], source, timeout)
+    stop = any(failure.silent or failure.busy for failure in failures.values())
+    if not failures:
+        tell(first.size)
+    batches = _batches(others)
+    untried = Failure("not tried", untried=True)
+    with concurrent.futures.ThreadPoolExecutor(connections) as workers, process.ending_together():
+        jobs = {} if stop else {workers.submit(_fetch_batch, pool, batch, source): batch for batch in batches}
         try:
             for job in concurrent.futures.as_completed(jobs):
-                error = job.exception()
-                if error is None:
-                    tell(jobs[job].size)
-                elif isinstance(error, OSError) and error.errno == errno.ENOSPC or \
-                        not isinstance(error, (OSError, ValueError)):
-                    raise error
-                else:
-                    failures[jobs[job]] = error
+                if job.cancelled():
+                    continue
+                new = job.result()
+                failures |= new
+                for package in jobs[job]:
+                    if package not in new:
+                        tell(package.size)
+                if any(failure.silent or failure.busy for failure in new.values()):
+                    for other in jobs:
+                        other.cancel()
         except BaseException:
             workers.shutdown(wait=False, cancel_futures=True)
+            process.end_all()
             raise
-    return failures
+    tried = {package for job, batch in jobs.items() if not job.cancelled() for package in batch}
+    return failures | {package: untried for batch in batches for package in batch if package not in tried}
 
 
-def _fetch_one(pool: Path, package: LockedPackage, source: Source) -> None:
+def _batches(packages: Iterable[LockedPackage]) -> list[list[LockedPackage]]:
+    """Packages in portions for one call of apt each, the large ones first."""
+    batches: list[list[LockedPackage]] = []
+    room = 0
+    for package in sorted(packages, key=lambda package: (-package.size, package.name)):
+        if not batches or len(batches[-1]) == BATCH or package.size > room:
+            batches.append([])
+            room = BATCH_BYTES
+        batches[-1].append(package)
+        room -= package.size
+    return batches
+
+
+def _fetch_batch(pool: Path, packages: list[LockedPackage], source: Source, timeout: float | None = None
+                 ) -> dict[LockedPackage, Failure]:
+    """Fetch packages by one call of apt. Returns why some weren't fetched.
+
+    Raises OSError (ENOSPC) when the disk is full.
+    """
+    parts = {package: pooled(pool, package).with_suffix(f".{os.getpid()}.part") for package in packages}
     try:
-        with urllib.request.urlopen(source(package), timeout=TIMEOUT_SECONDS) as reply:  # noqa: S310
-            receive(reply, pooled(pool, package), package)
-    except http.client.HTTPException as error:
-        raise ValueError(f"the mirror's answer can't be read: {error!r}") from error
+        for part in parts.values():
+            part.parent.mkdir(parents=True, exist_ok=True)
+        said = apt.download([apt.Item(source(package), part, package.sha256) for package, part in parts.items()],
+                            timeout)
+        if any(os.strerror(errno.ENOSPC) in failure.reason for failure in said.values()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(pool))
+        return {package: failure for package, part in parts.items()
+                if (failure := _accept(part, pooled(pool, package), package, said.get(part)))}
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+            _rejected(part).unlink(missing_ok=True)
+
+
+def _rejected(part: Path) -> Path:
+    """Where apt leaves what isn't what it was to be."""
+    return part.with_name(f"{part.name}.FAILED")
+
+
+def _accept(part: Path, target: Path, package: LockedPackage, failure: Failure | None) -> Failure | None:
+    """Put a downloaded file into its place, if it is what the lock says; else say what it is."""
+    if failure and (failure.status or failure.silent or failure.untried):
+        return failure
+    came = next((file for file in (part, _rejected(part)) if file.is_file()), None)
+    if came is None:
+        return failure or Failure("apt left nothing")
+    with came.open("rb") as file:
+        beginning = file.read(512).lower()
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest == package.sha256 and came.stat().st_size == package.size:
+        came.replace(target)
+        return None
+    kind = "text/html" if b"<html" in beginning or b"<!doctype html" in beginning else failure.kind if failure else ""
+    if kind.startswith("text/") and not beginning.startswith(b"!<arch>"):
+        return Failure(f"the mirror sent something else ({kind}) for {package.path}: perhaps the page of a network "
+                       "that wants a login first")
+    try:
+        _check(package, came.stat().st_size, digest)
+    except ValueError as error:
+        return Failure(f"{error} ({failure})" if failure and came == part else str(error))
+    return None
 
 
 def receive(stream: BinaryIO, target: Path, package: LockedPackage) -> None:
@@ -144,10 +242,14 @@ def receive(stream: BinaryIO, target: Path, package: LockedPackage) -> None:
                 digest.update(chunk)
                 size += len(chunk)
                 out.write(chunk)
-        if size != package.size:
-            raise ValueError(f"the connection broke off after {size} of {package.size} bytes")
-        if digest.hexdigest() != package.sha256:
-            raise ValueError(f"its sha256 is {digest.hexdigest()}, the lock says {package.sha256}")
+        _check(package, size, digest.hexdigest())
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _check(package: LockedPackage, size: int, digest: str) -> None:
+    if size != package.size:
+        raise ValueError(f"the connection broke off after {size} of {package.size} bytes")
+    if digest != package.sha256:
+        raise ValueError(f"its sha256 is {digest}, the lock says {package.sha256}")

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cornerstone.model.error import Code, CornerstoneError
 
@@ -25,6 +26,10 @@ WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 # file descriptors of locks that each step's processes hold too, in case they outlive us
 guards: set[int] = set()
 
+# What every tool runs under, whatever the desk it runs on: its words are read, and its output is compared.
+ENVIRONMENT = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "LANGUAGE": "", "TZ": "UTC"}
+UMASK = 0o022
+
 _running: set[subprocess.Popen] = set()
 _ended: set[subprocess.Popen] = set()
 _stopping = threading.Event()
@@ -34,8 +39,8 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         cwd: Path | None = None, stdin: bytes | None = None) -> None:
     """Run argv to its end, appending command, output and exit status to log.
 
-    env is added to the process's environment. The tool gets a session of its own, so that whatever
-    ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and only that family.
+    env is added to the tools' one environment (ENVIRONMENT, UMASK). The tool gets a session of its own, so that
+    whatever ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and only that family.
     When we are killed outright, the kernel kills the tool itself.
     Raises CornerstoneError (STEP) naming the log, its last lines and the command to run by hand.
     """
@@ -46,24 +51,13 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         out.flush()
         if _stopping.is_set():
             raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
-        whole_env = {**os.environ, **(env or {})}
+        whole_env = environment(env)
         if shutil.which(words[0], path=whole_env.get("PATH")) is None:
             raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
                                    Code.MACHINE)
-        child = subprocess.Popen([*WITH_US, *words], cwd=cwd, env=whole_env, start_new_session=True,
-                                 stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-                                 stdout=out, stderr=subprocess.STDOUT, pass_fds=tuple(guards))
-        _running.add(child)
-        if _stopping.is_set():
-            _ended.add(child)
-            end_family(child)
-        try:
+        with started(words, env=env, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
+                     stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL) as child:
             child.communicate(stdin)
-        except BaseException:
-            end_family(child)
-            raise
-        finally:
-            _running.discard(child)
         out.write(f"= exit status {child.returncode}\n".encode())
     if child in _ended:
         raise CornerstoneError("ended, because another step failed or the build was interrupted", "", Code.STEP)
@@ -76,6 +70,33 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         raise CornerstoneError(
             f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{tail(log)}\n  whole log: {log}",
             f"run it by hand: {by_hand(words, env)}", Code.STEP)
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that tools run under: ours, with language and time zone fixed, and more on top."""
+    return {**os.environ, **ENVIRONMENT, **(more or {})}
+
+
+@contextlib.contextmanager
+def started(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None,
+            **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A tool that runs in a session of its own while the block does; whatever breaks off the block ends it.
+
+    It holds the locks of this build. more: what subprocess.Popen takes.
+    """
+    child = subprocess.Popen([*WITH_US, *map(str, argv)], env=environment(env), umask=UMASK, start_new_session=True,
+                             pass_fds=tuple(guards), **{"stdin": subprocess.DEVNULL, **more})
+    _running.add(child)
+    try:
+        if _stopping.is_set():
+            _ended.add(child)
+            end_family(child)
+        yield child
+    except BaseException:
+        end_family(child)
+        raise
+    finally:
+        _running.discard(child)
 
 
 def end_all() -> None:
@@ -105,8 +126,8 @@ def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) ->
     """The standard output of a short, quiet tool. Raises CornerstoneError (STEP) with its standard error."""
     words = [str(word) for word in argv]
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              env={**os.environ, **(env or {})}, check=False)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                              env=environment(env), umask=UMASK, check=False)
     except FileNotFoundError as error:
         raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
                                Code.MACHINE) from error

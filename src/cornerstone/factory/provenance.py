@@ -18,6 +18,7 @@ from cornerstone.factory.iso_image import EFI_IMAGE
 from cornerstone.factory.plan import Plan
 from cornerstone.factory.signing import SigningKey, check_signature
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import parse, read_json
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, Manifest
 
 NAME = "provenance.intoto.json"
@@ -99,14 +100,14 @@ def opened(content: bytes, public_pem: bytes) -> dict:
     Raises CornerstoneError (VERIFY) when it is malformed, of another type, or not signed by this key.
     """
     try:
-        record = json.loads(content)
+        record, _ = parse(content)
         payload_type, payload = record["payloadType"], base64.b64decode(record["payload"], validate=True)
         (signature,) = (base64.b64decode(each["sig"], validate=True) for each in record["signatures"])
     except (ValueError, KeyError, TypeError) as error:
         raise CornerstoneError(f"{NAME} is no DSSE envelope with one signature: {error}", "build again",
                                Code.VERIFY) from error
     check_signature(public_pem, encoded(payload_type, payload), signature, NAME)
-    found = json.loads(payload)
+    found = read_json(payload, NAME, "build again", Code.VERIFY)
     if payload_type != PAYLOAD_TYPE or (found.get("_type"), found.get("predicateType")) != (STATEMENT_TYPE,
                                                                                            PREDICATE_TYPE):
         raise CornerstoneError(f"{NAME} is no in-toto statement with SLSA provenance", "build again", Code.VERIFY)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -32,6 +34,12 @@ DIFFOSCOPE_SECONDS = 120
 DIFFOSCOPE_MIB = 64
 DIFFOSCOPE_LINES = 60
 
+# A default ACL as the kernel has it: version 2, then tag, permissions and id of each entry. Owner, nobody, group and
+# mask may do all, others read.
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, 5 if tag == 0x20 else 7, 65534 if tag == 2 else 0xFFFFFFFF)
+    for tag in (0x01, 0x02, 0x04, 0x10, 0x20))
+
 # other names for the machine and its user, no network at all, and one CPU of several
 ELSEWHERE = """hostname elsewhere
 umask 077
@@ -43,7 +51,8 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
     """Build a profile here, then from a copy of the checkout in other surroundings, and compare the ISOs.
 
     The second build has another folder, host name, user, umask, locale, time zone, home and number of
-    CPUs, an empty store and no network interface; the pool and the key are the same. Returns nothing
+    CPUs, an empty store and no network interface, in a folder that passes on another group and an ACL and whose name
+    isn't ASCII; the pool and the key are the same. Returns nothing
     when the ISOs are the same bytes, else lines that name the first layer that differs and what in it.
     """
     here = build(workspace, profile, listener)
@@ -52,7 +61,10 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
                                TAKE_OUT.format(iso=here))
     with own_folder(workspace) as mine:
         folder = mine.temporary
-        other, cache = Workspace(folder / "elsewhere" / "checkout"), folder / "cache"
+        elsewhere = folder / "elsewhere-ä"
+        elsewhere.mkdir()
+        pass_on(elsewhere)
+        other, cache = Workspace(elsewhere / "checkout"), elsewhere / "cache"
         copy_checkout(workspace.root, other.root)
         (cache / "keys").mkdir(parents=True)
         (cache / "pool").symlink_to(workspace.pool)
@@ -73,6 +85,14 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
         plan = make_plan(workspace, profile, signing_key(workspace.cache))
         return _explain(plan.layers.values(), Store(workspace.layers), Store(cache / "layers"), folder) \
             or [_explain_mastering(recall(here), recall(there))]
+
+
+def pass_on(folder: Path) -> None:
+    """Make a folder pass on what a shared one does: its group (setgid), and an ACL where the file system has them."""
+    os.chown(folder, -1, 1)
+    folder.chmod(0o2775)
+    with contextlib.suppress(OSError):
+        os.setxattr(folder, "system.posix_acl_default", ACL)
 
 
 def copy_checkout(root: Path, target: Path) -> None:

@@ -76,7 +76,8 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
 
 def detach_loops(below: Path) -> None:
     """Detach the loop devices whose file lies below a folder of ours: a killed build leaves them attached."""
-    listing = subprocess.run(["losetup", "--json", "--list"], capture_output=True, text=True, check=False).stdout
+    listing = subprocess.run(["losetup", "--json", "--list"], capture_output=True, encoding="utf-8",
+                             errors="surrogateescape", env=process.environment(), check=False).stdout
     for device in json.loads(listing or "{}").get("loopdevices", []):
         if (device.get("back-file") or "").startswith(f"{below}/"):
             subprocess.run(["losetup", "--detach", device["name"]], check=False)

@@ -117,7 +117,8 @@ def read_files(image: Path, offset: int, wanted: Callable[[str], bool]) -> tuple
             "-offset", str(offset), "-pf", "/dev/stdout", str(image)]
     with tempfile.TemporaryFile() as said:
         try:
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, bufsize=CHUNK)
+            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, bufsize=CHUNK,
+                                     env=process.environment())
         except FileNotFoundError as error:
             raise CornerstoneError("unsquashfs is not installed", "run ./invoke, which installs what is missing",
                                    Code.MACHINE) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import stat
@@ -40,10 +41,27 @@ def _make(temporary: Path) -> tuple[Hold, Path]:
     temporary.mkdir(parents=True, exist_ok=True)
     while True:
         folder = Path(tempfile.mkdtemp(prefix="build-", dir=temporary))
+        pass_nothing_on(folder)
         # None, or gone, when another build's sweep was quicker
         with contextlib.suppress(FileNotFoundError):
             if held := try_hold(folder):
                 return held, folder
+
+
+def pass_nothing_on(folder: Path) -> None:
+    """Give a new folder our own group and mode 0700, without the setgid bit and the ACLs that its parent passed on.
+
+    Otherwise they would go on to all that is made in it, and into the root trees.
+    """
+    for name in ("system.posix_acl_default", "system.posix_acl_access"):
+        try:
+            os.removexattr(folder, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                raise
+    os.chown(folder, -1, os.getegid())
+    # chmod(2) and not Path.mkdir's mode: only this takes the setgid bit away
+    folder.chmod(0o700)
 
 
 def sweep(temporary: Path) -> None:

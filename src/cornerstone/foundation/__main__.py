@@ -24,10 +24,11 @@ from cornerstone.foundation.telling import EVENTS, keep_facts
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener, open_listeners
 from cornerstone.model.facts import Facts
+from cornerstone.model.json_text import read_bounded
 from cornerstone.model.manifest import NAME, Manifest
 from cornerstone.model.requirements import Requirements
 from cornerstone.model.rules import check_machine
-from cornerstone.model.site_file import read_site
+from cornerstone.model.site_file import MOST, read_site
 
 STAGE = "foundation"
 
@@ -115,7 +116,7 @@ def print_plan(facts: Path, site: Path, manifest: Manifest) -> int:
     Nothing is touched. CornerstoneError when a file can't be read, or the machine is no node of the site.
     """
     try:
-        content = site.read_bytes()
+        content = read_bounded(site, MOST)
     except OSError as error:
         raise CornerstoneError(f"{site} can't be read: {error.strerror}", "name a site file") from error
     plan = make_plan(Facts.load(facts), read_site(content, str(site)), manifest)

@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -28,6 +28,9 @@ PROBE_SECONDS = 1.0
 ANNOUNCE_SECONDS = 2.0
 # Copper negotiates for two or three seconds.
 LINK_SECONDS = 5.0
+# A port of a spanning tree carries nothing for the first 30 s of its link, twice its forward delay, and for 50 s when
+# the tree has to change as well (IEEE 802.1D-2004, 17.14: Max Age 20 s, Forward Delay 15 s).
+FORWARD_SECONDS = 50.0
 LINK_CHANGES = 1  # RTMGRP_LINK
 
 BROADCAST = b"\xff" * 6
@@ -58,17 +61,19 @@ class Conflict:
         return f"{self.address} is in use by {self.mac}, heard on {self.nic}"
 
 
-def check(site: Site, node: Node, nics: Collection[Nic]) -> list[str]:
+def check(site: Site, node: Node, nics: Collection[Nic], say: Callable[[str], object] = lambda text: None
+          ) -> list[str]:
     """Refuse unless the node has an uplink and its addresses are free. Returns warnings, one sentence each.
 
-    Takes about 4 s. Raises CornerstoneError with every conflict, each by address, MAC and card.
+    Takes about 4 s, and while the gateway is silent up to FORWARD_SECONDS; say is told then what it waits for. Raises
+    CornerstoneError with every conflict, each by address, MAC and card.
     """
     uplinks = link_up(node, nics)
     missing = [mac for mac in node.uplink.macs if not any(mac in _macs(nic) for nic in uplinks)]
     warnings = [f"uplink {mac} has no link" for mac in missing]
     roles, gateway = addresses(site, node), site.hypervisor_gateway
-    heard = duplicates([*roles, gateway], uplinks, vlan=node.uplink.vlan,
-                       own=[mac for nic in nics for mac in _macs(nic)])
+    heard = duplicates(roles, uplinks, vlan=node.uplink.vlan, own=[mac for nic in nics for mac in _macs(nic)],
+                       gateway=gateway, say=say)
     if conflicts := [each for each in heard if each.address != gateway]:
         rows = "".join(f"\n  {roles[each.address]} {each}" for each in conflicts)
         one = f"{roles[conflicts[0].address]} address {conflicts[0]}"
@@ -122,25 +127,36 @@ def link_up(node: Node, nics: Iterable[Nic], seconds: float = LINK_SECONDS) -> l
     return [nic for nic in uplinks if nic.name in found]
 
 
-def duplicates(wanted: Iterable[IPv4Address], nics: Sequence[Nic], *, vlan: int = 0,
-               own: Collection[str] = ()) -> list[Conflict]:
-    """Who else has one of the addresses, all asked for at once; in about 4 s. nics: up, with a link.
+def duplicates(wanted: Iterable[IPv4Address], nics: Sequence[Nic], *, vlan: int = 0, own: Collection[str] = (),
+               gateway: IPv4Address | None = None, say: Callable[[str], object] = lambda text: None) -> list[Conflict]:
+    """Find who else has one of the addresses, and who is the gateway; all are asked for at once, in about 4 s.
 
-    own: MACs that are this machine's, besides those of nics. Needs CAP_NET_RAW.
+    nics: up, with a link. own: MACs that are this machine's, besides those of nics. A gateway that is silent may mean
+    that the switch's ports don't carry anything yet, so until it is heard all is asked again, up to FORWARD_SECONDS.
+    Needs CAP_NET_RAW.
     """
     mine = {mac.lower() for mac in own} | {mac for nic in nics for mac in _macs(nic)}
-    targets = {address.packed: address for address in wanted}
+    targets = {address.packed: address for address in (*wanted, *filter(None, [gateway]))}
     heard: dict[tuple[IPv4Address, str], Conflict] = {}
+    forwarding, asked = time.monotonic() + FORWARD_SECONDS, 0
     with contextlib.ExitStack() as stack:
         lines = {stack.enter_context(_listen(nic, vlan)): nic for nic in nics}
-        for number in range(PROBES):
+        while asked < PROBES:
+            silent = gateway is not None and not heard
             for line, nic in lines.items():
                 for target in targets:
                     line.send(_frame(nic, target, vlan))
-            for line, frame in _frames(lines, ANNOUNCE_SECONDS if number == PROBES - 1 else PROBE_SECONDS, vlan):
+            asked += 1
+            for line, frame in _frames(lines, ANNOUNCE_SECONDS if asked == PROBES else PROBE_SECONDS, vlan):
                 claimed = _claim(frame, targets)
                 if claimed and claimed[1] not in mine:
                     heard.setdefault(claimed, Conflict(*claimed, lines[line].name))
+            if silent and heard:
+                # what was asked before may not have got through
+                asked = 1
+            elif silent and asked == PROBES and time.monotonic() < forwarding:
+                say(f"the gateway {gateway} is silent; a switch's port may need {FORWARD_SECONDS:.0f} s")
+                asked -= 1
     return sorted(heard.values(), key=lambda each: (each.address, each.mac))
 
 

@@ -21,13 +21,14 @@ EFI = Path("/sys/firmware/efi")
 def register(disk: Path) -> str:
     """Put the disk first in the boot order, with one entry and no older ones of ours; returns the entry's number.
 
-    "" on a BIOS. CornerstoneError (STEP) when the firmware doesn't take it.
+    "" on a BIOS. CornerstoneError (STEP) when the firmware doesn't take it; its older entries are there then as before.
     """
     if not EFI.is_dir():
         return ""
-    for number in _entries(run(["efibootmgr", "--verbose"]).decode("utf-8", "replace")):
-        run(["efibootmgr", "--bootnum", number, "--delete-bootnum"])
+    older = _entries(run(["efibootmgr", "--verbose"]).decode("utf-8", "replace"))
     said = run(["efibootmgr", "--create", "--disk", disk, "--part", ESP_NUMBER, "--label", LABEL, "--loader", LOADER])
+    for number in older:
+        run(["efibootmgr", "--bootnum", number, "--delete-bootnum"])
     return first_in_order(said.decode("utf-8", "replace"))
 
 

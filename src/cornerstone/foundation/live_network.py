@@ -22,8 +22,9 @@ from cornerstone.model.error import Code, CornerstoneError
 
 ARGUMENT = "foundation.address"
 RESOLVER = Path("/etc/resolv.conf")
-# udhcpc asks so often, and waits so many seconds each time
-DHCP_TRIES, DHCP_WAIT = 5, 3
+# udhcpc asks so often, and waits so many seconds each time: until a port of a spanning tree has long carried it (see
+# FORWARD_SECONDS in address.py)
+DHCP_TRIES, DHCP_WAIT = 18, 3
 # What udhcpc runs for each thing that happens: of a lease it tells all it got, one NAME=value a line.
 _LEASE = """#!/bin/sh
 [ "$1" != bound ] || printf '%s\\n' "nic=$interface" "ip=$ip" "mask=$mask" "router=$router" "dns=$dns"

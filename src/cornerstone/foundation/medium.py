@@ -15,11 +15,13 @@ MOUNT_POINT = Path("/medium")
 PUBLIC_KEY = Path("/usr/share/cornerstone/manifest.pem")
 # the initramfs leaves the sha256 of the root that it checked and mounted here
 CHECKED_ROOT = Path("/run/cornerstone/checked-root")
+# and here the device that the medium lies on: of an ISO in a file or behind a mapping that isn't what is mounted
+CARRIER = Path("/run/cornerstone/medium")
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A mounted Foundation medium: its mount point, the device below it, and its manifest as read."""
+    """A mounted Foundation medium: its mount point, the device that it lies on, and its manifest as read."""
 
     mount_point: Path
     device: str
@@ -28,7 +30,8 @@ class Medium:
     checked_root: Path = CHECKED_ROOT
 
     @classmethod
-    def attached(cls, mount_point: Path = MOUNT_POINT, mounts: Path = Path("/proc/self/mounts")) -> Medium:
+    def attached(cls, mount_point: Path = MOUNT_POINT, mounts: Path = Path("/proc/self/mounts"),
+                 carrier: Path = CARRIER) -> Medium:
         """The medium that the initramfs mounted. Raises CornerstoneError when there is none."""
         lines = mounts.read_text(errors="replace").splitlines()
         found = [line.split()[0] for line in lines if line.split()[1] == str(mount_point)]
@@ -40,7 +43,8 @@ class Medium:
         except OSError as error:
             raise CornerstoneError(f"manifest.json on the medium can't be read: {error.strerror}",
                                    "the medium is damaged: write it anew", Code.VERIFY) from error
-        return cls(mount_point, found[-1], Manifest.from_bytes(content))
+        device = carrier.read_text().strip() if carrier.exists() else found[-1]
+        return cls(mount_point, device, Manifest.from_bytes(content))
 
     def check_signature(self) -> None:
         """Raise CornerstoneError (VERIFY) unless the manifest is signed by the key in this root."""

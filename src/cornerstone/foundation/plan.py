@@ -225,6 +225,10 @@ def _choose_controllers(plan: Plan, facts: Facts) -> None:
     singly = {disk: problems[disk.controller] for disk in plan.data_disks
               if disk not in whole and disk.controller in problems}
     _warn_of_single_disks(plan, singly)
+    for disk in plan.data_disks:
+        if left := [path.name for path in paths[disk] if disk in whole and path.controller in problems]:
+            plan.warnings.append(f"{disk.name}: the host goes on seeing it as {', '.join(left)}, and must leave it "
+                                 "alone")
     plan.passed, plan.scsi = tuple(passed), tuple(singly.items())
     plan.data_disks = tuple(disk for disk in plan.data_disks if disk in whole or disk in singly)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from cornerstone.foundation.plan import Plan, single_kind
 from cornerstone.model.facts import Disk
+from cornerstone.model.printable import printable_lines
+from cornerstone.model.site import Bmc
 from cornerstone.model.slot_disk import MIB
 
 WIDTH = 11
@@ -11,9 +13,11 @@ GIB = 1 << 30
 
 
 def lines(plan: Plan) -> list[str]:
-    """The whole plan, a line for each thing."""
+    """The whole plan, a line for each thing; printable, as names and labels on disks may be anything."""
     node = plan.node
     rows = [("Node", f"{node}: host {node.hypervisor}, CVM {node.cvm} ({node.cvm_name})")]
+    if node.bmc is not None:
+        rows.append(("BMC", _bmc(node.bmc)))
     if plan.boot_disk is not None:
         rows += [("Boot disk", str(plan.boot_disk)), ("", f"before  {_before(plan.boot_disk)}"),
                  ("", f"after   {_after(plan)}")]
@@ -30,7 +34,15 @@ def lines(plan: Plan) -> list[str]:
     for refusal in plan.refusals:
         rows += [("Refused", f"{refusal.id}: {refusal.message}"), ("", f"hint: {refusal.hint}")]
     return [f"{label:<{WIDTH}}{part}" if number == 0 else f"{'':<{WIDTH}}{part}"
-            for label, text in rows for number, part in enumerate(text.split("\n"))]
+            for label, text in rows for number, part in enumerate(printable_lines(text).split("\n"))]
+
+
+def _bmc(bmc: Bmc) -> str:
+    """What is done to the BMC before anything is imaged."""
+    if not bmc.configure:
+        return f"its address is compared with {bmc.address.ip}, and nothing is set"
+    account = f"; {bmc.user}'s password is set" if bmc.user else ""
+    return f"its address is set to {bmc.address}, gateway {bmc.gateway}{account}"
 
 
 def _before(disk: Disk) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol
 
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.manifest import Manifest
@@ -13,13 +16,23 @@ from cornerstone.model.manifest import Manifest
 WIDTH = 79
 LABEL_WIDTH = 11
 CLEAR = "\033[H\033[2J\033[3J"
+# A terminal that takes nothing for this long is stopped, or a port at which nobody receives.
+STUCK_SECONDS = 5.0
+
+
+class Output(Protocol):
+    """What takes text, or raises OSError: a Terminal, or a text file."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> None: ...
 
 
 @dataclass
 class Console:
     """One place to show the screen: a terminal that can be cleared, or a line that only goes on."""
 
-    out: TextIO
+    out: Output
     redraws: bool
 
 
@@ -31,13 +44,40 @@ def console_devices(active: Path = Path("/sys/class/tty/console/active"), device
 
 
 def open_consoles(active: Path = Path("/sys/class/tty/console/active"), devices: Path = Path("/dev")) -> list[Console]:
-    """Those devices, to write to."""
-    return [Console(path.open("w", encoding="utf-8"), path.name == "tty1") for path in console_devices(active, devices)]
+    """Open each of console_devices for writing, leaving out those that can't be opened."""
+    found = []
+    for path in console_devices(active, devices):
+        # x86 registers a serial port that the kernel was told of without looking whether it is there
+        with contextlib.suppress(OSError):
+            found.append(Console(Terminal(path), path.name == "tty1"))
+    return found
+
+
+class Terminal:
+    """A terminal that never holds its writer up: one that takes nothing for STUCK_SECONDS is an OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+
+    def write(self, text: str) -> None:
+        """Write all of text. Raises OSError when the terminal fails, or is stuck."""
+        left = memoryview(text.encode())
+        while left:
+            if not select.select([], [self._descriptor], [], STUCK_SECONDS)[1]:
+                raise TimeoutError(f"nothing was taken for {STUCK_SECONDS} s")
+            left = left[os.write(self._descriptor, left):]
+
+    def flush(self) -> None:
+        """Do nothing: write keeps nothing back."""
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 @dataclass
 class Screen:
-    """What is shown, row by row; each change goes to all consoles at once."""
+    """What is shown, row by row; each change goes to all consoles at once. One that fails is left out from then on."""
 
     consoles: list[Console]
     _head: list[str] = field(default_factory=list)
@@ -81,10 +121,13 @@ class Screen:
         return [*self._head, "", *rows, "", *self._foot]
 
     def _show(self, change: list[str]) -> None:
-        for console in self.consoles:
-            console.out.write(CLEAR + "\n".join(self.lines()) + "\n" if console.redraws else
-                              "".join(f"{line}\r\n" for line in change))
-            console.out.flush()
+        whole, more = CLEAR + "\n".join(self.lines()) + "\n", "".join(f"{line}\r\n" for line in change)
+        for console in list(self.consoles):
+            try:
+                console.out.write(whole if console.redraws else more)
+                console.out.flush()
+            except OSError:
+                self.consoles.remove(console)
 
 
 def _row_lines(label: str, text: str) -> list[str]:

@@ -6,7 +6,6 @@ tried again until it is delivered or its time is over. No secret of the site is 
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 import urllib.error
@@ -110,15 +109,15 @@ class Webhook:
     def _post(self, report: Report) -> str:
         """What went wrong, "" when it was delivered; without the URL, which is secret."""
         headers = {"Content-Type": "application/json", "User-Agent": "cornerstone"}
-        # the site takes http and https only, and so does the opener
-        request = urllib.request.Request(self._url, report.to_json(), headers)  # noqa: S310
         try:
+            # the site takes http and https only, and so does the opener
+            request = urllib.request.Request(self._url, report.to_json(), headers)  # noqa: S310
             left = max(0.1, min(POST_SECONDS, self._deadline - time.monotonic()))
             # a POST doesn't survive a redirect
             with opener(redirects=False).open(request, timeout=left):
                 return ""
         except urllib.error.HTTPError as error:
             return f"it says {error.code}"
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except Exception as error:  # whatever it is, it must not end the thread that delivers
             reason = getattr(error, "reason", error)
             return self._clean(f"{type(reason).__name__}: {reason}")

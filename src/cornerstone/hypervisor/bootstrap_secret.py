@@ -30,12 +30,20 @@ class BootstrapSecret:
         self._path = path
         self._tell = tell
         self._ask = ask or is_member
+        # of the last wiping, tried again at each look and told once
+        self._failed: int | None = None
 
     def look(self) -> None:
         """Empty the file if nobody needs it any more."""
-        if self._path.exists() and self._path.stat().st_size and self._ask():
-            wipe(self._path)
-            self._tell(Event(STAGE, STEP, "done", "the node is a member of its cluster: the bootstrap secret is wiped"))
+        try:
+            if self._path.exists() and self._path.stat().st_size and self._ask():
+                wipe(self._path)
+                self._tell(Event(STAGE, STEP, "done",
+                                 "the node is a member of its cluster: the bootstrap secret is wiped"))
+        except OSError as error:
+            if error.errno != self._failed:
+                self._failed = error.errno
+                self._tell(Event(STAGE, STEP, "warning", f"{self._path} can't be wiped: {error.strerror}"))
 
 
 def is_member(address: str = ADDRESS, bridge: str = INTERNAL_BRIDGE) -> bool:
@@ -50,7 +58,7 @@ def is_member(address: str = ADDRESS, bridge: str = INTERNAL_BRIDGE) -> bool:
             connection.request("GET", "/")
             answer = json.loads(connection.getresponse().read(MAX_BYTES))
             return isinstance(answer, dict) and answer.get("member") is True
-        except (OSError, ValueError, http.client.HTTPException):
+        except (OSError, ValueError, RecursionError, http.client.HTTPException):
             return False
 
 

@@ -7,14 +7,16 @@ under data-path.service; data-path.socket listens on the internal address, so th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from cornerstone.hypervisor.command import run
+from cornerstone.hypervisor.multipath import Run, maps, stop_queueing
 from cornerstone.model.data_path import (
     CVM_ADDRESS,
     INITIATOR_FILE,
@@ -26,7 +28,7 @@ from cornerstone.model.data_path import (
     to_line,
 )
 from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
-from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.event import Event, Listener, note, open_listeners
 
 STATE = Path("/var/lib/cornerstone")
 STAGE = "hypervisor"
@@ -57,14 +59,6 @@ SETTINGS = {
 }
 _SESSION = re.compile(r"^tcp: \[\d+\] (\S+:\d+),(\d+) (\S+)", re.MULTILINE)
 
-Run = Callable[..., tuple[int, str]]
-
-
-def run(*words: str) -> tuple[int, str]:
-    """A command's exit code, and what it said on both outputs."""
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    return done.returncode, done.stdout.strip()
-
 
 def sessions(listed: str) -> dict[str, set[str]]:
     """What `iscsiadm -m session` or `-m node` lists: by target, the portals as address:port,tag."""
@@ -78,26 +72,37 @@ class DataPath:
     """Brings open-iscsi and multipath to what is offered; does only what is missing, so it may be asked again."""
 
     def __init__(self, initiator: Initiator, tell: Listener, run: Run = run,
-                 devices: Path = Path("/sys/class/scsi_device"), records: Iterable[Path] = RECORDS) -> None:
+                 devices: Path = Path("/sys/class/scsi_device"), records: Iterable[Path] = RECORDS,
+                 block: Path = Path("/sys/block"), mapper: Path = Path("/dev/mapper")) -> None:
         self._settings = SETTINGS | {"node.session.auth.username": initiator.name,
                                      "node.session.auth.password": initiator.secret}
         self._records = records
         self._tell = tell
         self._run = run
         self._devices = devices
+        self._block = block
+        self._mapper = mapper
+        # volumes that are gone and in use here, which is told once
+        self._lost: set[str] = set()
 
     def recall(self) -> None:
         """Log in to all portals that earlier offers named, without waiting for those that don't answer."""
         self._run("iscsiadm", "--mode", "node", "--loginall", "automatic", "--no_wait")
 
     def take(self, offer: Offer) -> Answer:
-        """Be logged in to an offer's portals and no others, and see its volumes."""
+        """Be logged in to an offer's portals and no others, and see its volumes.
+
+        A device that has become another volume's, or whose volume is gone, goes before anything new is looked for.
+        """
+        before = self._identities()
         wanted = {str(portal) for portal in offer.portals}
         errors: list[str] = []
         for target, portals in sessions(self._list("node")).items():
             for portal in sorted(portals - wanted if target == offer.target else portals):
                 self._node(target, portal, "--logout")
                 self._node(target, portal, "--op", "delete")
+        self._ask_anew(before)
+        self._drop_changed(before)
         self._drop(offer.volumes)
         known = sessions(self._list("node")).get(offer.target, set())
         here = sessions(self._list("session")).get(offer.target, set())
@@ -113,6 +118,8 @@ class DataPath:
         # finds what has come since its login; a login looks for itself
         if here:
             self._run("iscsiadm", "--mode", "session", "--rescan")
+            # it asks each device anew, too, and what has changed since goes; the CVM offers again what isn't seen
+            self._drop_changed(before)
         here = sessions(self._list("session")).get(offer.target, set()) & wanted
         seen = self._seen()
         answer = Answer(tuple(sorted(here)), "; ".join(errors), tuple(
@@ -141,18 +148,58 @@ class DataPath:
                 file.write(configured(path.read_text(), self._settings))
             new.replace(path)
 
+    def _identities(self) -> dict[Path, set[str]]:
+        """Our SCSI devices, each with the names that the kernel and multipath's maps have for its volume."""
+        return {device: {name, *_held_by(device)} for name, devices in self._seen().items() for device in devices}
+
+    def _ask_anew(self, devices: Iterable[Path]) -> None:
+        """Have the kernel read again who its devices are (VPD page 0x83): it goes by what it read at first."""
+        for device in devices:
+            # of a session that is broken it would wait for the answer; multipathd asks when the path is back
+            if _read(device / "state") in ("", "running"):
+                _write(device / "rescan")
+
+    def _drop_changed(self, before: dict[Path, set[str]]) -> None:
+        """Let go of devices that are another volume's than before. A scan finds them again, as what they are."""
+        for device, names in list(before.items()):
+            now = naa(device)
+            if not now or not (others := names - {now}):
+                continue
+            was = ", ".join(sorted(others))
+            self._tell(Event(STAGE, STEP, "warning", f"SCSI device {device.parent.name} was {was} and answers as {now}:"
+                             " it is taken from its map"))
+            for disk in sorted((device / "block").glob("*")):
+                self._run("multipathd", "del", "path", disk.name)
+            _write(device / "delete")
+            del before[device]
+
     def _drop(self, volumes: Iterable[str]) -> None:
-        """Forget our devices whose volume is gone: their maps, then their SCSI devices."""
+        """Forget what we have of volumes that are gone: what is queued for them fails, then maps and devices go."""
         kept = {device_name(serial) for serial in volumes}
-        for name, devices in self._seen().items():
-            if name in kept:
-                continue
+        seen = self._seen()
+        for name in sorted({*seen, *maps(self._block)} - kept):
+            problems = stop_queueing(self._run, name)
             code, said = self._run("multipath", "-f", name)
-            if code and (Path("/dev/mapper") / name).exists():
-                self._tell(Event(STAGE, STEP, "warning", f"{name} is gone from the cluster and in use here: {said}"))
-                continue
-            for device in devices:
-                (device / "delete").write_text("1\n")
+            in_use = bool(code) and (self._mapper / name).exists()
+            if in_use and name not in self._lost:
+                self._lost.add(name)
+                users = ", ".join(self._guests(name)) or "no guest, but a process of the host"
+                self._tell(Event(STAGE, STEP, "warning", f"{name} is gone from the cluster and in use here, by {users}:"
+                                 f" its reads and writes fail from now on; {'; '.join((*problems, said))}"))
+            for device in seen.get(name, ()):
+                _write(device / "delete")
+            if in_use:
+                # when its last user has closed it
+                self._run("dmsetup", "remove", "--deferred", name)
+
+    def _guests(self, name: str) -> Iterator[str]:
+        """The running guests that have this map as a disk."""
+        where = os.path.realpath(self._mapper / name)
+        _, domains = self._run("virsh", "--quiet", "list", "--name")
+        for domain in domains.splitlines():
+            _, disks = self._run("virsh", "--quiet", "domblklist", domain)
+            if where in map(os.path.realpath, disks.split()):
+                yield domain
 
     def _seen(self) -> dict[str, list[Path]]:
         """Our SCSI devices by what multipath calls their volume."""
@@ -176,6 +223,19 @@ def naa(device: Path) -> str:
     return f"3{text.removeprefix('naa.')}" if text.startswith("naa.") else ""
 
 
+def _held_by(device: Path) -> Iterator[str]:
+    """Names of the multipath maps that a SCSI device is a path of."""
+    for uuid in device.glob("block/*/holders/*/dm/uuid"):
+        if (text := _read(uuid)).startswith("mpath-"):
+            yield text.removeprefix("mpath-")
+
+
+def _write(path: Path) -> None:
+    """Write 1 to an attribute of a device, which may be gone by now."""
+    with contextlib.suppress(OSError):
+        path.write_text("1\n")
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
@@ -196,7 +256,7 @@ def serve(listener: socket.socket, data_path: DataPath) -> None:
                     line = lines.readline(LONGEST_OFFER)
                 peer.sendall(to_line(answer(line, data_path)))
             except OSError as error:
-                print(f"{address}: {error}", file=sys.stderr)
+                note(f"{address}: {error}")
 
 
 def answer(line: bytes, data_path: DataPath) -> Answer:
@@ -205,6 +265,10 @@ def answer(line: bytes, data_path: DataPath) -> Answer:
         return data_path.take(checked(from_line(Offer, line, "offer")))
     except CornerstoneError as error:
         return Answer((), error.message)
+    except Exception as error:
+        # whatever is wrong with this one, the next is heard
+        note(f"offer: {error!r}")
+        return Answer((), f"the host can't take this offer: {error!r:.200}")
 
 
 def checked(offer: Offer) -> Offer:

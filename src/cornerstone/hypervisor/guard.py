@@ -1,15 +1,26 @@
-"""libvirt's hook for QEMU: no domain starts that would take a controller from under a disk that this host has mounted.
+"""libvirt's hook for QEMU: what may start, and what the kernel ends last. Interface: https://libvirt.org/hooks.html.
 
-PCI addresses are those of the day of imaging. A card that was added since may have moved them, and what was the data
-disks' controller may be the boot disk's. The hook's interface: https://libvirt.org/hooks.html.
+No domain starts that would take a controller from under a disk that this host has mounted: PCI addresses are those of
+the day of imaging, and a card that was added since may have moved them. No guest starts that doesn't fit beside the
+Controller VM (admission.py). And the Controller VM's QEMU is the last that a shortage of memory ends: with the memory
+that VFIO pins it would be the first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+
+from cornerstone.hypervisor import admission
+from cornerstone.model.error import CornerstoneError
+from cornerstone.model.node import NodeConfig
+
+STATE = Path("var/lib/cornerstone")
+# proc(5); -1000 is never, and a host that can't end anything stands still
+OOM_SCORE_ADJ = -900
 
 
 def passed(domain: str) -> Iterator[str]:
@@ -37,7 +48,27 @@ def refusal(domain: str, root: Path = Path("/")) -> str:
         if disk := next((disk for disk in disks if address in disk.parts), None):
             return (f"the controller at {address} has the disk {disk.name} that this host runs from: PCI addresses "
                     "have moved since it was imaged; put the cards back, or image the node again")
-    return ""
+    config = node(root)
+    return admission.refusal(domain, config, root) if config else ""
+
+
+def node(root: Path) -> NodeConfig | None:
+    """node.json; None without a good one: then no CVM can be defined either, and others tell what is wrong."""
+    with contextlib.suppress(CornerstoneError):
+        return NodeConfig.read(root / STATE / "node.json")
+    return None
+
+
+def protect(name: str, root: Path = Path("/")) -> None:
+    """If this domain is the Controller VM, have the kernel end its QEMU after everything else."""
+    config = node(root)
+    if config and name == config.controller.name:
+        try:
+            pid = int((root / admission.STATUS / f"{name}.pid").read_text())
+            (root / f"proc/{pid}/oom_score_adj").write_text(f"{OOM_SCORE_ADJ}\n")
+        except (OSError, ValueError) as error:
+            # a refusal would end what has just started
+            print(f"{name}: its oom_score_adj stays as it is: {error}", file=sys.stderr)
 
 
 def main(words: list[str]) -> int:
@@ -45,6 +76,9 @@ def main(words: list[str]) -> int:
     if words[1:3] == ["prepare", "begin"] and (why := refusal(sys.stdin.read())):
         print(why, file=sys.stderr)
         return 1
+    # reconnect: libvirtd was started again, by an update for instance
+    if words[1:3] in (["started", "begin"], ["reconnect", "begin"]):
+        protect(words[0])
     return 0
 
 

@@ -6,13 +6,13 @@ virsh, stays down: somebody meant it. A crash of the guest's kernel libvirt rest
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret
+from cornerstone.hypervisor.command import virsh
 from cornerstone.hypervisor.cvm_events import CvmEvents
 from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
@@ -58,12 +58,6 @@ class Watch:
     def listen(self) -> None:
         """Wait until something happens to the domain, or for a while."""
         self._virsh("event", "--domain", self._name, "--event", "lifecycle", "--timeout", str(LOOK_SECONDS))
-
-
-def virsh(*words: str) -> tuple[int, str]:
-    """Its exit code, and what it printed, or its error, in one line."""
-    done = subprocess.run(["virsh", "--quiet", *words], capture_output=True, text=True, check=False)
-    return done.returncode, " ".join((done.stdout.strip() or done.stderr.strip()).split())
 
 
 @ends_in_one_line

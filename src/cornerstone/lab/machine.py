@@ -81,7 +81,7 @@ class Machine:
     """A machine to be run. Memory in MiB. No network unless extra, more words for QEMU's command line, adds one.
 
     clock: of its own, when it starts; None is this computer's. unplugged: ids of network devices whose cable is out
-    from the start.
+    from the start. serial: whether it has serial ports at all; many small machines have none.
 
     image with media "cd" or "usb" is attached read-only; with "disk" its writes are thrown away.
     """
@@ -99,6 +99,7 @@ class Machine:
     extra: tuple[str, ...] = ()
     unplugged: tuple[str, ...] = ()
     clock: datetime | None = None
+    serial: bool = True
     binary: str = field(default_factory=qemu)
     ovmf_dir: Path = OVMF_DIR
 
@@ -114,6 +115,8 @@ class Machine:
     @property
     def ports(self) -> tuple[str, ...]:
         """The serial ports in their order: the console, and for bios its screen as text."""
+        if not self.serial:
+            return ()
         return ("console", "screen") if self.firmware == "bios" else ("console",)
 
     def firmware_files(self) -> tuple[Path, Path] | None:
@@ -159,6 +162,8 @@ class Machine:
 
     def _firmware(self, paths: Paths) -> list[str]:
         files = self.firmware_files()
+        if files is None and not self.serial:
+            return []
         if files is None:
             # A BIOS speaks to the screen only, and so does GRUB until its configuration is read: have it repeated.
             return ["-fw_cfg", f"name=etc/sercon-port,file={quoted(paths.sercon_port)}"]
@@ -176,6 +181,8 @@ class Machine:
         for port in self.ports:
             words += ["-chardev", f"pipe,id={port},path={quoted(paths.pipe(port))},{_log(paths, port)}",
                       "-serial", f"chardev:{port}"]
+        if not self.serial:
+            words += ["-serial", "none"]
         for name in SOCKETS:
             log = f",{_log(paths, name)}" if name == "events" else ""
             words += ["-chardev", f"socket,id={name},path={quoted(paths.socket(name))}{log}"]

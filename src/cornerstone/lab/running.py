@@ -30,6 +30,8 @@ TERM_SECONDS = 5.0
 ANSWER_SECONDS = 120.0
 # What QEMU itself needs beside the guest's memory.
 OVERHEAD_MIB = 256
+# Where a VGA card has its text, each cell a character and its colours, and how much of it it shows.
+VGA_TEXT, SCREEN_COLUMNS, SCREEN_ROWS = 0xB8000, 80, 25
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,13 @@ class RunningMachine:
         text = (self.logs / "qemu.log").read_text(encoding="utf-8", errors="replace")
         return "\n".join(line for line in text.splitlines() if line.strip() and "warning:" not in line)
 
+    def screen_text(self) -> list[str]:
+        """Read what stands on the VGA screen, line by line; it has to be in text mode, as after a BIOS."""
+        with tempfile.NamedTemporaryFile(prefix="cornerstone-screen-") as file:
+            self.ask("pmemsave", val=VGA_TEXT, size=2 * SCREEN_COLUMNS * SCREEN_ROWS, filename=file.name)
+            cells = file.read()[::2].decode("cp437")
+        return [cells[at:at + SCREEN_COLUMNS].rstrip() for at in range(0, len(cells), SCREEN_COLUMNS)]
+
     def type(self, text: str) -> None:
         """Type on the serial console; a line ends with a carriage return, as from a keyboard."""
         with self._console_in.open("wb", buffering=0) as keys:
@@ -269,9 +278,9 @@ def _listener(path: Path) -> Iterator[socket.socket]:
 
 def _prepare(machine: Machine, paths: Paths) -> None:
     files = machine.firmware_files()
-    if files is None:
+    if files is None and machine.serial:
         paths.sercon_port.write_bytes(SERCON_PORT)
-    else:
+    elif files is not None:
         shutil.copyfile(files[1], paths.firmware_vars)
 
 

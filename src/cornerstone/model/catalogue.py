@@ -21,7 +21,9 @@ from cornerstone.model.catalogue_file import (
     Row,
     UpgradesFile,
 )
+from cornerstone.model.error import CornerstoneError
 from cornerstone.model.located import Document, did_you_mean, load, validate
+from cornerstone.model.printable import quoted
 from cornerstone.model.release import (
     AhvBuild,
     AhvLine,
@@ -53,10 +55,10 @@ class _Checked:
         """Resolve a row's sources to their titles. Grade A is what the vendor says itself, and nothing else is."""
         for source in row.source:
             if source not in self.sources:
-                raise self.document.error((*where, "source"), f"unknown source {source!r}",
+                raise self.document.error((*where, "source"), f"unknown source {quoted(source)}",
                                           did_you_mean(source, self.sources, "sources"))
         if (row.grade == "A") != (row.evidence == "nutanix"):
-            raise self.document.error((*where, "evidence"), f"{row.evidence!r} doesn't go with grade {row.grade}",
+            raise self.document.error((*where, "evidence"), f"{quoted(row.evidence)} doesn't go with grade {row.grade}",
                                       "grade A goes with nutanix; grade B with vendor_secondhand or reported")
         self.used.update(row.source)
         return Provenance(row.grade, row.evidence, tuple(self.sources[source] for source in row.source), row.note)
@@ -65,7 +67,16 @@ class _Checked:
         """Refuse a reference to a row that isn't there; None refers to nothing."""
         names = list(among)
         if name is not None and name not in names:
-            raise self.document.error(where, f"{name!r} isn't in the catalogue", did_you_mean_release(name, names))
+            raise self.document.error(where, f"{quoted(name)} isn't in the catalogue",
+                                      did_you_mean_release(name, names))
+
+    def parse(self, parse: Callable[[str], AosVersion | AhvVersion], text: str,
+              *where: str | int) -> AosVersion | AhvVersion:
+        """Read a release or a file name. Raises CornerstoneError with its place when it is none."""
+        try:
+            return parse(text)
+        except CornerstoneError as error:
+            raise self.document.error(where, error.message, error.hint) from None
 
     def unique(self, names: Sequence[str], section: str) -> None:
         """Refuse two rows for one thing."""
@@ -189,8 +200,8 @@ def _check_ahv(checked: _Checked, file: AhvFile) -> None:
     for index, row in enumerate(file.builds):
         build = AhvVersion.parse(row.build)
         checked.known(build.line, lines, "builds", index, "build")
-        if row.iso and AhvVersion.parse(row.iso) != build:
-            raise checked.document.error(("builds", index, "iso"), f"{row.iso!r} isn't the ISO of {build}",
+        if row.iso and checked.parse(AhvVersion.parse, row.iso, "builds", index, "iso") != build:
+            raise checked.document.error(("builds", index, "iso"), f"{quoted(row.iso)} isn't the ISO of {build}",
                                          "the name of the ISO holds the build")
     _check_file_names(checked, file.file_names, AhvVersion.parse)
 
@@ -214,6 +225,7 @@ def _check_file_names(checked: _Checked, rows: Sequence[FileNameRow],
     for index, row in enumerate(rows):
         checked.provenance(row, "file_names", index)
         for position, example in enumerate(row.examples):
-            if str(parse(example.name)) != example.release:
-                raise checked.document.error(("file_names", index, "examples", position),
-                                             f"{example.name!r} reads as {parse(example.name)}", "mend the release")
+            where = ("file_names", index, "examples", position)
+            release = checked.parse(parse, example.name, *where, "name")
+            if str(release) != example.release:
+                raise checked.document.error(where, f"{quoted(example.name)} reads as {release}", "mend the release")

@@ -12,9 +12,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cornerstone.model.error import CornerstoneError
 from cornerstone.model.node import FOLDER
-from cornerstone.model.record import from_record, to_record
+from cornerstone.model.record import from_json, to_record
 
 # below the state partition; the credential's file, root's alone
 INITIATOR_FILE = f"{FOLDER}/initiator.json"
@@ -76,11 +75,8 @@ def to_line(record: Any) -> bytes:
 
 
 def from_line(kind: type[Record], line: bytes, source: str) -> Record:
-    """The record of a line; CornerstoneError, with source, when it isn't one."""
-    try:
-        return from_record(kind, json.loads(line), source)
-    except ValueError as error:
-        raise CornerstoneError(f"{source} isn't JSON: {error}", "run the same release on both sides") from error
+    """Read a record from a line. Raises CornerstoneError, with source, when it isn't one."""
+    return from_json(kind, line, source, "run the same release on both sides")
 
 
 def device_name(serial: str) -> str:

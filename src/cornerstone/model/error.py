@@ -8,6 +8,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import ParamSpec
 
+from cornerstone.model.printable import printable_lines
+
 Given = ParamSpec("Given")
 
 
@@ -28,13 +30,14 @@ class Code(IntEnum):
 class CornerstoneError(Exception):
     """Raised for anything a user can act on.
 
-    message: what is wrong and where, one sentence; hint: how to mend it; code: the exit code.
+    message: what is wrong and where, one sentence; hint: how to mend it; code: the exit code. Both texts are made
+    printable, because they often quote what came from outside.
     """
 
     def __init__(self, message: str, hint: str = "", code: Code = Code.INPUT) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = printable_lines(message)
+        self.hint = printable_lines(hint)
+        super().__init__(self.message)
         self.code = code
 
     def __str__(self) -> str:

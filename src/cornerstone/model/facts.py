@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from cornerstone.model.disk_identity import DiskIdentity
 from cornerstone.model.error import CornerstoneError
+from cornerstone.model.json_text import read_bounded, read_json
 from cornerstone.model.node import erase_token
-from cornerstone.model.record import from_record, schema_of, to_record
+from cornerstone.model.printable import quoted
+from cornerstone.model.record import Within, from_record, schema_of, to_record
 
 SCHEMA_VERSION = 1
 
@@ -26,6 +29,9 @@ PCI_BRIDGE = "0604"
 # The name that libblkid has for a Ceph OSD, and the partition types of ceph-disk's data and block partitions.
 OSD_SIGNATURE = "ceph_bluestore"
 OSD_PARTITIONS = ("4fbd7e29-9d25-41b8-afd0-062c0ceff05d", "cafecafe-9b03-4f30-b4c6-b4b80ceff106")
+
+# what datetime can show in every time zone: to the end of the year 9998
+Second = Annotated[int, Within(0, 253_370_764_799)]
 
 
 @dataclass(frozen=True)
@@ -277,15 +283,16 @@ class Bmc:
 class Clock:
     """Seconds since the epoch, read at one moment: the system's clock, and the hardware's taken as UTC."""
 
-    system: int
-    rtc: int | None = None
+    system: Second
+    rtc: Second | None = None
 
 
 @dataclass(frozen=True)
 class Facts:
     """One machine. memory: what Linux has to give, a little below what is built in.
 
-    iommu_table: DMAR or IVRS, by which firmware offers an IOMMU. boot_medium: name of the disk or drive that this
+    iommu_table: DMAR or IVRS, by which firmware offers an IOMMU. interrupt_remapping: whether the kernel has interrupts
+    go through the IOMMU, None when it isn't told. boot_medium: name of the disk or drive that this
     environment was booted from. source: for recorded machines, where the figures are from.
     """
 
@@ -301,6 +308,7 @@ class Facts:
     iommu_table: str = ""
     boot_medium: str = ""
     source: str = ""
+    interrupt_remapping: bool | None = None
     schema: int = SCHEMA_VERSION
 
     @property
@@ -355,14 +363,10 @@ class Facts:
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "facts.json") -> Facts:
         """Parse facts.json; source names it in errors. CornerstoneError with the path of what is wrong."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise CornerstoneError(f"{source} isn't JSON: {error}",
-                                   "make it with: python3 -m cornerstone.foundation discover") from error
+        data = read_json(text, source, "make it with: python3 -m cornerstone.foundation discover")
         version = data.get("schema") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
-            raise CornerstoneError(f"{source}: .schema is {version!r}, this release reads {SCHEMA_VERSION}",
+            raise CornerstoneError(f"{source}: .schema is {quoted(version)}, this release reads {SCHEMA_VERSION}",
                                    "record the machine anew with this release")
         return from_record(cls, data, source)
 
@@ -370,7 +374,7 @@ class Facts:
     def load(cls, path: Path) -> Facts:
         """Read a file of facts."""
         try:
-            return cls.from_json(path.read_bytes(), str(path))
+            return cls.from_json(read_bounded(path), str(path))
         except OSError as error:
             raise CornerstoneError(f"{path} can't be read: {error.strerror}", "name a file of facts") from error
 

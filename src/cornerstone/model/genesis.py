@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.record import from_record, to_record
+from cornerstone.model.record import from_json, to_record
 
 SCHEMA_VERSION = 1
 STATES = ("waiting", "running", "done", "failed")
@@ -57,8 +56,5 @@ class Genesis:
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "genesis.json") -> Genesis:
-        """Parse it; CornerstoneError with what is wrong."""
-        try:
-            return from_record(cls, json.loads(text), source)
-        except ValueError as error:
-            raise CornerstoneError(f"{source} isn't JSON: {error}", "restart genesis.service") from error
+        """Parse genesis.json. Raises CornerstoneError with the path of what is wrong."""
+        return from_json(cls, text, source, "restart genesis.service")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import DEEPEST, read_bounded
+from cornerstone.model.printable import LONGEST, printable, quoted
+
+MOST = 1 << 20
+# with every alias written out
+MOST_VALUES = 50_000
+_MOST_DIGITS = 40
+# by YAML's kind: what shows its meaning
+_SPELLINGS = {"str": re.compile(r".*", re.DOTALL), "int": re.compile(rf"-?(0|[1-9][0-9]{{0,{_MOST_DIGITS - 1}}})"),
+              "float": re.compile(r"-?[0-9]{1,20}\.[0-9]{1,20}"), "bool": re.compile("true|false"),
+              "null": re.compile(r"~|null|")}
 
 Where = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -55,13 +67,13 @@ def located_error(at: str, where: Where, problem: str, hint: str) -> Cornerstone
 
 def dotted(where: Where) -> str:
     """(controller, memory) as .controller.memory; (releases, 3) as .releases[3]."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part, LONGEST)}" for part in where)
 
 
 def did_you_mean(given: str, known: Iterable[str], what: str) -> str:
     """A hint: the nearest of the known names, else all of them."""
     names = list(known)
-    near = difflib.get_close_matches(given, names, n=1)
+    near = difflib.get_close_matches(given, names, n=1) if len(given) <= LONGEST else []
     if near:
         return f"did you mean {near[0]}?"
     return f"known {what}: {', '.join(names)}" if names else f"there are no {what}"
@@ -71,17 +83,23 @@ def load(path: Path, label: str) -> Document:
     """Read one YAML file that holds a mapping; CornerstoneError when it can't be read or parsed.
 
     Refused beyond YAML's own rules, because each hides a mistake: a key written twice, a key that isn't text, a key
-    without a value, and the merge key.
+    without a value, the merge key, tags, numbers and truth values in a spelling that YAML 1.1 reads as something else
+    than it shows, and characters that don't print.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[:error.start].count(b"\n") + 1
-        raise CornerstoneError(f"{label}:{line}: isn't UTF-8 text", "save the file as UTF-8") from None
+        content = read_bounded(path, MOST)
     except OSError as error:
         raise CornerstoneError(f"{label}: can't be read: {error.strerror}", "check the path and its rights") from None
+    if len(content) > MOST:
+        raise CornerstoneError(f"{label}: has more than {MOST >> 10} KiB", "give the file that is meant")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[:error.start].count(b"\n") + 1
+        raise CornerstoneError(f"{label}:{line}: isn't UTF-8 text", "save the file as UTF-8") from None
     document = Document(label, {})
     try:
+        _check_depth(text, label)
         loader = _Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
@@ -90,12 +108,23 @@ def load(path: Path, label: str) -> Document:
         document.data.update(loader.construct_document(node))
     except yaml.YAMLError as error:
         raise _malformed(error, text, label) from None
-    except (ValueError, TypeError):
-        # A tag such as !!timestamp before something else, or a number of thousands of digits.
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
+        # a tag before something else, such as !!int before a text, or a number of thousands of digits
         raise CornerstoneError(f"{label}: holds a value that can't be read", "delete tags that begin with !!") from None
-    except RecursionError:
-        raise CornerstoneError(f"{label}: is nested too deeply", "write the file flat") from None
     return document
+
+
+def _check_depth(text: str, label: str) -> None:
+    """Refuse what is nested deeply before anything recurses: the composer in C has no guard, and ends the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                raise CornerstoneError(f"{label}:{event.start_mark.line + 1}: is nested too deeply",
+                                       f"at most {DEEPEST} lists and mappings lie in one another")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _malformed(error: yaml.YAMLError, text: str, label: str) -> CornerstoneError:
@@ -116,7 +145,11 @@ def _walk(node: yaml.Node, where: Where, document: Document, above: tuple[int, .
     """Record the line of every value and refuse what a mapping shouldn't hold."""
     if id(node) in above:
         raise document.error(where, "refers to itself", "write the values out instead of using an alias")
+    if len(document.lines) > MOST_VALUES:
+        raise document.error(where, f"is beyond the {MOST_VALUES:,} values that are read", "write fewer aliases")
     document.lines.setdefault(where, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and node.tag.rpartition(":")[2] not in ("map", "seq"):
+        raise document.error(where, "holds a value that can't be read", "delete tags that begin with !!")
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -128,6 +161,33 @@ def _walk(node: yaml.Node, where: Where, document: Document, above: tuple[int, .
             _walk(value, (*where, index), document, (*above, id(node)))
     else:
         document.scalars[where] = node.value
+        _check_scalar(node, where, document)
+
+
+def _check_scalar(node: yaml.ScalarNode, where: Where, document: Document) -> None:
+    """Refuse what isn't written in the one spelling that shows its meaning."""
+    kind, written = node.tag.rpartition(":")[2], node.value
+    if kind not in _SPELLINGS:
+        raise document.error(where, "holds a value that can't be read", "delete tags that begin with !!")
+    if not _SPELLINGS[kind].fullmatch(written):
+        if kind == "int" and len(written) <= _MOST_DIGITS:
+            # 010 is 8 in YAML 1.1, 0x10 is 16, and 1:30 is 90
+            plain = written.replace("_", "").lstrip("+0")
+            other = f" or {plain}" if plain.isdecimal() and int(plain) != _as_int(node) else ""
+            raise document.error(where, f"{quoted(written)} is {_as_int(node)} to YAML",
+                                 f"write {_as_int(node)}{other}, or put a text in quotes")
+        if kind == "bool":
+            raise document.error(where, f"{quoted(written)} is a truth value to YAML",
+                                 "write true or false, or put a text in quotes")
+        raise document.error(where, f"{quoted(written)} is a number that can't be read",
+                             "write plain digits, or put a text in quotes")
+    for line in written.split("\n"):
+        if not line.isprintable():
+            raise document.error(where, f"{quoted(written)} has characters that don't print", "delete them")
+
+
+def _as_int(node: yaml.ScalarNode) -> int:
+    return int(yaml.SafeLoader("").construct_yaml_int(node))
 
 
 def _check_key(key: yaml.Node, value: yaml.Node, where: Where, document: Document, seen: set[str]) -> None:
@@ -135,7 +195,7 @@ def _check_key(key: yaml.Node, value: yaml.Node, where: Where, document: Documen
     if key.tag == "tag:yaml.org,2002:merge":
         raise located_error(at, where, "the merge key << isn't used here", "write the keys out, or use extends")
     if key.tag != "tag:yaml.org,2002:str":
-        raise located_error(at, where, f"the key {str(key.value)!r} isn't text", "put the key in quotes")
+        raise located_error(at, where, f"the key {quoted(str(key.value))} isn't text", "put the key in quotes")
     if key.value in seen:
         raise located_error(at, (*where, key.value), "is written twice", "keep one of the two")
     seen.add(key.value)
@@ -171,7 +231,7 @@ def _explain(model: type[BaseModel], document: Document, problem: ErrorDetails) 
 
 
 def _shown(written: str | None) -> str:
-    return repr(written) if written is not None else "this"
+    return quoted(written) if written is not None else "this"
 
 
 _EXPLANATIONS: dict[str, Callable[[str | None, dict[str, Any]], tuple[str, str]]] = {

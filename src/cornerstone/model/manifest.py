@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import read_json
+from cornerstone.model.printable import quoted
+from cornerstone.model.record import Within, from_record
+from cornerstone.model.requirements import ResolvedProfile
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
@@ -26,6 +31,11 @@ FIRST_BOOT = "layers/first-boot.sh"
 SITE_AREA = "site.area"
 
 CHUNK = 1 << 20
+# of the manifest itself: some 2 KiB as it is made here
+MOST = 1 << 20
+_AGAIN = "the medium is damaged or of another release; write it anew"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -83,22 +93,76 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str = NAME) -> Manifest:
-        """Parse a manifest file. Raises CornerstoneError (VERIFY) when it isn't one of this schema."""
-        try:
-            record = json.loads(content)
-            if record["schema"] != SCHEMA_VERSION:
-                raise ValueError(f"schema {record['schema']}, this release reads {SCHEMA_VERSION}")
-            entries = tuple(Entry(f["path"], f["size"], f["sha256"], tuple(tuple(m) for m in f.get("masked", ())))
-                            for f in record["files"])
-            return cls(record["identity"], record["profile"], record["signed_with"].removesuffix(" key"),
-                       record["epoch"], entries, record["site_area"]["size"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CornerstoneError(f"{where}: not a Foundation manifest: {error}",
-                                   "the medium is damaged or of another release; write it anew", Code.VERIFY) from error
+        """Parse a manifest file. Raises CornerstoneError (VERIFY), with the value's path, when it isn't one.
+
+        Keys that this release doesn't know are passed over, as they are in the profile, which is kept whole.
+        """
+        what = f"{where}: not a Foundation manifest"
+        data = read_json(content, f"{what}: it", _AGAIN, Code.VERIFY, MOST)
+        if not isinstance(data, dict) or "schema" not in data:
+            raise CornerstoneError(f"{what}: it has no schema", _AGAIN, Code.VERIFY)
+        if data["schema"] != SCHEMA_VERSION:
+            raise CornerstoneError(f"{what}: schema {quoted(data['schema'])}, this release reads {SCHEMA_VERSION}",
+                                   _AGAIN, Code.VERIFY)
+        file = from_record(_File, data, what, _AGAIN, Code.VERIFY, ignore_unknown=True)
+        for wrong in _wrong(file):
+            raise CornerstoneError(f"{what}: {wrong}", _AGAIN, Code.VERIFY)
+        entries = tuple(Entry(each.path, each.size, each.sha256, tuple((span[0], span[1]) for span in each.masked))
+                        for each in file.files)
+        return cls(file.identity, data["profile"], file.signed_with.removesuffix(" key"), file.epoch, entries,
+                   file.site_area.size)
 
     def entry(self, path: str) -> Entry:
-        """The entry of a path; KeyError when the ISO has no such file."""
-        return {entry.path: entry for entry in self.entries}[path]
+        """Return the entry of a path. Raises CornerstoneError (VERIFY) when the manifest has no such file."""
+        for entry in self.entries:
+            if entry.path == path:
+                return entry
+        raise CornerstoneError(f"{NAME} names no {path}", _AGAIN, Code.VERIFY)
+
+
+@dataclass(frozen=True)
+class _Place:
+    path: str
+    size: Annotated[int, Within(0, 16 << 20)]
+
+
+@dataclass(frozen=True)
+class _Listed:
+    path: str
+    size: int
+    sha256: str
+    masked: tuple[Annotated[tuple[int, ...], Within(0, 2)], ...] = ()
+
+
+@dataclass(frozen=True)
+class _File:
+    identity: str
+    signed_with: str
+    epoch: Annotated[int, Within(0, 253_370_764_799)]
+    site_area: _Place
+    profile: ResolvedProfile
+    files: tuple[_Listed, ...]
+
+
+def _wrong(file: _File) -> Iterator[str]:
+    """What else than its types is wrong with a manifest, a clause with its path for each."""
+    if not _UUID.fullmatch(file.identity):
+        yield f".identity has to be a UUID, not {quoted(file.identity)}"
+    if file.signed_with not in ("development key", "release key"):
+        yield f".signed_with has to be development key or release key, not {quoted(file.signed_with)}"
+    seen: set[str] = set()
+    for number, listed in enumerate(file.files):
+        at, parts = f".files[{number}]", listed.path.split("/")
+        if not listed.path.isprintable() or "\\" in listed.path or {"", ".", ".."} & set(parts):
+            yield f"{at}.path has to be a path on the ISO, not {quoted(listed.path)}"
+        if listed.path in seen:
+            yield f"{at}.path is {quoted(listed.path)} a second time"
+        seen.add(listed.path)
+        if not _SHA256.fullmatch(listed.sha256):
+            yield f"{at}.sha256 has to be 64 hexadecimal digits, not {quoted(listed.sha256)}"
+        for index, span in enumerate(listed.masked):
+            if len(span) != 2:
+                yield f"{at}.masked[{index}] has to be an offset and a length"
 
 
 def digest(file: BinaryIO, masked: tuple[tuple[int, int], ...] = (),

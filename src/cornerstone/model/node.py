@@ -13,7 +13,8 @@ from pathlib import Path
 
 from cornerstone.model.disk_identity import DiskIdentity
 from cornerstone.model.error import CornerstoneError
-from cornerstone.model.record import from_record, to_record
+from cornerstone.model.json_text import read_bounded
+from cornerstone.model.record import from_json, to_record
 
 SCHEMA_VERSION = 1
 # the systemd credential by which a CVM gets it
@@ -127,9 +128,9 @@ class NodeConfig:
 
     @classmethod
     def read(cls, path: Path) -> NodeConfig:
-        """That of a file. CornerstoneError when it can't be read, or as from_json has it."""
+        """Read node.json from path. Raises CornerstoneError when it can't be read, or as from_json does."""
         try:
-            return cls.from_json(path.read_bytes(), str(path))
+            return cls.from_json(read_bounded(path), str(path))
         except OSError as error:
             raise CornerstoneError(f"{path} can't be read: {error.strerror}",
                                    "it comes with first boot, and to a CVM with its machine") from error
@@ -145,11 +146,8 @@ class NodeConfig:
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "node.json") -> NodeConfig:
-        """Parse node.json; source names it in errors. CornerstoneError with the path of what is wrong."""
-        try:
-            return from_record(cls, json.loads(text), source)
-        except ValueError as error:
-            raise CornerstoneError(f"{source} isn't JSON: {error}", "image the node again") from error
+        """Parse node.json; source names it in errors. Raises CornerstoneError with the path of what is wrong."""
+        return from_json(cls, text, source)
 
 
 # what a token begins with that gives up a Ceph OSD: nobody types it for a file system that may go

@@ -13,18 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+)
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from cornerstone.model.catalogue import did_you_mean_release, load_catalogue
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.located import Document, Where, did_you_mean, load, located_error, validate
+from cornerstone.model.printable import LONGEST, printable, quoted
 from cornerstone.model.release import Catalogue
 from cornerstone.model.version import AhvVersion, AosVersion
 
 # The name becomes a directory below output/ and part of the ISO's name.
 NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+LONGEST_PATH = 200
+LONGEST_DESCRIPTION = 200
 MIB = 1024 ** 2
 UNITS = {"MiB": MIB, "GiB": 1024 * MIB, "TiB": 1024 ** 2 * MIB}
 _SIZE = re.compile(rf"([1-9][0-9]{{0,6}}) ?({'|'.join(UNITS)})")
@@ -36,7 +48,8 @@ def parse_size(value: Any) -> int:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise PydanticCustomError("size", "'{value}' isn't a size",
-                                  {"value": str(value), "hint": "write a whole number and a unit: 20 GiB, 512 MiB"})
+                                  {"value": printable(str(value), LONGEST),
+                                   "hint": "write a whole number and a unit: 20 GiB, 512 MiB"})
     return int(match[1]) * UNITS[match[2]]
 
 
@@ -48,6 +61,16 @@ def format_size(size: int) -> str:
 
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(
     {"type": "string", "pattern": f"^{_SIZE.pattern}$", "examples": ["20 GiB", "512 MiB"]})]
+
+
+def _one_line(value: str) -> str:
+    """Refuse what isn't one printable line: the description is printed, and goes into the manifest."""
+    problem = ("is empty" if not value.strip() else "has characters that don't print" if not value.isprintable()
+               else f"has {len(value)} characters" if len(value) > LONGEST_DESCRIPTION else "")
+    if problem:
+        raise PydanticCustomError("one_line", "{problem}", {
+            "problem": problem, "hint": f"write one line of at most {LONGEST_DESCRIPTION} characters"})
+    return value
 
 
 class _Section(BaseModel):
@@ -89,7 +112,9 @@ class ProfileFile(_Section):
     name: str | None = Field(None, pattern=f"^{NAME.pattern}$", description="the file's name without .yaml")
     extends: str | None = Field(None, description="name of another profile; this one is merged over it")
     abstract: StrictBool = Field(False, description="only for others to extend: not built, not in the matrix")
-    description: str | None = Field(None, description="one sentence for listings")
+    description: Annotated[str, AfterValidator(_one_line), WithJsonSchema(
+        {"type": "string", "maxLength": LONGEST_DESCRIPTION})] | None = Field(
+        None, description="one sentence for listings")
     aos: str | None = Field(None, description="AOS release from versions/aos.yaml, in quotes")
     ahv: str | None = Field(None, description="AHV build from versions/ahv.yaml, in quotes")
     payload: Literal["reference", "vendor"] | None = Field(None, description="what fills the roles; vendor comes later")
@@ -225,6 +250,14 @@ def _files(root: Path) -> list[Path]:
     return sorted((root / "profiles").glob("*.yaml"), key=natural)
 
 
+def _is_file(path: Path) -> bool:
+    """Whether path is a file; a name that no file system takes, too long or with a NUL, isn't one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _is_abstract(path: Path) -> bool:
     try:
         return load(path, path.name).data.get("abstract") is True
@@ -235,13 +268,13 @@ def _is_abstract(path: Path) -> bool:
 def _find(name_or_path: str, root: Path) -> Path:
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         path = Path(name_or_path)
-        if not path.is_file():
-            raise CornerstoneError(f"there is no profile file {name_or_path}",
+        if not _is_file(path):
+            raise CornerstoneError(f"there is no profile file {printable(name_or_path, LONGEST_PATH)}",
                                    f"give a file, or a name: {', '.join(profile_names(root))}")
         return path
     path = root / "profiles" / f"{name_or_path}.yaml"
-    if not NAME.fullmatch(name_or_path) or not path.is_file():
-        raise CornerstoneError(f"there is no profile {name_or_path!r}",
+    if not NAME.fullmatch(name_or_path) or not _is_file(path):
+        raise CornerstoneError(f"there is no profile {quoted(name_or_path)}",
                                did_you_mean(name_or_path, profile_names(root), "profiles"))
     return path
 
@@ -252,13 +285,13 @@ def _chain(path: Path, root: Path) -> list[_Loaded]:
     while (parent := chain[-1].file.extends) is not None:
         last = chain[-1]
         if not NAME.fullmatch(parent):
-            raise last.document.error(("extends",), f"{parent!r} isn't the name of a profile",
+            raise last.document.error(("extends",), f"{quoted(parent)} isn't the name of a profile",
                                       "name a file beside this one or in profiles/, without .yaml")
         candidates = [folder / f"{parent}.yaml" for folder in (last.path.parent, root / "profiles")]
-        found = next((file for file in candidates if file.is_file()), None)
+        found = next(filter(_is_file, candidates), None)
         if found is None:
             known = [file.stem for file in _files(root) if file.stem != last.name]
-            raise last.document.error(("extends",), f"there is no profile {parent!r}",
+            raise last.document.error(("extends",), f"there is no profile {quoted(parent)}",
                                       did_you_mean(parent, known, "profiles"))
         if found.resolve() in [loaded.path.resolve() for loaded in chain]:
             circle = " extends ".join([*(loaded.name for loaded in chain), parent])
@@ -276,10 +309,10 @@ def _load_file(path: Path, root: Path) -> _Loaded:
     file = validate(ProfileFile, document)
     name = path.name.removesuffix(".yaml").removesuffix(".yml")
     if not NAME.fullmatch(name):
-        raise CornerstoneError(f"{label}: {name!r} can't be the name of a profile",
+        raise CornerstoneError(f"{label}: {quoted(name)} can't be the name of a profile",
                                "use lower-case letters, digits, dots and dashes in the file's name")
     if file.name is not None and file.name != name:
-        raise document.error(("name",), f"{file.name!r} isn't the file's name",
+        raise document.error(("name",), f"{quoted(file.name)} isn't the file's name",
                              f"write name: {name}, or rename the file")
     return _Loaded(name, path, document, file)
 
@@ -321,7 +354,7 @@ def _check_release(given: str, at: str, key: str, parse: Callable[[str], AosVers
         raise located_error(at, (key,), f"the catalogue has no {key.upper()} {version}", hint)
     if version != given:
         # One spelling in files: the schema can then offer and check the known ones.
-        raise located_error(at, (key,), f"{given!r} isn't the catalogue's spelling", f'write {key}: "{version}"')
+        raise located_error(at, (key,), f"{quoted(given)} isn't the catalogue's spelling", f'write {key}: "{version}"')
 
 
 class _Schema(GenerateJsonSchema):

@@ -7,8 +7,9 @@ machine is derived from the profile's own sizes: a machine that is below can't h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from cornerstone.model.record import Within
 from cornerstone.model.slot_disk import ESP_SIZE, MIB
 
 GIB = 1 << 30
@@ -30,10 +31,52 @@ MIN_DATA_DISK = 5 * GIB
 CVM_BASE_MEMORY = 4 * GIB
 OSD_LEAST_MEMORY = GIB * 9 // 10
 OSD_GOOD_MEMORY = GIB * 3 // 2
+# What can be written in a profile is far below.
+Size = Annotated[int, Within(1, 1 << 60)]
 
 # Community Edition 2.1, as published: 4 cores, 32 GB of memory.
 PUBLISHED_CORES = 4
 PUBLISHED_MEMORY = 32 * 1000 ** 3
+
+
+@dataclass(frozen=True)
+class _Reference:
+    suite: str
+
+
+@dataclass(frozen=True)
+class _Hypervisor:
+    root_slot: Size
+
+
+@dataclass(frozen=True)
+class _Controller:
+    memory: Size
+    disk: Size
+    root_slot: Size
+    vcpus: Annotated[int, Within(1, 256)] | None
+
+
+@dataclass(frozen=True)
+class _Machine:
+    firmware: str = "any"
+    tpm: str = "any"
+
+
+@dataclass(frozen=True)
+class ResolvedProfile:
+    """The profile as the manifest carries it (Profile.resolved): what is read of it, with its types. Sizes in bytes."""
+
+    name: str
+    aos: str
+    ahv: str
+    payload: str
+    hypervisor: _Hypervisor
+    controller: _Controller
+    reference: _Reference | None = None
+    description: str = ""
+    inherits: tuple[str, ...] = ()
+    machine: _Machine = _Machine()
 
 
 @dataclass(frozen=True)

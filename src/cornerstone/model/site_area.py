@@ -14,6 +14,10 @@ from cornerstone.model.error import Code, CornerstoneError
 
 SIZE = 256 << 10
 _VERSION = "1"
+# bytes of the longest line
+_LONGEST_LINE = len(f"FOUNDATION-SITE {_VERSION} {SIZE} \n") + 64
+ROOM = SIZE - _LONGEST_LINE
+"""How many bytes a site file may have to fit an area of SIZE."""
 _EMPTY = f"FOUNDATION-SITE {_VERSION} empty\n".encode()
 _LINE = re.compile(rb"FOUNDATION-SITE ([0-9]{1,6}) ([ -~]{1,200})\n")
 _FILLED = re.compile(rb"([1-9][0-9]{0,9}) ([0-9a-f]{64})")

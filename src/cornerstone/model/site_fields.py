@@ -9,19 +9,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from cornerstone.model import network
+from cornerstone.model.printable import quoted, shown
 from cornerstone.model.site_kinds import (
     BOOLEAN,
     HOST_NAME,
     IPV4,
     MAC,
     NETMASK,
+    NOTHING,
     Field,
     Fields,
     Kind,
     Notes,
+    asks_nothing,
     choice,
     comma_list,
     ignored,
@@ -30,7 +34,6 @@ from cornerstone.model.site_kinds import (
     record,
     record_schema,
     refused,
-    shown,
     text,
 )
 
@@ -41,6 +44,8 @@ NO_CISCO = "Cisco UCS Manager isn't driven; each node is imaged by the ISO that 
 NO_SEGMENTATION = "network segmentation isn't set up"
 SELF = "a node is imaged by the ISO that it boots, not through a running one"
 RESULT = "it is a result of an earlier session, not a wish"
+FOUND = "it is what discovery found on the node, not a wish"
+NOT_ASKED = "the hypervisor is AHV"
 OTHER_HYPERVISORS = {"ahv": "Foundation's word for AHV is kvm", "esx": ONLY_AHV, "hyperv": ONLY_AHV, "xen": ONLY_AHV,
                      "linux": ONLY_AHV, "phoenix": "it says that a node runs the installer, not what to install"}
 # what makers' firmware says where it has no serial number
@@ -49,6 +54,10 @@ PLACEHOLDERS = {"none", "n/a", "0", "unknown", "not specified", "default string"
 SSH_KEYS = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
             "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com")
 SECRET_BITS = 128
+
+_URL = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
+# a label as resolvers take it, which is more than a host may be called
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 FILE_NAME = text(hint="the name of a file", longest=255)
 SERIAL = text(lambda value: "is what firmware says without a serial" if value.lower() in PLACEHOLDERS else None,
@@ -64,6 +73,25 @@ def _server(value: str) -> str | None:
             return str(error)
         return None
     return None if network.is_host_name(value) else "is neither an IPv4 address nor a host name"
+
+
+def _web_address(value: str) -> str | None:
+    """The reason why no request could be sent to an http or https address, as a clause."""
+    if not (found := _URL.fullmatch(value)):
+        return "doesn't fit"
+    host, port = found["host"], found["port"]
+    if port and not 0 < int(port) < 1 << 16:
+        return "has a port that isn't from 1 to 65535"
+    try:
+        if host.startswith("["):
+            IPv6Address(host[1:-1])
+        elif re.fullmatch(r"[0-9.]+", host):
+            IPv4Address(host)
+        elif len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")):
+            return "has a host that is no name"
+    except ValueError:
+        return "has a host that is no IP address"
+    return None
 
 
 def _ssh_key(value: str) -> str | None:
@@ -100,8 +128,8 @@ def _erase_tokens(value: Any, path: str, notes: Notes) -> dict[str, str] | None:
     if not isinstance(value, dict):
         return notes.wrong(path, f"{shown(value)} isn't an object", 'write it as {"disk serial": "token"}')
     return {serial: token for serial, given in value.items()
-            if DISK_SERIAL.read(serial, f"{path}[{serial!r}]", notes)
-            and (token := TOKEN.read(given, f"{path}[{serial!r}]", notes))}
+            if DISK_SERIAL.read(serial, f"{path}[{quoted(serial)}]", notes)
+            and (token := TOKEN.read(given, f"{path}[{quoted(serial)}]", notes))}
 
 
 def _some_disk(value: dict, path: str, notes: Notes) -> None:
@@ -140,8 +168,8 @@ SITE_EXTRA: Fields = {
     **CHOICES,
     "authorized_keys": Field(many(text(_ssh_key, "one line of a .pub file", secret=True)),
                              "ssh keys that may log in as root on hypervisors and CVMs"),
-    "webhook": Field(text(pattern=r"https?://[^\s/?#@]+(/\S*)?", hint="an http or https address without user and "
-                          "password", secret=True), "where nodes report their progress (POST, JSON)", secret=True),
+    "webhook": Field(text(_web_address, "an http or https address without user and password", secret=True),
+                     "where nodes report their progress (POST, JSON)", secret=True),
     "reinstall_token": Field(text(pattern=r"[A-Za-z0-9._-]{8,64}", secret=True, hint="8 to 64 letters, digits, dots "
                                   "and dashes"), "kernel argument foundation.reinstall with this text installs a node "
                                                  "anew that is installed already", secret=True),
@@ -214,31 +242,45 @@ NODE: Fields = {
     "vswitches": Field(many(record(VSWITCH), 0, 1), "the bridge in Open vSwitch's own words, instead of bond_*"),
     "exlude_boot_serial": Field(DISK_SERIAL, "serial of a disk that is never the boot disk"),
     EXTRA: Field(record(NODE_EXTRA), "this node's own choices"),
-    "node_uuid": refused("the machine is known by serial, position or MAC"),
-    "cluster_id": refused("it is an answer of discovery, not a wish"),
-    "ipv6_address": refused(SELF),
-    "ipv6_interface": refused(SELF),
-    "current_network_interface": refused(SELF),
+    "node_uuid": ignored("the machine is known by serial, position or MAC"),
+    "cluster_id": ignored(FOUND),
+    "ipv6_address": ignored(SELF),
+    "ipv6_interface": ignored(SELF),
+    "current_network_interface": ignored(SELF),
     "device_hint": refused(SELF),
-    "nos_version": refused("it says what the node ran before; the ISO carries its own AOS"),
-    "is_bare_metal": Field(choice(True), "true, as every node is imaged as bare metal here"),
-    "is_selected": Field(choice(True), "true; a node that isn't to be imaged has image_now false"),
+    "nos_version": ignored("it says what the node ran before; the ISO carries its own AOS"),
+    "is_bare_metal": ignored("every node is imaged as bare metal here"),
+    "is_selected": Field(BOOLEAN, "false: the same as image_now false"),
     "compute_only": refused("every node here has a Controller VM"),
     "hardware_attributes_override": refused("what a machine can do is found out on it"),
     "rdma_passthrough": refused(NO_RDMA),
-    "rdma_mac_addr": refused(NO_RDMA),
-    "image_delay": refused("each node images itself, so there is no rush to stagger"),
+    "rdma_mac_addr": ignored(NO_RDMA),
+    "image_delay": ignored("each node images itself, so there is no rush to stagger"),
     "mitigate_low_boot_space": refused("a boot disk that is too small is refused"),
-    "image_successful": refused(RESULT),
-    "ucsm_node_serial": refused(NO_CISCO),
+    "image_successful": ignored(RESULT),
+    "ucsm_node_serial": ignored(NO_CISCO),
     "ucsm_managed_mode": refused(NO_CISCO),
-    "ucsm_params": refused(NO_CISCO),
+    "ucsm_params": ignored(NO_CISCO),
 }
+
+# in the replies of discover_nodes and ipmi_config, from which clients make the body
+DISCOVERED_NODE = {**dict.fromkeys(("model", "svm_ip", "hypervisor_version", "foundation_version", "configured",
+                                    "attributes"), FOUND),
+                   **dict.fromkeys(("ipmi_configure_successful", "ipmi_message"), RESULT)}
+DISCOVERED_BLOCK = dict.fromkeys(("model", "chassis_n"), FOUND)
+
+
+def _selected(node: dict, path: str, notes: Notes) -> None:
+    """Take a node that isn't selected on Foundation's pages for one that isn't to be imaged."""
+    if not node.pop("is_selected", True) and node.get("image_now", True):
+        node["image_now"] = False
+        notes.warn(f"{path}.is_selected", "is false, so the node is left as it is", "delete it to have it imaged")
+
 
 BLOCK: Fields = {
     "block_id": Field(text(pattern="[A-Za-z0-9][A-Za-z0-9._-]{0,39}", hint="letters, digits, dots and dashes, at most "
                            "40: the chassis' serial number"), "the chassis' serial number, part of the CVM's name"),
-    "nodes": Field(many(record(NODE), most=64), "the nodes in this chassis", required=True),
+    "nodes": Field(many(record(NODE, _selected, DISCOVERED_NODE), most=64), "the nodes in this chassis", required=True),
 }
 
 CLUSTER: Fields = {
@@ -253,16 +295,15 @@ CLUSTER: Fields = {
     "cvm_ntp_servers": Field(comma_list(text(_server, "an address or a host name")), "time servers of the CVMs, with "
                                                                                      "commas"),
     "cvm_dns_servers": Field(comma_list(IPV4), "name servers of the CVMs, with commas"),
-    "hypervisor_ntp_servers": Field(comma_list(text(_server, "an address or a host name")), "time servers of the "
-                                                                                            "hypervisors, with commas"),
-    "timezone": Field(text(pattern=r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}", hint="a name of the time zone "
-                           "database: Europe/Berlin"), "time zone of the CVMs; default: UTC"),
+    "hypervisor_ntp_servers": Field(comma_list(text(_server, "an address or a host name")),
+                                    "time servers of the hypervisors, with commas"),
+    "timezone": Field(text(pattern=r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}", longest=64,
+                           hint="a name of the time zone database: Europe/Berlin"),
+                      "time zone of the CVMs; default: UTC"),
     EXTRA: Field(record(CLUSTER_EXTRA), "what Foundation's format lacks for a cluster"),
     "enable_ns": refused(NO_SEGMENTATION),
-    "backplane_subnet": refused(NO_SEGMENTATION),
-    "backplane_netmask": refused(NO_SEGMENTATION),
-    "backplane_vlan": refused(NO_SEGMENTATION),
-    "cluster_init_successful": refused(RESULT),
+    **{name: ignored(NO_SEGMENTATION) for name in ("backplane_subnet", "backplane_netmask", "backplane_vlan")},
+    "cluster_init_successful": ignored(RESULT),
 }
 
 CARRIED = "the ISO carries its own, and its manifest the checksums"
@@ -274,6 +315,19 @@ HYPERVISOR_ISO: Fields = {
     "kvm": Field(record(KVM), "the AHV build that is expected on the ISO"),
     **{name: refused(ONLY_AHV) for name in ("esx", "hyperv", "xen", "linux")},
 }
+_HYPERVISOR_ISO = record(HYPERVISOR_ISO)
+
+
+def _hypervisor_iso(value: Any, path: str, notes: Notes) -> Any:
+    """Images of other hypervisors beside that of AHV are for nodes that aren't in this file."""
+    if isinstance(value, dict) and not asks_nothing(value.get("kvm")):
+        others = [name for name in ("esx", "hyperv", "xen", "linux") if not asks_nothing(value.get(name))]
+        for name in others:
+            notes.warn(f"{path}.{name}", f"has no effect: {NOT_ASKED}", "it can be deleted")
+        value = {name: given for name, given in value.items() if name not in others}
+    return _HYPERVISOR_ISO.read(value, path, notes)
+
+
 
 SITE: Fields = {
     "cvm_gateway": Field(IPV4, "gateway of the CVMs", required=True),
@@ -283,30 +337,39 @@ SITE: Fields = {
     **IPMI,
     "hypervisor_nameserver": Field(comma_list(IPV4), "name servers of the hypervisors, with commas"),
     "nos_package": Field(FILE_NAME, "an AOS package: it has to name the release that the ISO carries"),
-    "hypervisor_iso": Field(record(HYPERVISOR_ISO), "the hypervisor that is expected on the ISO"),
+    "hypervisor_iso": Field(Kind(_hypervisor_iso, _HYPERVISOR_ISO.schema),
+                            "the hypervisor that is expected on the ISO"),
+    "hypervisor": Field(choice("kvm", why_not=OTHER_HYPERVISORS), "kvm, which is AHV, for all nodes"),
     **BOND,
-    "blocks": Field(many(record(BLOCK)), "chassis and their nodes", required=True),
+    "blocks": Field(many(record(BLOCK, told=DISCOVERED_BLOCK)), "chassis and their nodes", required=True),
     "clusters": Field(many(record(CLUSTER), 0), "clusters to form"),
     EXTRA: Field(record(SITE_EXTRA), "what Foundation's format lacks"),
     "hypervisor_password": refused("nothing here logs in by password; give cornerstone.authorized_keys"),
     "skip_hypervisor": refused("hypervisor and CVM are imaged together"),
     "rdma_passthrough": refused(NO_RDMA),
-    "fc_settings": refused("Foundation Central isn't spoken to; cornerstone.webhook gets the progress"),
-    "tests": refused("every cluster is validated, without asking"),
+    "fc_settings": refused("Foundation Central isn't spoken to; cornerstone.webhook gets the progress",
+                           lambda value: isinstance(value, dict) and not value.get("foundation_central", True)),
+    "tests": ignored("every cluster is validated, without asking"),
     "svm_rescue_args": refused("there is no AOS installer to hand them to"),
     "install_script": refused("nothing outside the signed ISO is run"),
     "layout_egg_uuid": refused("what a machine can do is found out on it"),
     "eos_metadata": ignored("it is bookkeeping of the site where the file was made"),
-    **{name: refused(ONLY_AHV) for name in (
+    **{name: ignored(NOT_ASKED) for name in (
         "xs_master_ip", "xs_master_label", "xs_master_username", "xs_master_password", "xen_config_type",
         "hyperv_sku", "hyperv_product_key", "hyperv_external_vnic", "hyperv_external_vswitch",
         "unc_path", "unc_username", "unc_password")},
-    **{name: refused(NO_CISCO) for name in ("ucsm_ip", "ucsm_user", "ucsm_password")},
+    "ucsm_ip": refused(NO_CISCO),
+    **{name: ignored(NO_CISCO) for name in ("ucsm_user", "ucsm_password")},
 }
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a site file; sites/schema.json holds it."""
+    saved = {"type": "object", "properties": {"config": {"$ref": "#/$defs/site"}}, "required": ["config"],
+             "additionalProperties": False}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Cornerstone site",
-            "description": "Foundation's image_nodes JSON, and the key cornerstone for what it lacks. The addresses "
-                           "are compared with one another when the file is read.", **record_schema(SITE)}
+            "description": "Foundation's image_nodes JSON, and the key cornerstone for what it lacks; or a saved "
+                           "configuration, which has that under the key config. The addresses are compared with one "
+                           "another when the file is read.",
+            "if": {"required": ["config"]}, "then": saved, "else": {"$ref": "#/$defs/site"},
+            "$defs": {"site": record_schema(SITE), "nothing": NOTHING}}

@@ -8,13 +8,19 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import JsonProblem, parse
 from cornerstone.model.network import interface
 from cornerstone.model.site import GB, Block, Bmc, Cluster, DiskChoice, Node, Site, Uplink
+from cornerstone.model.site_area import ROOM, SIZE
 from cornerstone.model.site_fields import BLOCK, CLUSTER, CLUSTER_EXTRA, EXTRA, NODE, NODE_EXTRA, SITE, SITE_EXTRA
-from cornerstone.model.site_kinds import Fields, Notes, Problem, record
+from cornerstone.model.site_kinds import CENTRAL, Fields, Notes, Problem, record
 from cornerstone.model.site_rules import BUNDLED, RULES, each_node, macs_of, setting
 
 REDACTED = "(not shown)"
+# bytes of a site file; without blanks and with the secrets that are drawn it has to fit the area of an ISO, too
+MOST = SIZE
+# a bootstrap secret of 32 bytes in base64 with its keys, as customising adds it
+DRAWN = len(',"cornerstone":{"bootstrap_secret":""}') + 44
 # the tables with secrets, by the path from the top; [] stands for every entry
 _NESTED: dict[str, Fields] = {
     "": SITE, EXTRA: SITE_EXTRA, "blocks[]": BLOCK, "blocks[].nodes[]": NODE, f"blocks[].nodes[].{EXTRA}": NODE_EXTRA,
@@ -24,17 +30,18 @@ GIB = 1 << 30
 
 
 class SiteError(CornerstoneError):
-    """A site file that is refused; problems: each with path, reason and hint."""
+    """A site file that is refused; problems: each with path, reason and hint; more: how many others there are."""
 
-    def __init__(self, where: str, problems: tuple[Problem, ...]) -> None:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    def __init__(self, where: str, problems: tuple[Problem, ...], more: int = 0) -> None:
+        count = "1 problem" if len(problems) + more == 1 else f"{len(problems) + more:,} problems"
         rows = "".join(f"\n  {problem}\n      {problem.hint}" for problem in problems)
+        rows += f"\n  … and {more:,} more" * bool(more)
         super().__init__(f"{where}: {count}{rows}", "docs/site.md says what a site file holds", Code.INPUT)
         self.problems = problems
 
 
 def read_site(content: bytes, where: str = "site.json") -> Site:
-    """Read a site file. where: its name in errors. Raises SiteError with everything that is wrong in it.
+    """Read a site file. where: its name in errors. Raises SiteError with what is wrong in it, all or the first 50.
 
     The file is Foundation's image_nodes body, or a saved configuration, which has that under the key config; paths
     in errors start at the body.
@@ -43,17 +50,43 @@ def read_site(content: bytes, where: str = "site.json") -> Site:
     given = _parse(content, where, notes)
     if isinstance(given, dict) and given.keys() == {"config"}:
         given = given["config"]
+    if isinstance(given, dict) and "blocks" not in given and (found := sorted(given.keys() & CENTRAL)):
+        notes.of_central(f".{found[0]}")
+        raise SiteError(where, tuple(notes.problems), notes.more)
     document = record(SITE).read(given, "", notes)
     for rule in RULES:
         rule(document, notes)
+    if not notes.problems and (size := _size_in_iso(document)) > ROOM:
+        notes.wrong("", f"has {size} bytes as an ISO holds it, with the secrets that are drawn, and at most {ROOM} fit",
+                    "cut it into several sites, each for an ISO of its own")
     if notes.problems:
-        raise SiteError(where, tuple(notes.problems))
+        raise SiteError(where, tuple(notes.problems), notes.more)
     return _site(document, tuple(notes.warnings))
 
 
 def to_json(site: Site) -> str:
     """The file's text, normalised: the same meaning, keys in one order. Holds the secrets; mind where it goes."""
     return as_text(site.document)
+
+
+def to_area(site: Site) -> bytes:
+    """Return the normalised site without blanks, as an ISO holds it. Holds the secrets, too."""
+    return compact(site.document)
+
+
+def size_in_iso(site: Site) -> int:
+    """How many of ROOM bytes the site takes on an ISO, a secret that is yet to be drawn for each cluster included."""
+    return _size_in_iso(site.document)
+
+
+def compact(document: dict[str, Any]) -> bytes:
+    """A site's JSON without blanks, so that it is no larger than the file that it came from."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _size_in_iso(document: dict[str, Any]) -> int:
+    drawn = [cluster for cluster in document.get("clusters", ()) if "bootstrap_secret" not in cluster.get(EXTRA, {})]
+    return len(compact(document)) + DRAWN * len(drawn)
 
 
 def redacted(site: Site) -> str:
@@ -99,25 +132,16 @@ def check_releases(site: Site, aos: str, ahv: str) -> None:
 
 
 def _parse(content: bytes, where: str, notes: Notes) -> Any:
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in found]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            notes.wrong(f".{name}", "is written twice in one object", "keep one of the two")
-        return dict(found)
-
-    def constant(name: str) -> None:
-        raise ValueError(f"{name} isn't JSON")
-
     try:
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=pairs, parse_constant=constant)
-    except UnicodeDecodeError:
-        problem = Problem("", "isn't UTF-8 text", "save the file as UTF-8")
-    except json.JSONDecodeError as error:
-        problem = Problem("", f"isn't JSON at line {error.lineno}, column {error.colno}: {error.msg}",
-                          "correct that place or the line before it")
-    except (ValueError, RecursionError) as error:
-        problem = Problem("", f"can't be read: {error}", "write plain JSON")
-    raise SiteError(where, (problem,))
+        value, twice = parse(content, MOST)
+    except JsonProblem as problem:
+        reason = problem.reason
+        if place := problem.syntax:
+            reason = f"isn't JSON at line {place.lineno}, column {place.colno}: {place.msg}"
+        raise SiteError(where, (Problem("", reason, problem.hint),)) from None
+    for path in twice:
+        notes.wrong(path, "is written twice in one object", "keep one of the two")
+    return value
 
 
 def _places(document: Any, path: str) -> list[dict[str, Any]]:

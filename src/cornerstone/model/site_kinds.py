@@ -8,14 +8,40 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cornerstone.model import network
+from cornerstone.model.printable import printable, shown
 
 Schema = dict[str, Any]
+
+# how many problems, and how many warnings, are told of one file
+MOST_TOLD = 50
+# how alike an unknown key and a known one are for the known one to be suggested
+ALIKE = 0.7
+LONGEST_PATH, LONGEST_REASON, LONGEST_KEY = 200, 400, 60
+# keys that only the API of Foundation Central has
+CENTRAL = frozenset((
+    "aos_package_url", "aos_package_sha256sum", "nos_package_url", "nos_package_sha256sum", "hypervisor_iso_details",
+    "hypervisor_isos", "hypervisor_iso_url", "hypervisor_iso_sha256sum", "common_network_settings", "nodes_list",
+    "cluster_size", "storage_node_count", "skip_cluster_creation", "fc_metadata", "imaged_node_uuid",
+    "imaged_node_uuid_list", "imaged_cluster_uuid", "fc_imaged_node_uuid", "use_existing_network_settings",
+    "cluster_status", "api_key_uuid"))
+NOTHING: Schema = {"anyOf": [
+    {"enum": [None, False, 0, ""]}, {"type": "array", "items": {"$ref": "#/$defs/nothing"}},
+    {"type": "object", "additionalProperties": {"$ref": "#/$defs/nothing"}}]}
+"""The schema of what asks_nothing says yes to; referred to as $defs/nothing."""
+
+
+def asks_nothing(value: Any) -> bool:
+    """Whether a value asks for nothing: null, false, 0, "", and lists and objects that hold nothing else."""
+    if isinstance(value, dict):
+        return all(map(asks_nothing, value.values()))
+    return all(map(asks_nothing, value)) if isinstance(value, list) else not value
 
 
 @dataclass(frozen=True)
@@ -32,18 +58,46 @@ class Problem:
 
 @dataclass
 class Notes:
-    """What was found while reading: problems, which refuse the file, and warnings, which don't."""
+    """What was found while reading: problems, which refuse the file, and warnings, which don't.
+
+    The first MOST_TOLD of each are kept; more: how many problems there are beyond; central: it was told
+    that a key is Foundation Central's. unread: paths of fields that are in
+    the file and couldn't be read, so that nothing else is said to be wrong because they are missing.
+    """
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    more: int = 0
+    central: bool = False
+    unread: set[str] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """How many problems there are."""
+        return len(self.problems) + self.more
 
     def wrong(self, path: str, reason: str, hint: str) -> None:
         """Note a problem; returns None, which is what a kind returns then."""
-        self.problems.append(Problem(_printable(path), _printable(reason), hint))
+        if len(self.problems) < MOST_TOLD:
+            self.problems.append(_problem(path, reason, hint))
+        else:
+            self.more += 1
+
+    def of_central(self, path: str) -> None:
+        """Note, once for a file, that a key is of another API."""
+        if not self.central:
+            self.wrong(path, "is of Foundation Central's format, which isn't read here",
+                       "write the body of Foundation's own image_nodes: docs/site.md")
+        self.central = True
 
     def warn(self, path: str, reason: str, hint: str) -> None:
         """Note something that the person should know."""
-        self.warnings.append(Problem(_printable(path), _printable(reason), hint))
+        if len(self.warnings) < MOST_TOLD:
+            self.warnings.append(_problem(path, reason, hint))
+
+
+def _problem(path: str, reason: str, hint: str) -> Problem:
+    return Problem(printable(path, LONGEST_PATH), printable(reason, LONGEST_REASON), printable(hint, LONGEST_REASON))
 
 
 Read = Callable[[Any, str, Notes], Any]
@@ -51,10 +105,11 @@ Read = Callable[[Any, str, Notes], Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """How a value is read, and its JSON Schema."""
+    """How a value is read, and its JSON Schema. empty: whether a value means the same as a field left out."""
 
     read: Read
     schema: Schema
+    empty: Callable[[Any], bool] = operator.not_
 
 
 @dataclass(frozen=True)
@@ -72,19 +127,6 @@ class Field:
 
 
 Fields = Mapping[str, Field]
-
-
-def shown(value: Any) -> str:
-    """A value for a message, cut when long. What is in objects and lists isn't shown: it may be secret."""
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else "a list"
-    text = f"'{value}'" if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _printable(text: str) -> str:
-    """A text that does nothing to a terminal."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def text(check: Callable[[str], str | None] = lambda value: None, hint: str = "give a text", *, pattern: str = "",
@@ -133,12 +175,15 @@ HOST_NAME = text(lambda value: None if network.is_host_name(value) else "isn't a
 
 
 def _boolean(value: Any, path: str, notes: Notes) -> bool | None:
+    if value == 0 and isinstance(value, int):
+        return False
     if not isinstance(value, bool):
         return notes.wrong(path, f"{shown(value)} isn't true or false", "write true or false, without quotes")
     return value
 
 
-BOOLEAN = Kind(_boolean, {"type": "boolean"})
+# false is a wish, and 0 is how some clients write it
+BOOLEAN = Kind(_boolean, {"type": "boolean"}, lambda value: not value and not isinstance(value, int))
 
 
 def number(lowest: int, highest: int) -> Kind:
@@ -149,7 +194,8 @@ def number(lowest: int, highest: int) -> Kind:
         if not lowest <= value <= highest:
             return notes.wrong(path, f"{shown(value)} is out of range", f"from {lowest} to {highest}")
         return value
-    return Kind(read, {"type": "integer", "minimum": lowest, "maximum": highest})
+    return Kind(read, {"type": "integer", "minimum": lowest, "maximum": highest},
+                lambda value: not value and not (lowest <= 0 and type(value) is int))
 
 
 def choice(*allowed: Any, why_not: Mapping[str, str] | None = None) -> Kind:
@@ -173,11 +219,15 @@ def many(kind: Kind, least: int = 1, most: int = 256) -> Kind:
             return notes.wrong(path, f"{shown(value)} isn't a list", "write it as [a, b]")
         if not least <= len(value) <= most:
             notes.wrong(path, f"has {len(value)} entries", f"from {least} to {most}")
-        found = [kind.read(each, f"{path}[{index}]", notes) for index, each in enumerate(value)]
-        twice = [index for index, each in enumerate(found)
-                 if each is not None and not isinstance(each, dict) and each in found[:index]]
-        for index in twice:
-            notes.wrong(f"{path}[{index}]", f"{shown(found[index])} is there twice", "keep one of the two")
+        found = [kind.read(each, f"{path}[{index}]", notes) for index, each in enumerate(value[:most])]
+        seen: set[Any] = set()
+        twice = False
+        for index, each in enumerate(found):
+            if isinstance(each, str) and each in seen:
+                notes.wrong(f"{path}[{index}]", f"{shown(each)} is there twice", "keep one of the two")
+                twice = True
+            elif isinstance(each, str):
+                seen.add(each)
         return None if twice or None in found else found
     return Kind(read, {"type": "array", "items": kind.schema, "minItems": least, "maxItems": most})
 
@@ -192,64 +242,84 @@ def comma_list(kind: Kind) -> Kind:
     return Kind(read, {"type": "string"})
 
 
-def record(fields: Fields, require: Callable[[dict, str, Notes], None] = lambda value, path, notes: None) -> Kind:
-    """An object of known fields. require: checks of its fields together."""
+def record(fields: Fields, require: Callable[[dict, str, Notes], None] = lambda value, path, notes: None,
+           told: Mapping[str, str] = {}) -> Kind:
+    """An object of known fields. require: checks of its fields together; told: keys without effect, each with why."""
     def read(value: Any, path: str, notes: Notes) -> dict[str, Any]:
         if not isinstance(value, dict):
             notes.wrong(path, f"{shown(value)} isn't an object", 'write it as {"key": value}')
             return {}  # keeps the place of an object in a list
         for key in sorted(value.keys() - fields.keys()):
-            where = f"{path}.{key}"
+            where = f"{path}.{printable(key, LONGEST_KEY)}"
             if key.startswith("ui_"):
                 notes.warn(where, "is state of Foundation's own pages and has no effect", "it can be deleted")
+            elif key in told:
+                notes.warn(where, f"has no effect: {told[key]}", "it can be deleted")
+            elif asks_nothing(value[key]):
+                notes.warn(where, "is an unknown key, and asks for nothing", _near(key, fields, len(notes.warnings)))
+            elif key in CENTRAL:
+                notes.of_central(where)
             else:
-                notes.wrong(where, "unknown key", _near(key, fields))
+                notes.wrong(where, "unknown key", _near(key, fields, len(notes.problems)))
         found = {}
         for name, each in fields.items():
-            # in JSON as Foundation writes it, null and "" mean the same as a key left out
-            if value.get(name) in (None, ""):
+            given, before = value.get(name), notes.count
+            # in JSON as Foundation's clients write it, an empty value means the same as a key left out
+            if given in (None, "") if each.required else each.kind.empty(given):
                 if each.required:
                     notes.wrong(f"{path}.{name}", "is missing", f"it is needed: {each.about}")
                 continue
-            result = each.kind.read(value[name], f"{path}.{name}", notes)
+            result = each.kind.read(given, f"{path}.{name}", notes)
             if result is not None and (each.required or result != {}):
                 found[name] = result
+            elif notes.count > before:
+                notes.unread.add(f"{path}.{name}")
         require(found, path, notes)
         return found
-    return Kind(read, record_schema(fields))
+    return Kind(read, record_schema(fields, told))
 
 
-def record_schema(fields: Fields) -> Schema:
-    """The JSON Schema of an object. Null and "" stand for a key left out, but not where a value is required."""
-    properties = {}
+def record_schema(fields: Fields, told: Mapping[str, str] = {}) -> Schema:
+    """The JSON Schema of an object. An empty value stands for a key left out, where none is required."""
+    nothing = {"$ref": "#/$defs/nothing"}
+    empty: Schema = {"enum": [None, False, 0, "", [], {}]}
+    properties: dict[str, Schema] = {name: {"description": f"no effect: {why}"} for name, why in told.items()}
     for name, each in fields.items():
-        schema = each.kind.schema if each.required or not each.kind.schema else {
-            "anyOf": [each.kind.schema, {"enum": [None, ""]}]}
+        schema = each.kind.schema if each.required or not each.kind.schema or each.status == "refused" else {
+            "anyOf": [each.kind.schema, empty]}
         properties[name] = {"description": each.about, **schema}
     required = [name for name, each in fields.items() if each.required]
     return {"type": "object", "properties": properties, **({"required": required} if required else {}),
-            "patternProperties": {"^ui_": {}}, "additionalProperties": False}
+            "patternProperties": {"^ui_": {}}, "additionalProperties": nothing}
 
 
-def _near(key: str, fields: Fields) -> str:
-    near = difflib.get_close_matches(key, fields, n=1)
+def _near(key: str, fields: Fields, told: int) -> str:
+    """A hint for an unknown key; the nearest known one only for those that are told."""
+    # what is refused is no suggestion, and what is much longer or shorter means something else
+    known = [name for name, each in fields.items() if each.status == "accepted" and abs(len(name) - len(key)) <= 2]
+    near = difflib.get_close_matches(key, known, 1, ALIKE) if len(key) <= LONGEST_KEY and told < MOST_TOLD else []
     if not near:
         return "delete it; docs/site.md has the fields that are known"
     spelt = ", misspelt as Foundation has it on the wire" if near[0] == "exlude_boot_serial" else ""
     return f"did you mean {near[0]}{spelt}?"
 
 
-def refused(reason: str) -> Field:
-    """A field that Foundation knows and this factory can't follow. A value that asks for nothing passes."""
+def refused(reason: str, idle: Callable[[Any], bool] = asks_nothing) -> Field:
+    """A field that Foundation knows and this factory can't follow. A value that asks for nothing passes.
+
+    idle: other values that ask for nothing, but say something: they are told in a warning.
+    """
     def read(value: Any, path: str, notes: Notes) -> None:
-        if value:  # null, false, 0, "", [] and {} ask for nothing
+        if idle(value):
+            notes.warn(path, "has no effect", "it can be deleted")
+        else:
             notes.wrong(path, f"is refused: {reason}", "delete it")
-    nothing = {"enum": [None, False, 0, "", [], {}]}
-    return Field(Kind(read, nothing), f"refused unless empty: {reason}", status="refused")
+    schema = {"$ref": "#/$defs/nothing"} if idle is asks_nothing else {}
+    return Field(Kind(read, schema), f"refused unless empty: {reason}", status="refused")
 
 
 def ignored(reason: str) -> Field:
-    """A field that only Foundation's own pages use: told in a warning."""
+    """A field that asks for nothing that could be done, or for what happens anyway: told in a warning."""
     def read(value: Any, path: str, notes: Notes) -> None:
         notes.warn(path, f"has no effect: {reason}", "it can be deleted")
     return Field(Kind(read, {}), f"no effect: {reason}", status="ignored")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.model.network import INTERNAL, interface, unusable
+from cornerstone.model.printable import shown
 from cornerstone.model.site import cvm_name
 from cornerstone.model.site_fields import EXTRA
 from cornerstone.model.site_kinds import Notes
@@ -20,6 +21,8 @@ from cornerstone.model.site_kinds import Notes
 # what Foundation's pages write when AHV is to come out of the AOS package
 BUNDLED = "AHV bundled with AOS"
 ZONES = Path("/usr/share/zoneinfo")
+# of the nodes, in a hint
+MOST_LISTED = 8
 
 Document = dict[str, Any]
 Rule = Callable[[Document, Notes], None]
@@ -101,6 +104,8 @@ def networks_fit(site: Document, notes: Notes) -> None:
     if host and cvm and host != cvm:
         notes.wrong(".cvm_netmask", f"the CVMs' network {cvm} isn't the hypervisors' {host}",
                     "a host and its CVM have to be in one network")
+        # which of the two is meant isn't known, so nothing is said of the addresses
+        return
     for path, node, _ in each_node(site):
         for role, network in (("hypervisor", host), ("cvm", cvm)):
             if network and f"{role}_ip" in node and (reason := unusable(IPv4Address(node[f"{role}_ip"]), network)):
@@ -131,35 +136,49 @@ def internal_network_is_free(site: Document, notes: Notes) -> None:
 
 @rule
 def bmcs_are_whole(site: Document, notes: Notes) -> None:
-    """A BMC that is to be configured has netmask and gateway, and every ipmi field serves one."""
-    used = False
+    """A BMC that is to be configured has netmask and gateway, and an account with its password or none."""
+    configured, used = [], False
     for path, node, _ in each_node(site):
-        configure = node.get("ipmi_configure_now", True)
-        values = {name: setting(site, node, f"ipmi_{name}") for name in ("netmask", "gateway", "user", "password")}
-        if "ipmi_ip" not in node:
-            for name in sorted(name for name in node if name.startswith("ipmi_")):
-                notes.wrong(f"{path}.{name}", "has no effect without ipmi_ip", "add ipmi_ip, or delete it")
-            continue
-        if not configure:
+        if f"{path}.ipmi_ip" in notes.unread:
+            used = True
+        elif "ipmi_ip" not in node:
+            for name in sorted(name for name, value in node.items() if name.startswith("ipmi_") and value):
+                notes.warn(f"{path}.{name}", "has no effect without ipmi_ip", "add ipmi_ip, or delete it")
+        elif node.get("ipmi_configure_now", True):
+            configured.append((path, node))
+        else:
             for name in sorted(node.keys() & {"ipmi_user", "ipmi_password", "ipmi_gateway"}):
-                notes.wrong(f"{path}.{name}", "has no effect with ipmi_configure_now false", "delete one of the two")
+                notes.warn(f"{path}.{name}", "has no effect with ipmi_configure_now false", "delete one of the two")
+    for name in ("netmask", "gateway"):
+        for path in _lacking(site, configured, f"ipmi_{name}", notes):
+            notes.wrong(f"{path}.ipmi_{name}", "is missing", "add it here or at the top: the BMC needs it")
+    for name, other in (("user", "password"), ("password", "user")):
+        having = [(path, node) for path, node in configured if setting(site, node, f"ipmi_{name}")]
+        for path in _lacking(site, having, f"ipmi_{other}", notes):
+            notes.wrong(f"{path}.ipmi_{other}", "is missing", "give ipmi_user and ipmi_password together, or neither")
+    blamed = set()
+    for path, node in configured:
+        netmask, gateway = setting(site, node, "ipmi_netmask"), setting(site, node, "ipmi_gateway")
+        if not (netmask and gateway):
             continue
-        used = True
-        for name in ("netmask", "gateway"):
-            if not values[name]:
-                notes.wrong(f"{path}.ipmi_{name}", "is missing", "add it here or at the top: the BMC needs it")
-        if bool(values["user"]) != bool(values["password"]):
-            absent = "password" if values["user"] else "user"
-            notes.wrong(f"{path}.ipmi_{absent}", "is missing", "give ipmi_user and ipmi_password together, or neither")
-        if values["netmask"] and values["gateway"]:
-            network = interface(node["ipmi_ip"], values["netmask"]).network
-            if reason := unusable(IPv4Address(node["ipmi_ip"]), network):
-                notes.wrong(f"{path}.ipmi_ip", f"{node['ipmi_ip']} {reason}", "correct the address or ipmi_netmask")
-            if reason := unusable(IPv4Address(values["gateway"]), network):
-                notes.wrong(f"{path}.ipmi_gateway", f"{values['gateway']} {reason}", "correct ipmi_gateway or ipmi_ip")
-    if not used:
+        network = interface(node["ipmi_ip"], netmask).network
+        if reason := unusable(IPv4Address(node["ipmi_ip"]), network):
+            notes.wrong(f"{path}.ipmi_ip", f"{node['ipmi_ip']} {reason}", "correct the address or ipmi_netmask")
+        at = f"{path if 'ipmi_gateway' in node or len(configured) == 1 else ''}.ipmi_gateway"
+        if at not in blamed and (reason := unusable(IPv4Address(gateway), network)):
+            notes.wrong(at, f"{gateway} {reason}", "correct ipmi_gateway or ipmi_ip")
+            blamed.add(at)
+    if not configured and not used:
         for name in sorted(name for name in site if name.startswith("ipmi_")):
-            notes.wrong(f".{name}", "has no effect: no node has a BMC to configure", "add an ipmi_ip, or delete it")
+            notes.warn(f".{name}", "has no effect: no node has a BMC to configure", "add an ipmi_ip, or delete it")
+
+
+def _lacking(site: Document, nodes: list[tuple[str, Document]], name: str, notes: Notes) -> list[str]:
+    """The paths of nodes without a setting that couldn't be misread; the topmost when several nodes lack it alike."""
+    if f".{name}" in notes.unread:
+        return []
+    paths = [path for path, node in nodes if not setting(site, node, name) and f"{path}.{name}" not in notes.unread]
+    return [""] if len(paths) > 1 and len(paths) == len(nodes) else paths
 
 
 @rule
@@ -182,7 +201,9 @@ def nodes_are_told_apart(site: Document, notes: Notes) -> None:
              if {"hypervisor_hostname", "node_position"} <= node.keys() and "block_id" not in block)
     _no_two(names, notes, "give the block a block_id, or the node a serial that differs in letters and digits")
     for path, node, block in each_node(site):
-        if not (node.get("node_serial") or block.get("block_id") or macs_of(node)):
+        named = (f"{path}.node_serial", f"{path.rpartition('.')[0]}.block_id", f"{path}.{EXTRA}.nic_macs",
+                 f"{path}.bond_uplinks", f"{path}.vswitches", f"{path}.ipmi_mac")
+        if not (node.get("node_serial") or block.get("block_id") or macs_of(node) or notes.unread & set(named)):
             notes.wrong(path, "can't be told from other machines", "add node_serial, or the block's block_id, or "
                                                                    f"{EXTRA}.nic_macs")
 
@@ -198,22 +219,27 @@ def macs_of(node: Document) -> list[str]:
 @rule
 def bonds_are_coherent(site: Document, notes: Notes) -> None:
     """LACP's rate needs LACP, a bond needs cards, and the two ways of saying it aren't mixed."""
-    plain = [node for _, node, _ in each_node(site) if not node.get("vswitches")]
-    for path, place, nodes in [("", site, plain), *((path, node, [node]) for path, node, _ in each_node(site))]:
-        if "bond_lacp_rate" in place and not any(setting(site, node, "bond_mode") == "dynamic" for node in nodes):
-            notes.wrong(f"{path}.bond_lacp_rate", "has no effect without bond_mode dynamic", "add it, or delete this")
+    nodes = list(each_node(site))
+    plain = [(path, node) for path, node, _ in nodes if not node.get("vswitches")]
+    for path, place, below in [("", site, plain), *((path, node, [(path, node)]) for path, node, _ in nodes)]:
+        if "bond_lacp_rate" in place and not any(
+                setting(site, node, "bond_mode") == "dynamic" or notes.unread & {".bond_mode", f"{at}.bond_mode"}
+                for at, node in below):
+            notes.warn(f"{path}.bond_lacp_rate", "has no effect without bond_mode dynamic", "add it, or delete this")
     if "bond_mode" in site and not plain:
-        notes.wrong(".bond_mode", "has no effect: all nodes have vswitches", "delete it")
-    for path, node, _ in each_node(site):
-        if len(node.get("bond_uplinks", ())) == 1 and setting(site, node, "bond_mode"):
+        notes.warn(".bond_mode", "has no effect: all nodes have vswitches", "delete it")
+    for path, node, _ in nodes:
+        switches = node.get("vswitches", ())
+        if len(node.get("bond_uplinks", ())) == 1 and setting(site, node, "bond_mode") and not switches:
             notes.wrong(f"{path}.bond_uplinks", "has one network card, which makes no bond", "add the others")
-        for index, switch in enumerate(node.get("vswitches", ())):
+        for index, switch in enumerate(switches):
             for name in sorted(name for name in node if name.startswith("bond_")):
-                notes.wrong(f"{path}.{name}", "says the same as vswitches", "keep one of the two")
+                notes.warn(f"{path}.{name}", "has no effect beside vswitches, which says the same", "delete it")
             mode, lacp, at = switch.get("bond_mode", "active-backup"), switch.get("lacp", "off"), f"{path}.vswitches"
-            if mode == "balance-tcp" and lacp == "off":
+            unread = notes.unread & {f"{at}[{index}].bond_mode", f"{at}[{index}].lacp"}
+            if mode == "balance-tcp" and lacp == "off" and not unread:
                 notes.wrong(f"{at}[{index}].lacp", "is off, and balance-tcp needs LACP", 'write "active"')
-            if mode != "balance-tcp" and lacp != "off":
+            if mode != "balance-tcp" and lacp != "off" and not unread:
                 notes.wrong(f"{at}[{index}].lacp", f"is {lacp}, and {mode} goes without LACP", 'write "off"')
 
 
@@ -235,7 +261,8 @@ def disks_are_coherent(site: Document, notes: Notes) -> None:
 @rule
 def clusters_fit(site: Document, notes: Notes) -> None:
     """Members are nodes of the site, each in one cluster, and as many as the redundancy factor needs."""
-    nodes = [node.get("cvm_ip", "") for _, node, _ in each_node(site)]
+    nodes = {node.get("cvm_ip", ""): None for _, node, _ in each_node(site)}
+    listed = ", ".join(list(nodes)[:MOST_LISTED]) + " …" * (len(nodes) > MOST_LISTED)
     members: list[tuple[str, str]] = []
     for path, cluster in each_cluster(site):
         if not cluster.get("cluster_members"):
@@ -244,7 +271,7 @@ def clusters_fit(site: Document, notes: Notes) -> None:
         members += own
         for at, cvm in own:
             if cvm not in nodes and all(nodes):
-                notes.wrong(at, f"{cvm} is no node's cvm_ip", f"the site has {', '.join(nodes) or 'none'}")
+                notes.wrong(at, f"{cvm} is no node's cvm_ip", f"the site has {listed or 'none'}")
         count, copies = len(own), cluster.get("redundancy_factor", 2)
         if count == 2:
             notes.wrong(f"{path}.cluster_members", "has 2 nodes, and neither would know whether the other is alive",
@@ -254,9 +281,9 @@ def clusters_fit(site: Document, notes: Notes) -> None:
         elif count > 2 and copies < 2:
             notes.wrong(f"{path}.redundancy_factor", f"is {copies} on {count} nodes: the loss of one would lose data",
                         "write 2 or 3")
-        if cluster.get("single_node_cluster", count == 1) != (count == 1):
-            notes.wrong(f"{path}.single_node_cluster", f"is {str(cluster['single_node_cluster']).lower()}, and "
-                        f"cluster_members has {count}", "correct one of the two")
+        if cluster.get("single_node_cluster") and count != 1:
+            notes.wrong(f"{path}.single_node_cluster", f"is true, and cluster_members has {count}",
+                        "correct one of the two")
     _no_two(iter(members), notes, "a node is in one cluster")
     _no_two(((f"{path}.cluster_name", cluster["cluster_name"]) for path, cluster in each_cluster(site)
              if "cluster_name" in cluster), notes, "give each cluster a name of its own")
@@ -268,14 +295,29 @@ def time_zones_exist(site: Document, notes: Notes) -> None:
     if not (ZONES / "UTC").exists():
         return
     for path, cluster in each_cluster(site):
-        zone = ZONES / cluster.get("timezone", "UTC")
-        if not zone.is_file() or zone.read_bytes()[:4] != b"TZif":
-            notes.wrong(f"{path}.timezone", f"'{cluster['timezone']}' is no time zone", "such as UTC or Europe/Berlin")
+        name = cluster.get("timezone", "UTC")
+        if not _is_zone(ZONES / name):
+            notes.wrong(f"{path}.timezone", f"{shown(name)} is no time zone", "such as UTC or Europe/Berlin")
+
+
+def _is_zone(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"TZif"
+    except OSError:
+        return False
 
 
 @rule
 def what_to_know(site: Document, notes: Notes) -> None:
     """Warnings: what is allowed and may yet surprise."""
+    for path, node, _ in each_node(site):
+        # Foundation takes its absence for no
+        if "ipmi_ip" in node and "ipmi_configure_now" not in node:
+            user = setting(site, node, "ipmi_user")
+            notes.warn(f"{path}.ipmi_ip", f"the BMC's address will be set to {node['ipmi_ip']}"
+                       + f", and {user}'s password" * bool(user),
+                       "ipmi_configure_now says whether: with false the BMC is left as it is")
     for path, cluster in each_cluster(site):
         if cluster.get("cluster_init_now", True) and "bootstrap_secret" not in cluster.get(EXTRA, {}):
             notes.warn(f"{path}.{EXTRA}.bootstrap_secret", "is missing",

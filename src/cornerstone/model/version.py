@@ -11,10 +11,11 @@ import re
 from dataclasses import dataclass
 
 from cornerstone.model.error import CornerstoneError
+from cornerstone.model.printable import quoted
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,2})"
 _AOS = rf"{_NUMBER}(?:\.{_NUMBER}){{1,4}}"
-_AOS_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
+_AOS_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in (
     rf"(?:AOS[ -]?)?(?P<release>{_AOS})",
     rf"(?:el[0-9.]+-)?release-[a-z]+-(?P<release>{_AOS})-stable(?:-[0-9a-f]+)?",
     rf"nutanix_installer_package-(?:release|opt)-[a-z]+-(?P<release>{_AOS})-stable"
@@ -23,7 +24,7 @@ _AOS_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
 
 _DATED = r"20[0-9]{6}\.[1-9][0-9]{0,6}"
 _DOTTED = rf"{_NUMBER}(?:\.{_NUMBER}){{1,3}}"
-_AHV_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
+_AHV_SPELLINGS = tuple(re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in (
     rf"(?:AHV[ -]?|Nutanix )?(?:el[0-9]+\.nutanix\.)?(?P<release>{_DATED})",
     rf"(?:AHV[ -]?|Nutanix )?(?P<release>{_DOTTED})",
     rf"AHV-DVD-x86_64-el[0-9]+\.nutanix\.(?P<release>{_DATED})(?:\.iso)+",
@@ -36,13 +37,17 @@ _FIRST_DOTTED = 10
 _BRANCH_WIDTH = 10_000
 
 
+# the file name of an AOS installer has some 120 characters
+LONGEST_SPELLING = 400
+
+
 class IncomparableError(CornerstoneError):
     """Two AHV builds of one line but of different branches: neither is newer."""
 
 
 def _release_of(text: str, spellings: tuple[re.Pattern[str], ...]) -> str | None:
     for spelling in spellings:
-        match = spelling.fullmatch(text.strip())
+        match = spelling.fullmatch(text.strip()) if len(text) <= LONGEST_SPELLING else None
         if match:
             return match["release"]
     return None
@@ -75,7 +80,7 @@ class AosVersion:
         if release is None:
             looks_like_ahv = _release_of(text, _AHV_SPELLINGS) is not None
             raise CornerstoneError(
-                f"{text!r} isn't an AOS release",
+                f"{quoted(text)} isn't an AOS release",
                 "that is an AHV build; give the AOS release, such as 6.8" if looks_like_ahv
                 else "write it as two to five numbers with dots, such as 6.8 or 6.8.1.5")
         return cls(_numbers(release))
@@ -108,13 +113,13 @@ class AhvVersion:
         """Read any public spelling, ISO file names included; CornerstoneError for the rest."""
         release = _release_of(text, _AHV_SPELLINGS)
         if release is None:
-            raise CornerstoneError(f"{text!r} isn't an AHV build",
+            raise CornerstoneError(f"{quoted(text)} isn't an AHV build",
                                    "write it as 20230302.100173 or 10.3.1.5, or give the name of the AHV ISO")
         version = cls(_numbers(release))
         if version.is_dated:
             _check_date(text, version.line)
         elif version.parts[0] < _FIRST_DOTTED:
-            raise CornerstoneError(f"{text!r} is a marketing version of AHV, not a build",
+            raise CornerstoneError(f"{quoted(text)} is a marketing version of AHV, not a build",
                                    "give the build; versions/ahv.yaml lists the known ones with their alias")
         return version
 
@@ -180,5 +185,5 @@ def _check_date(text: str, line: str) -> None:
     try:
         datetime.date.fromisoformat(line)
     except ValueError:
-        raise CornerstoneError(f"{text!r} isn't an AHV build: {line} isn't a date",
+        raise CornerstoneError(f"{quoted(text)} isn't an AHV build: {line} isn't a date",
                                "the first number of a build is a date, as in 20230302.100173") from None

@@ -17,6 +17,7 @@ from cornerstone.factory.iso_checks import GRUB, GRUB_CONFIG, INITRAMFS, KERNEL,
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.roots import AGAIN, Disk, File, copy_disk, read_files
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import read_json
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SITE_AREA, Entry, digest
 
 SLOT_A = "content of root-a"
@@ -77,14 +78,11 @@ def read_outside(path: Path) -> Facts:
         if NAME not in image.rock_ridge.files:
             raise CornerstoneError(f"it has no {NAME}, so it isn't a Foundation ISO",
                                    "give what ./invoke build made, or the name of its profile", Code.VERIFY)
-        if not all(isinstance(value, kind) for entry in image.manifest.entries
-                   for value, kind in ((entry.path, str), (entry.size, int), (entry.sha256, str))):
-            raise CornerstoneError("its manifest has a file without path, size or sha256", AGAIN, Code.VERIFY)
         entries = {entry.path: entry for entry in image.manifest.entries}
         for needed in NEEDED:
             if needed not in entries:
                 raise CornerstoneError(f"its manifest doesn't name {needed}", AGAIN, Code.VERIFY)
-        record = json.loads(image.content(NAME))
+        record = read_json(image.content(NAME), NAME, AGAIN, Code.VERIFY)
         record.pop("files")
         with image.open(SITE_AREA) as file:
             _, site_area = digest(file)

@@ -34,10 +34,19 @@ def discover(root: Path = Path("/"), medium: str = "", source: str = "") -> Fact
             clock=Clock(int(time.time()), number(sys / "class/rtc/rtc0/since_epoch")),
             nics=read_nics(sys), disks=probe(read_disks(sys, pci), root), pci=pci, bmc=bmc.result(),
             iommu_table=next((name for name in IOMMU_TABLES if (sys / "firmware/acpi/tables" / name).exists()), ""),
-            boot_medium=disk_of(sys, medium) if medium else "", source=source)
+            boot_medium=disk_of(sys, medium) if medium else "", source=source,
+            interrupt_remapping=_remapped(read_text(root / "proc/interrupts")))
     return facts
 
 
 def _memory(meminfo: str) -> int:
     found = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB", meminfo, re.M)
     return int(found[1]) << 10 if found else 0
+
+
+def _remapped(interrupts: str) -> bool | None:
+    """Return whether interrupts go through an IOMMU; None when /proc/interrupts isn't there.
+
+    The kernel puts IR- before the names of their controllers then (IR-IO-APIC in arch/x86/kernel/apic/io_apic.c).
+    """
+    return bool(re.search(r"\sIR-(IO-APIC|PCI-MSI)", interrupts)) if interrupts else None

@@ -70,6 +70,17 @@ def iommu(subject: Subject) -> Result:
     return Result.violated("the firmware offers no IOMMU")
 
 
+@REGISTRY.rule("hw.interrupt-remapping", Level.WARNING, SCOPE,
+               "switch on x2APIC and interrupt remapping in the firmware's setup, or update the firmware; else "
+               "passthrough \"scsi\" in the site")
+def interrupt_remapping(subject: Subject) -> Result:
+    """The IOMMU remaps interrupts, without which VFIO refuses every controller."""
+    facts = subject.facts
+    if facts.iommu and facts.interrupt_remapping is False:
+        return Result.violated("the kernel doesn't have interrupts go through the IOMMU")
+    return Result.ok("they go through the IOMMU" if facts.interrupt_remapping else "not told")
+
+
 @REGISTRY.rule("hw.cores", Level.WARNING, SCOPE, "use a machine with more cores")
 def cores(subject: Subject) -> Result:
     """The machine has two threads, so that the host and its Controller VM don't share one."""

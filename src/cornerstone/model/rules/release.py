@@ -13,19 +13,27 @@ from cornerstone.model.rules.registry import REGISTRY, Level, Result, Verdict
 from cornerstone.model.version import AhvVersion, AosVersion
 
 if TYPE_CHECKING:  # the profile loader needs pydantic, which no image has
-    from cornerstone.model.profile import ControllerSizes, Profile
+    from cornerstone.model.profile import ControllerSizes, HypervisorSizes, Profile
 
 # The Debian suites that the elements build the reference payload from.
 SUITES = ("bookworm", "trixie")
+MIB = 1024 ** 2
 MIN_CONTROLLER_MEMORY = 2 * 1024 ** 3
 MIN_CONTROLLER_VCPUS = 2
+# What a site may ask for a node's Controller VM, too.
+MAX_CONTROLLER_MEMORY = 4 * 1024 ** 4
+# Our choice: state lies on ext4, and no boot disk holds more beside its own partitions.
+MAX_CONTROLLER_DISK = 16 * 1024 ** 4
+# Our choice: a root has some 350 to 400 MiB as a squashfs, and an update may be larger.
+MIN_ROOT_SLOT = 512 * MIB
+MAX_ROOT_SLOT = 64 * 1024 ** 3
 # Boot partitions and the state partition, beside the two root slots.
 MIN_CONTROLLER_STATE = 1024 ** 3
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What the rules of this file look at; suite and controller only for the scope profile."""
+    """What the rules of this file look at; suite and sizes only for the scope profile."""
 
     catalogue: Catalogue
     today: datetime.date
@@ -33,6 +41,7 @@ class Subject:
     ahv: AhvVersion
     suite: str = ""
     controller: ControllerSizes | None = None
+    hypervisor: HypervisorSizes | None = None
 
 
 def check_pair(aos: AosVersion, ahv: AhvVersion, catalogue: Catalogue, *, today: datetime.date) -> tuple[Verdict, ...]:
@@ -43,7 +52,7 @@ def check_pair(aos: AosVersion, ahv: AhvVersion, catalogue: Catalogue, *, today:
 def check_profile(profile: Profile, catalogue: Catalogue, *, today: datetime.date) -> tuple[Verdict, ...]:
     """Run all release and profile rules on a profile."""
     subject = Subject(catalogue, today, AosVersion.parse(profile.aos), AhvVersion.parse(profile.ahv),
-                      profile.reference.suite, profile.controller)
+                      profile.reference.suite, profile.controller, profile.hypervisor)
     return REGISTRY.check(subject, "pair", "profile")
 
 
@@ -176,19 +185,36 @@ def suite_supported(subject: Subject) -> Result:
     return Result.ok(f"the reference payload is built from {subject.suite}")
 
 
-@REGISTRY.rule("controller.sizing", Level.ERROR, "profile", "raise controller.memory, .vcpus or .disk in the profile")
+@REGISTRY.rule("controller.sizing", Level.ERROR, "profile", "mend controller.memory, .vcpus or .disk in the profile")
 def controller_sizing(subject: Subject) -> Result:
-    """The Controller VM has at least 2 GiB of memory, 2 CPUs, and a disk for two root slots and 1 GiB of state."""
+    """The Controller VM has 2 GiB to 4 TiB of memory, 2 CPUs, and a disk for two root slots and 1 GiB of state."""
     sizes = subject.controller
     if sizes is None:
         return Result.unknown("no sizes are given")
-    mib = 1024 ** 2
     disk = 2 * sizes.root_slot + MIN_CONTROLLER_STATE
-    if sizes.memory < MIN_CONTROLLER_MEMORY:
-        return Result.violated(f"controller.memory is {sizes.memory // mib} MiB, below {MIN_CONTROLLER_MEMORY // mib}")
     if sizes.vcpus is not None and sizes.vcpus < MIN_CONTROLLER_VCPUS:
         return Result.violated(f"controller.vcpus is {sizes.vcpus}, below {MIN_CONTROLLER_VCPUS}")
-    if sizes.disk < disk:
-        return Result.violated(f"controller.disk is {sizes.disk // mib} MiB, below {disk // mib}: two slots and state")
+    if problem := (_outside("controller.memory", sizes.memory, MIN_CONTROLLER_MEMORY, MAX_CONTROLLER_MEMORY)
+                   or _outside("controller.root_slot", sizes.root_slot, MIN_ROOT_SLOT, MAX_ROOT_SLOT)
+                   or _outside("controller.disk", sizes.disk, disk, MAX_CONTROLLER_DISK, ": two slots and state")):
+        return Result.violated(problem)
     vcpus = f"{sizes.vcpus} CPUs" if sizes.vcpus else "CPUs as the machine has them"
-    return Result.ok(f"{sizes.memory // mib} MiB of memory, {vcpus}, disk of {sizes.disk // mib} MiB")
+    return Result.ok(f"{sizes.memory // MIB} MiB of memory, {vcpus}, disk of {sizes.disk // MIB} MiB")
+
+
+@REGISTRY.rule("hypervisor.root-slot", Level.ERROR, "profile", "mend hypervisor.root_slot in the profile")
+def hypervisor_root_slot(subject: Subject) -> Result:
+    """Each root slot on the boot disk has 512 MiB to 64 GiB."""
+    if subject.hypervisor is None:
+        return Result.unknown("no sizes are given")
+    slot = subject.hypervisor.root_slot
+    if problem := _outside("hypervisor.root_slot", slot, MIN_ROOT_SLOT, MAX_ROOT_SLOT):
+        return Result.violated(problem)
+    return Result.ok(f"two root slots of {slot // MIB} MiB")
+
+
+def _outside(name: str, size: int, lowest: int, highest: int, why: str = "") -> str:
+    """What is wrong with a size in bytes, "" when it is within its bounds."""
+    if size < lowest:
+        return f"{name} is {size // MIB} MiB, below {lowest // MIB}{why}"
+    return f"{name} is {size // MIB} MiB, above {highest // MIB}" if size > highest else ""
