@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from controllers import contents_of
 from cornerstone.lab.container import Container, Switch
 from cornerstone.model.node import DataDisk, NodeConfig
 
@@ -117,7 +118,8 @@ def test_a_member_that_is_imaged_again_takes_its_place_with_its_old_disk(three):
         (late.folder / name).mkdir()
     credential = late.folder / "credentials/cornerstone.node"
     config = NodeConfig.from_json(credential.read_text())
-    disks = tuple(replace(disk, erase=True) for disk in config.controller.disks)
+    disks = tuple(replace(disk, contents=contents_of(late.folder / f"{disk.serial}.disk"))
+                  for disk in config.controller.disks)
     credential.write_text(replace(config, controller=replace(config.controller, disks=disks)).to_json())
     late.start()
     late.wait_for('"step": "engine", "state": "done"')

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
 
+from controllers import contents_of
 from cornerstone.controller.ceph.cluster import wait_until
 from cornerstone.model.node import DataDisk
 
@@ -174,15 +176,27 @@ def test_a_disk_that_takes_another_s_place_in_node_json_is_used(node):
 
 @pytest.mark.parametrize("erase", [False, True])
 def test_an_old_cluster_s_disk_is_refused_unless_it_may_be_erased(node, controller, erase):
-    """As when a node is imaged again. A disk alone holds one copy."""
+    """As when a node is imaged again (d9, d10): the disk's token isn't enough, somebody has to say so to the cluster.
+
+    A disk alone holds one copy.
+    """
     node.kill()
-    again = controller(DataDisk("DATA-1", "", DISK, erase), factor=1)
-    subprocess.run(["cp", "--sparse=always", node.folder / "DATA-1.disk", again.folder], check=True)
+    old = node.folder / "DATA-1.disk"
+    again = controller(DataDisk("DATA-1", "", DISK, contents_of(old) if erase else ""), factor=1)
+    subprocess.run(["cp", "--sparse=always", old, again.folder], check=True)
     again.start()
     if erase:
+        again.wait_for('"step": "membership", "state": "waiting"')
+        assert re.fullmatch("data disks hold OSDs of another cluster: 10.20.0.31 has sda .DATA-1, 5.4 GB. of cluster "
+                            "[0-9a-f-]{36}", again.state("membership")["error"])
+        assert contents_of(again.folder / "DATA-1.disk") == contents_of(old)
+        # it waits for all services, and the iSCSI target doesn't run in a container
+        again.run("sh", "-c", "echo 'I agree' | timeout 10 cluster -s 10.20.0.31 --new create")
         again.become_ready()
         assert [pool["size"] for pool in again.ceph("osd", "pool", "ls", "detail")
                 if pool["pool_name"].startswith("default-")] == [1]
+        # what was said once is used up
+        assert not again.file("var/lib/cornerstone/new-cluster").exists()
         return
     again.wait_for('"step": "disks", "state": "failed"')
     assert again.state("disks")["error"] == \

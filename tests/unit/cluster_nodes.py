@@ -38,13 +38,14 @@ def config(address: str, members: tuple[str, ...], *, form: bool = True) -> Node
 
 
 class Node:
-    """One CVM. said: what it told while it waited."""
+    """One CVM. osds: another cluster's on its data disks; said: what it told while it waited."""
 
     def __init__(self, config: NodeConfig, folder: Path, secret: str = SECRET) -> None:
         self.config = config
         self.member = Member.of(config)
         self.folder = folder
         self.secret = secret
+        self.osds: tuple[str, ...] = ()
         self.said: list[str] = []
         self.news = threading.Event()
 
@@ -52,7 +53,7 @@ class Node:
         """Become a member; an AssertionError when that takes too many tries."""
         for _ in range(tries):
             try:
-                return join.bring_up(self.config, self.secret, self.folder)
+                return join.bring_up(self.config, self.secret, self.folder, self.osds)
             except Waiting as waiting:
                 self._say(waiting.message)
             threading.Event().wait(0.02)

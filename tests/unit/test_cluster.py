@@ -12,6 +12,7 @@ import pytest
 
 from cluster_nodes import SECRET, Node, all_serving, changed, nodes
 from cornerstone.controller import cluster, services
+from cornerstone.controller.membership import words
 from cornerstone.controller.membership.client import Client
 from cornerstone.controller.membership.join import CREATE
 from cornerstone.controller.membership.kept import Membership, keep
@@ -283,3 +284,62 @@ def test_errors_are_lines(tmp_path, capsys, three):
     with pytest.raises(SystemExit) as caught:
         cluster.main(["destroy"])
     assert caught.value.code == 2
+
+
+def test_d10_other_clusters_osds_are_given_up_on_every_member_when_somebody_agrees(three, systemctl, capsys):
+    for node in three:
+        genesis(node)
+    members = ",".join(three[0].member.members)
+    with all_serving(*three):
+        assert run(three[1], "-s", members, "--new", "create", agree="yes") == Code.INTERRUPTED
+        assert not any(words.said(words.NEW, node.folder) for node in three)
+        assert "are erased" in capsys.readouterr().out
+        assert run(three[1], "-s", members, "--new", "create", agree="I agree") == 0
+        assert all(words.said(words.NEW, node.folder) for node in three)
+        assert words.said(words.CREATE, three[0].folder)
+
+
+def test_d10_a_member_that_is_away_is_named(three, systemctl, capsys, monkeypatch):
+    genesis(three[0])
+    genesis(three[1])
+    monkeypatch.setattr(cluster.Cluster, "_wait", lambda self: None)
+    with all_serving(*three[:2]):
+        assert run(three[0], "--new", "create", agree="I agree") == 0
+    assert f"not told: {three[2].member.address} doesn't answer" in capsys.readouterr().out
+
+
+def test_d10_the_word_is_taken_in_a_formed_cluster_and_none_of_another_s(three, systemctl):
+    formed(*three[:2])
+    genesis(three[2])
+    with all_serving(*three):
+        assert run(three[0], "--new", "create", agree="I agree") == 0
+        # who is no member himself gives nothing up while another knows of a cluster
+        assert run(three[2], "--new", "create", agree="I agree") == Code.REFUSED
+    assert words.said(words.NEW, three[1].folder) and not words.said(words.CREATE, three[1].folder)
+
+
+def test_d11_recover_is_for_a_single_node_that_is_no_member(tmp_path, three, systemctl, capsys):
+    single = nodes(tmp_path / "single", 1)[0]
+    single.folder.mkdir(parents=True)
+    certify(single.member, SECRET, single.folder)
+    (single.folder / "node.json").write_text(single.config.to_json())
+    genesis(single)
+    with single.serving():
+        assert run(single, "recover") == 0
+    assert words.said(words.RECOVER, single.folder)
+    with three[0].serving():
+        assert run(three[0], "recover") == Code.REFUSED
+    assert "the other members know the cluster" in capsys.readouterr().err
+    formed(single)
+    with single.serving():
+        assert run(single, "recover") == Code.REFUSED
+
+
+def test_a_state_of_a_newer_release_is_shown(three, systemctl, monkeypatch):
+    formed(*three[:1])
+    state = {"fsid": "", "ready": True, "now": "", "stopped": False, "mood": "fine",
+             "services": [{"name": "genesis", "up": True, "pids": [], "memory": 1}]}
+    client = Client(three[0].member, three[0].folder)
+    monkeypatch.setattr(Client, "ask_all", lambda *_: {three[0].member.address: {"state": state}})
+    (answer,) = cluster.Cluster(three[0].config, client).status()
+    assert answer.state.services[0].name == "genesis"

@@ -7,14 +7,18 @@ import os
 import signal
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cornerstone.controller import genesis, status
+from cornerstone.controller.disks import Disk
 from cornerstone.controller.genesis import Runner, serve
+from cornerstone.controller.membership import Membership
 from cornerstone.controller.node import Node
 from cornerstone.controller.services import parse
+from cornerstone.controller.waiting import Waiting
 from cornerstone.controller.wake import Wake
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.genesis import Genesis
@@ -171,6 +175,22 @@ def test_a_clock_before_the_image_was_made_is_an_error(monkeypatch):
         genesis.identity(None)
 
 
+def test_a_chrony_that_takes_no_command_is_a_warning_and_a_wrong_clock_is_waited_for(monkeypatch):
+    node = Node(CONFIG, lambda event: None)
+    raised = []
+
+    def settle(me, members, servers, earliest):
+        assert (me, members, servers) == ("10.20.0.31", CONFIG.cluster.members, CONFIG.controller.ntp_servers)
+        raise raised[-1]
+    monkeypatch.setattr(genesis.clocks, "settle", settle)
+    raised.append(CornerstoneError("chronyc local off: 501", "look"))
+    genesis.identity(node)
+    assert node.warnings == ["chronyc local off: 501; look"]
+    raised.append(Waiting("no majority"))
+    with pytest.raises(Waiting):
+        genesis.identity(node)
+
+
 SHOWN = """Id=genesis.service
 ActiveState=active
 ControlGroup=/system.slice/genesis.service
@@ -206,3 +226,61 @@ def test_status_for_people_and_for_programs(tmp_path, monkeypatch, capsys):
     bench.runner.run()
     assert status.main(["status"], bench.file) == 0
     assert status.main(["restart"], bench.file) == 2
+
+
+FSID, OTHER = "1c7a3a3e-6d0b-4d0c-9a51-3f2f6a0d00ff", "2c7a3a3e-6d0b-4d0c-9a51-3f2f6a0d00ff"
+UUIDS = ("4a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11", "5a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11")
+
+
+@pytest.fixture
+def imaged_again(monkeypatch):
+    """A node whose two data disks hold OSDs of these clusters, imaged again with their tokens. said: by an operator."""
+    def make(*clusters: str, said: tuple[str, ...] = (), member: Membership | None = None) -> Node:
+        named = tuple(replace(entry, contents=f"osd:{uuid}")
+                      for entry, uuid in zip(CONFIG.controller.disks, UUIDS, strict=True))
+        found = tuple(Disk(entry.serial, Path("/dev", f"sd{letter}"), entry.size, uuid if cluster else "",
+                           "a BlueStore OSD" if cluster else "", "", entry.contents if cluster else "", entry.wwn,
+                           cluster=cluster)
+                      for entry, letter, uuid, cluster in zip(named, "ab", UUIDS, clusters, strict=False))
+        monkeypatch.setattr(genesis.disks, "find", lambda serials: found)
+        monkeypatch.setattr(genesis.disks, "present", lambda root=None: found)
+        monkeypatch.setattr(genesis.membership, "load", lambda: member)
+        monkeypatch.setattr(genesis.words, "said", lambda word: word in said)
+        return Node(replace(CONFIG, controller=replace(CONFIG.controller, disks=named)), lambda event: None)
+    return make
+
+
+def test_d9_a_node_imaged_again_says_whose_osds_it_has_and_goes_on_to_ask(imaged_again):
+    node = imaged_again(FSID, "")
+    genesis.look_for_disks(node)
+    assert node.osds == (f"sda (S4EVNX0R100001, 1920.4 GB) of cluster {FSID}",)
+    assert node.warnings == []
+
+
+def test_d10_a_member_leaves_another_cluster_s_osd_alone_until_somebody_says_so(imaged_again):
+    member = Membership(FSID, "k", "k")
+    node = imaged_again(FSID, OTHER, member=member)
+    genesis.look_for_disks(node)
+    assert node.warnings == [f"data disk sdb (PHLJ100001, 1920.4 GB) of cluster {OTHER} isn't used; to give its data "
+                             "up: cluster --new create"]
+    node = imaged_again(FSID, OTHER, member=member, said=("new-cluster",))
+    genesis.look_for_disks(node)
+    assert node.warnings == []
+
+
+def test_d11_the_cluster_of_all_data_disks_is_recovered_with_new_keys(imaged_again, monkeypatch):
+    node, kept = imaged_again(FSID, FSID, said=("recover",)), []
+    monkeypatch.setattr(genesis.membership, "keep", kept.append)
+    monkeypatch.setattr(genesis.membership, "bring_up", lambda *_, osds: (kept[0], osds))
+    genesis.look_for_disks(node)
+    genesis.join(node)
+    assert kept[0].fsid == FSID and node.membership == (kept[0], ())
+
+
+@pytest.mark.parametrize(("clusters", "words"), [
+    ((FSID, OTHER), "the data disks hold OSDs of 2 clusters"), ((FSID, ""), "these data disks hold no OSD: PHLJ100001"),
+    ((FSID,), "these data disks hold no OSD: PHLJ100001")])
+def test_d11_a_cluster_is_not_recovered_of_a_part_of_its_disks(imaged_again, clusters, words):
+    node = imaged_again(*clusters, said=("recover",))
+    with pytest.raises(CornerstoneError, match=words):
+        genesis.recovered_cluster(node)

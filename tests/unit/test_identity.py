@@ -26,8 +26,8 @@ def test_files():
         "etc/resolv.conf": "nameserver 10.20.0.2\n",
         "etc/chrony/chrony.conf":
             "server ntp1.example.org iburst\n"
-            "server 10.20.0.32 iburst minpoll 4 maxpoll 6\nallow 10.20.0.32\n"
-            "server 10.20.0.33 iburst minpoll 4 maxpoll 6\nallow 10.20.0.33\nlocal stratum 10 orphan\n"
+            "server 10.20.0.32 iburst minpoll 4 maxpoll 6\nserver 10.20.0.33 iburst minpoll 4 maxpoll 6\n"
+            "allow 10.20.0.31\nallow 10.20.0.32\nallow 10.20.0.33\nmaxchange 60 1 -1\n"
             "makestep 1 -1\nrtcsync\ndriftfile /var/lib/chrony/chrony.drift\ncmdport 0\n",
         "run/systemd/network/10-eth0.network":
             "[Match]\nName=eth0\n\n[Network]\nAddress=10.20.0.31/24\nGateway=10.20.0.1\n"

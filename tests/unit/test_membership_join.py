@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from cluster_nodes import SECRET, Node, addresses, all_serving, beside, changed, config, nodes, started, together
-from cornerstone.controller.membership import join
+from cornerstone.controller.membership import join, words
 from cornerstone.controller.membership.client import Client, Refused
 from cornerstone.controller.membership.kept import MEMBER, MEMBERSHIP, Membership, keep, load
 from cornerstone.controller.membership.member import certify
 from cornerstone.controller.waiting import Waiting
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.record import to_record
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = list(itertools.permutations(range(3)))
@@ -105,7 +106,7 @@ def test_a_joiner_says_whom_it_waits_for(tmp_path):
 CUT = """
 import os, signal, sys, time
 from pathlib import Path
-from cornerstone.controller.membership import join
+from cornerstone.controller.membership import join, words
 from cornerstone.controller.waiting import Waiting
 from cornerstone.model.node import NodeConfig
 left = [int(sys.argv[3])]
@@ -213,6 +214,55 @@ def test_a_second_formation_is_refused(tmp_path):
         Client(three[1].member, three[1].folder).ask(three[0].member.address, "join")
     assert old.fsid in str(caught.value) and new.fsid in str(caught.value)
     assert three[1].kept == old
+
+
+def waiting_for_osds(node: Node) -> None:
+    """Wait until the node says that OSDs of another cluster keep it."""
+    while not node.said[-1].startswith("data disks hold OSDs of another cluster: "):
+        node.news.clear()
+        assert node.news.wait(60)
+
+
+@pytest.mark.parametrize("holder", [0, 1])
+def test_d10_two_of_three_imaged_anew_draw_no_cluster_over_the_first_one_s_osds(tmp_path, holder):
+    """They wait for the third, which knows it; whichever of the two has the OSDs."""
+    three = nodes(tmp_path, 3)
+    with all_serving(*three), beside() as threads:
+        formed = together(threads, *three)
+    for node in three[:2]:
+        for path in node.folder.iterdir():
+            path.unlink()
+    three[holder].osds = (f"sda (S, 1.0 GB) of cluster {formed.fsid}",)
+    with all_serving(*three[:2]), beside() as threads:
+        back = [started(threads, node) for node in three[:2]]
+        waiting_for_osds(three[0])
+        assert three[0].said[-1].endswith(
+            f"{three[holder].member.address} has sda (S, 1.0 GB) of cluster {formed.fsid}")
+        with three[2].serving():
+            assert [future.result(60) for future in back] == [formed, formed]
+
+
+def test_d9_a_single_node_draws_no_cluster_over_another_s_osds_until_somebody_says_so(tmp_path):
+    node = nodes(tmp_path, 1)[0]
+    node.osds = ("sda (S, 1.0 GB) of cluster 1c7a3a3e-6d0b-4d0c-9a51-3f2f6a0d00ff",)
+    with pytest.raises(Waiting, match="data disks hold OSDs of another cluster") as caught:
+        join.bring_up(node.config, node.secret, node.folder, node.osds)
+    assert "cluster recover" in caught.value.hint and "--new create" in caught.value.hint
+    assert node.kept is None
+    words.say(words.NEW, node.folder)
+    assert node.bring_up() == node.kept
+
+
+def test_a_message_of_a_newer_release_is_understood(tmp_path):
+    """Fields that this release doesn't know are ignored, on both sides."""
+    first, second, third = nodes(tmp_path, 3)
+    newer = {**to_record(second.member), "disks": ["S"]}
+    with all_serving(first, second), beside() as threads:
+        formed = together(threads, first, second)
+        client = Client(second.member, second.folder)
+        answer = client.ask(first.member.address, "join", member=newer, release="7.0")
+    answer["member"]["disks"], answer["membership"]["colour"] = ["S"], "blue"
+    assert join._accepted(third.member, first.member.address, answer) == formed
 
 
 def test_what_is_kept_is_never_replaced(tmp_path):

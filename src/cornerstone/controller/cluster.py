@@ -1,4 +1,4 @@
-"""The command `cluster`: status, create, start and stop, in the words that operators of such systems know.
+"""The command `cluster`: status, create, recover, start and stop, in the words that operators of such systems know.
 
 It runs on any CVM and asks all members by their certificates; what it prints is what each of them says of itself.
 """
@@ -24,6 +24,8 @@ from cornerstone.model.record import from_record, to_record
 # as systemd keeps what the machine was given
 NODE = Path("/run/credentials/@system", NODE_CREDENTIAL)
 UNCONFIGURED = "Cluster is currently unconfigured. Please create the cluster."
+NEW_WARNING = ("Data disks of these nodes that hold another cluster's data and have their tokens are erased.\n"
+               "Do you want to proceed? (I agree/[N]): ")
 STOP_WARNING = ("This stops the storage services of all members: virtual machines lose their disks, so shut them down "
                 "before.\nDo you want to proceed? (I agree/[N]): ")
 AGREED = "I agree"
@@ -60,14 +62,17 @@ class Cluster:
                 else self._state(address, answer) for address, answer in found.items()]
 
     def _state(self, address: str, answer: Mapping) -> Answer:
-        state = from_record(NodeState, answer.get("state"), f"what {address} says of itself")
+        state = from_record(NodeState, answer.get("state"), f"what {address} says of itself", ignore_unknown=True)
         ours = load(self.client.folder)
         if ours and state.fsid and state.fsid != ours.fsid:
             return Answer(address, None, f"it is a member of another cluster, {state.fsid}")
         return Answer(address, state)
 
-    def create(self, members: Sequence[str], name: str, redundancy_factor: int) -> None:
-        """Have the cluster formed, and wait until all members are up. What the site says can't be changed here."""
+    def create(self, members: Sequence[str], name: str, redundancy_factor: int, *, new: bool = False) -> None:
+        """Have the cluster formed, and wait until all members are up. What the site says can't be changed here.
+
+        new: give up other clusters' OSDs on the data disks, as far as node.json allows it; in a formed cluster too.
+        """
         site = self.config.cluster
         if site is None:
             raise CornerstoneError("the site of this node has no cluster", "image the nodes with a site that has one",
@@ -77,12 +82,24 @@ class Cluster:
             if given and given != ours:
                 raise CornerstoneError(f"the site says another {what}: {_text(ours)}, not {_text(given)}",
                                        "leave it out, or image the nodes with another site", Code.REFUSED)
+        ours = load(self.client.folder)
         for answer in self.status():
-            if answer.state and answer.state.fsid:
+            if answer.state and answer.state.fsid and not (new and ours and answer.state.fsid == ours.fsid):
                 raise CornerstoneError(f"{answer.address} is a member of the cluster {answer.state.fsid} already: "
                                        "there is no second formation", "see: cluster status", Code.REFUSED)
-        self.client.ask(self.me.members[0], "create")
+        if new:
+            # before the first forms it, so that each knows when it has joined
+            for answer in self.client.ask_all(self.me.members[1:], "create", new=True).values():
+                if isinstance(answer, CornerstoneError):
+                    self.say(f"not told: {answer.message}; say it there again")
+        self.client.ask(self.me.members[0], "create", new=new)
         self.say(f"Creating cluster with CVMs: {', '.join(self.me.members)}")
+        self._wait()
+
+    def recover(self) -> None:
+        """Have the cluster back whose OSDs this single node's data disks hold, and wait until it is up."""
+        self.client.ask(self.me.address, "recover")
+        self.say("Recovering the cluster from its data disks")
         self._wait()
 
     def start(self) -> None:
@@ -164,18 +181,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-s", "--svm_ips", default="", metavar="IP,IP,IP", help="create: addresses of all its CVMs")
     parser.add_argument("--redundancy_factor", type=int, default=0, help="create: how many copies of the data")
     parser.add_argument("--cluster_name", default="", help="create: what it is called")
+    parser.add_argument("--new", action="store_true", help="create: other clusters' data on the data disks may go")
     parser.add_argument("--json", action="store_true", help="status: for programs")
-    parser.add_argument("action", choices=("status", "create", "start", "stop"))
+    parser.add_argument("action", choices=("status", "create", "recover", "start", "stop"))
     return parser
 
 
 def run(cluster: Cluster, chosen: argparse.Namespace, agree: Callable[[], str]) -> int:
-    """Do what was chosen; the exit code."""
+    """Do what was chosen, and return the exit code. agree: reads the answer to a question that was printed."""
     if chosen.action == "create":
-        cluster.create([ip for ip in chosen.svm_ips.split(",") if ip], chosen.cluster_name, chosen.redundancy_factor)
+        if chosen.new:
+            cluster.say(NEW_WARNING)
+            if agree() != AGREED:
+                cluster.say("Nothing is erased.")
+                return int(Code.INTERRUPTED)
+        cluster.create([ip for ip in chosen.svm_ips.split(",") if ip], chosen.cluster_name, chosen.redundancy_factor,
+                       new=chosen.new)
+    elif chosen.action == "recover":
+        cluster.recover()
     elif chosen.action == "start":
         cluster.start()
     elif chosen.action == "stop":
+        cluster.say(STOP_WARNING)
         if agree() != AGREED:
             cluster.say("Nothing is stopped.")
             return int(Code.INTERRUPTED)
@@ -196,7 +223,7 @@ def run(cluster: Cluster, chosen: argparse.Namespace, agree: Callable[[], str]) 
 
 
 def main(words: Sequence[str], node: Path = NODE, folder: Path = STATE,
-         agree: Callable[[], str] = lambda: input(STOP_WARNING)) -> int:
+         agree: Callable[[], str] = input) -> int:
     """0, or the error's code with the error on standard error."""
     chosen = _parser().parse_intermixed_args(words)
     try:

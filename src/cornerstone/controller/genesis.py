@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cornerstone.controller import data_services, disks, membership, status
+from cornerstone.controller import clocks, data_services, disks, membership, status
 from cornerstone.controller.ceph import check, engine, osd, pool
+from cornerstone.controller.membership import words
 from cornerstone.controller.node import EVENTS, STAGE, STATE, Node
 from cornerstone.controller.notify import notify
 from cornerstone.controller.waiting import Waiting
@@ -36,30 +37,70 @@ LOOK_SECONDS = 60
 
 
 def identity(node: Node) -> None:
-    """Who this is has been read; certificates and keys want a clock that isn't before the image was made."""
+    """See to the clock: certificates and keys want one that isn't before the image was made, a cluster the same one."""
     now, made = time.time(), Path(__file__).stat().st_mtime
     if now < made:
         raise CornerstoneError(f"the clock says {time.strftime('%F %T', time.gmtime(now))}, which is before this image "
                                "was made", "set the clock of the host, or give the site ntp_servers", Code.MACHINE)
+    if len(node.members) > 1:
+        try:
+            warning = clocks.settle(node.address, node.members, node.config.controller.ntp_servers, made)
+        except Waiting:
+            raise
+        except CornerstoneError as error:
+            # what can't be told to chrony keeps nobody from his data
+            warning = f"{error.message}; {error.hint}"
+        if warning:
+            node.warn(warning)
 
 
 def look_for_disks(node: Node) -> None:
     """The data disks are there and may be used. To a member that is a warning: its other disks go on."""
-    named, member = node.config.controller.disks, membership.load()
-    ours = {osd.uuid_of(member, entry.serial) for entry in named} if member else ()
+    named = node.config.controller.disks
     found = disks.find(entry.serial for entry in named)
-    problems = disks.check(named, found, ours)
+    node.membership = membership.load()
+    if node.membership:
+        ours = osd.ours(node, found)
+    else:
+        # whose they are is for the next state to find out, if the cluster is to be had back
+        ours = {disk.osd for disk in found if disk.osd} if words.said(words.RECOVER) else set()
+    chosen = disks.choose(named, found, ours, anew=words.said(words.NEW))
+    problems = list(chosen.problems)
     if len(found) < len(named) and (others := disks.unnamed(named)):
         problems.append(f"there are disks that node.json doesn't name: {', '.join(others)}")
-    if problems and member is None:
+    if problems and node.membership is None:
         raise CornerstoneError("; ".join(problems), "put the disk back or replace it, and image the node again; to "
                                "erase one, give the site its token", Code.REFUSED)
+    node.osds = tuple(f"{disk} of cluster {disk.cluster or '(unknown)'}" for disk in chosen.foreign)
+    if node.membership and not words.said(words.NEW):
+        problems += [f"data disk {osd} isn't used; to give its data up: cluster --new create" for osd in node.osds]
     for problem in problems:
         node.warn(problem)
 
 
 def join(node: Node) -> None:
-    node.membership = membership.bring_up(node.config, membership.bootstrap_secret())
+    if node.membership is None and words.said(words.RECOVER):
+        membership.keep(membership.Membership.renew(recovered_cluster(node)))
+    node.membership = membership.bring_up(node.config, membership.bootstrap_secret(), osds=node.osds)
+
+
+def recovered_cluster(node: Node) -> str:
+    """Return the id of the one cluster that has an OSD on every data disk of node.json, of which no other member knows.
+
+    A disk that is missing may be the only one with the last writes, and nobody knows any more that it is missed.
+    """
+    named = node.config.controller.disks
+    found = disks.find(entry.serial for entry in named)
+    chosen = dict(disks.choose(named, found, {disk.osd for disk in found if disk.osd}).usable)
+    clusters = {disk.cluster for disk in chosen.values()}
+    without = [entry.serial for entry in named if entry not in chosen or not chosen[entry].cluster]
+    if without or len(clusters) != 1:
+        why = f"these data disks hold no OSD: {', '.join(without)}" if without else \
+            f"the data disks hold OSDs of {len(clusters)} clusters"
+        raise CornerstoneError(f"the cluster can't be recovered: {why}",
+                               "put all its disks in; if one is lost for good, image the node with a site without it",
+                               Code.REFUSED)
+    return clusters.pop()
 
 
 STEPS: dict[str, Callable[[Node], None]] = {

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cornerstone.controller.clocks import SLEWED_SECONDS, TOLERANCE_SECONDS
 from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 
@@ -41,19 +42,23 @@ def _network(name: str, address: str, *more: str) -> str:
 
 
 def _time_sources(config: NodeConfig) -> str:
-    """The site's time servers, and the other members: those of a cluster agree also when nobody tells them the time.
+    """Return chrony.conf: the site's time servers, and the other members, so that members of a cluster always agree.
 
-    Ceph's monitors bear 0.05 s of difference. Of members without a server one leads (chrony.conf(5), orphan).
+    Ceph's monitors bear 0.05 s of difference. No member starts as one that leads (chrony.conf(5), local): genesis says
+    which may, by what a majority of their clocks say (clocks.py).
     """
     own = config.controller.address.partition("/")[0]
-    others = [member for member in (config.cluster.members if config.cluster else ()) if member != own]
+    members = config.cluster.members if config.cluster else ()
     lines = [f"server {server} iburst" for server in config.controller.ntp_servers]
-    for member in others:
-        lines += [f"server {member} iburst minpoll 4 maxpoll 6", f"allow {member}"]
-    if others:
-        lines.append("local stratum 10 orphan")
-    # a clock that is off by more is set at once; no port for commands
-    return "\n".join((*lines, "makestep 1 -1", "rtcsync", "driftfile /var/lib/chrony/chrony.drift", "cmdport 0", ""))
+    lines += [f"server {member} iburst minpoll 4 maxpoll 6" for member in members if member != own]
+    if len(members) > 1:
+        # its own too: genesis reads all clocks in one way
+        lines += [f"allow {member}" for member in members]
+        # One that has followed once isn't taken along by a clock that jumps: it may be the only one that is wrong.
+        lines.append(f"maxchange {TOLERANCE_SECONDS} 1 -1")
+    # what is off by more is set at once; no port for commands
+    return "\n".join((*lines, f"makestep {SLEWED_SECONDS} -1", "rtcsync", "driftfile /var/lib/chrony/chrony.drift",
+                      "cmdport 0", ""))
 
 
 def become(config: NodeConfig, root: Path = Path("/")) -> None:

@@ -19,12 +19,14 @@ EVENTS = STATE / "events.jsonl"
 class Node:
     """config: who it is; tell: where events go; membership: there from the state of this name on.
 
+    osds: what another cluster has on the data disks, in words for people, while the node isn't a member.
     step: the state that runs now; warnings: what it has to say that doesn't stop it; note: keeps how it gets on.
     """
 
     config: NodeConfig
     tell: Listener
     membership: Membership | None = None
+    osds: tuple[str, ...] = ()
     step: str = ""
     warnings: list[str] = field(default_factory=list)
     note: Callable[[str], None] = lambda message: None

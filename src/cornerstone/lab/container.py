@@ -21,7 +21,7 @@ from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 # until its systemd can be spoken to
 START_SECONDS = 60
 
-# Run in new namespaces, with: FOLDER, LOWER (the root), DISKS (serial=loop device …).
+# Run in new namespaces, with: FOLDER, LOWER (the root), DISKS (serial,wwn=loop device …).
 _INIT = r"""
 set -e
 mount --make-rprivate /
@@ -49,10 +49,14 @@ printf '[Unit]\nConditionVirtualization=!container\n' > run/systemd/system/data-
 # the disks as a machine would show them
 sectors=$(for disk in $DISKS; do cat "/sys/block/${disk#*=/dev/}/size"; done)
 mount -t tmpfs tmpfs sys/block
+mount -t tmpfs tmpfs sys/dev/block
 letter=a
 for disk in $DISKS; do
     mkdir -p sys/block/sd$letter/device
-    echo "${disk%%=*}" > sys/block/sd$letter/device/serial
+    echo "${disk%%,*}" > sys/block/sd$letter/device/serial
+    wwn=${disk%%=*}
+    echo "${wwn#*,}" > sys/block/sd$letter/device/wwid
+    ln -s ../../block/sd$letter sys/dev/block/$(($(stat -c '0x%t' "${disk#*=}"))):$(($(stat -c '0x%T' "${disk#*=}")))
     echo "${sectors%%[!0-9]*}" > sys/block/sd$letter/size
     sectors=${sectors#*[!0-9]}
     mknod dev/sd$letter b $(stat -c '0x%t 0x%T' "${disk#*=}")
@@ -107,7 +111,7 @@ class Container:
         self._switch = switch
         self._pid = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._disks: dict[str, Path] = {}
+        self._disks: dict[tuple[str, str], Path] = {}
         self._held = contextlib.ExitStack()
         for name in ("upper", "work", "root", "credentials"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -115,18 +119,18 @@ class Container:
         for name, text in {NODE_CREDENTIAL: config.to_json(), **(credentials or {})}.items():
             (folder / "credentials" / name).write_text(text)
 
-    def add_disk(self, serial: str, size: int) -> Path:
-        """A data disk of so many bytes, to be there from the next start on; the file that it is."""
-        path = self.folder / f"{serial}.disk"
+    def add_disk(self, serial: str, size: int, wwn: str = "") -> Path:
+        """Add a data disk of size bytes, from the next start on; return the file that it is."""
+        path = self.folder / f"{serial}{wwn and f'-{wwn}'}.disk"
         if not path.exists():
             with path.open("wb") as disk:
                 disk.truncate(size)
-        self._disks[serial] = path
+        self._disks[serial, wwn] = path
         return path
 
-    def remove_disk(self, serial: str) -> Path:
-        """A disk that isn't there any more from the next start on; its file stays."""
-        return self._disks.pop(serial)
+    def remove_disk(self, serial: str, wwn: str = "") -> Path:
+        """Remove a disk from the next start on; return its file, which stays."""
+        return self._disks.pop((serial, wwn))
 
     def start(self) -> None:
         """Start its systemd; genesis runs by itself."""
@@ -134,9 +138,9 @@ class Container:
         with contextlib.ExitStack() as held, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             (self.folder / "notify").unlink(missing_ok=True)
             notify.bind(str(self.folder / "notify"))
-            loops = {serial: held.enter_context(_loop(path)) for serial, path in self._disks.items()}
+            loops = {disk: held.enter_context(_loop(path)) for disk, path in self._disks.items()}
             environment = {"FOLDER": self.folder, "LOWER": self._root,
-                           "DISKS": " ".join(f"{serial}={loop}" for serial, loop in loops.items())}
+                           "DISKS": " ".join(f"{serial},{wwn}={loop}" for (serial, wwn), loop in loops.items())}
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup",
                  "--fork", "--kill-child", "bash", "-c", _INIT],

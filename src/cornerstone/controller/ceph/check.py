@@ -45,7 +45,7 @@ def capacity_warnings(health: Mapping[str, Any]) -> list[str]:
 
 def copy_warnings(node: Node, cluster: Cluster) -> list[str]:
     """Which OSDs are missed, and whether there are fewer copies than the container has to have."""
-    count, disks, domains = conf.replicas(node), _own_disks(node), pool.domains(node, cluster)
+    count, disks, domains = conf.replicas(node), osd.serials(node), pool.domains(node, cluster)
     tree = cluster.command("osd tree")
     hosts = {number: entry["name"] for entry in tree["nodes"] if entry["type"] == "host"
              for number in entry["children"]}
@@ -69,11 +69,6 @@ def copy_warnings(node: Node, cluster: Cluster) -> list[str]:
 def _stuck(answer: Any) -> bool:
     """Whether `pg dump_stuck` names a placement group: in a list, by itself or in an object, or it says nothing."""
     return bool(answer.get("stuck_pg_stats") if isinstance(answer, Mapping) else answer)
-
-
-def _own_disks(node: Node) -> dict[str, str]:
-    """The serials of this node's data disks by the uuids of their OSDs."""
-    return {osd.uuid_of(node.member, entry.serial): entry.serial for entry in node.config.controller.disks}
 
 
 def _write_and_read(node: Node, cluster: Cluster) -> None:
@@ -104,7 +99,7 @@ def _write_and_read(node: Node, cluster: Cluster) -> None:
 
 def _missed(node: Node, cluster: Cluster) -> str:
     """The OSDs that are down and that others wait for because they may have newer data; those of this node by disk."""
-    disks = _own_disks(node)
+    disks = osd.serials(node)
     found = cluster.report("osd blocked-by")["osd_blocked_by"]["osd_blocked_by_infos"]
     blocking = {entry["id"] for entry in found}
     return ", ".join(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cornerstone.controller import disks, services
 from cornerstone.controller.ceph import conf, files, manager, monitor, osd
 from cornerstone.controller.ceph.cluster import Cluster, wait_until
-from cornerstone.controller.disks import Disk
+from cornerstone.controller.disks import Choice, Disk
+from cornerstone.controller.membership import words
 from cornerstone.controller.node import Node
 from cornerstone.model.error import CornerstoneError
+from cornerstone.model.node import DataDisk
 
 # Of an OSD whose daemon runs: emulated, it has taken over four minutes. One that is given up on isn't killed; the next
 # look may find it up.
@@ -27,54 +29,80 @@ def bring_up(node: Node) -> None:
     files.write(files.CONF, conf.ceph_conf(node))
     files.write(files.ADMIN_KEYRING, files.keyring("client.admin", node.member.admin_key), mode=0o600)
     runs_monitor = node.address in conf.monitors(node.members)
+    chosen = choose(node)
+    found = dict(chosen.usable)
     if runs_monitor:
-        monitor.prepare(node)
+        monitor.prepare(node, found.values())
         services.start(monitor.unit(node))
-    found = usable(node)
     # this needs no monitor, so it passes the time until there is one
-    numbers = _each(node, _begin, found)
+    numbers = _each(node, partial(_begin, node), found)
     with Cluster() as cluster:
-        if empty := [disk for disk, number in numbers.items() if number is None]:
-            node.say(f"making an OSD on {', '.join(map(str, empty))}")
-            numbers |= _each(node, partial(_make, cluster), empty)
+        left = [entry for entry, number in numbers.items() if number is None]
+        # of an older release, or of another node of the cluster: only the cluster's map can tell
+        strange = {entry: found[entry] for entry in left if found[entry].cluster == node.member.fsid
+                   and found[entry].osd != osd.own_uuid(node, entry)}
+        empty = {entry: found[entry] for entry in left if entry not in strange}
+        numbers |= _each(node, partial(_adopt, node, cluster), strange)
+        if empty:
+            node.say(f"making an OSD on {', '.join(map(str, empty.values()))}")
+            there = {disk.osd for disk in found.values()}
+            numbers |= _each(node, partial(_make, node, cluster, there), empty)
         if node.address in conf.managers(node.members):
             manager.prepare(node, cluster)
             services.start(manager.unit(node))
-        up = _wait_until_up(node, {disk: number for disk, number in numbers.items() if number is not None})
+        up = _wait_until_up(node, {found[entry]: number for entry, number in numbers.items() if number is not None})
         _mark_down(cluster, node.config.controller.name, up)
+    if not chosen.problems:
+        # it was said of the disks that there were
+        words.forget(words.NEW)
 
 
-def usable(node: Node) -> tuple[Disk, ...]:
-    """The data disks that are there and may be used; what is wrong with the others the state `disks` has told."""
+def choose(node: Node) -> Choice:
+    """Choose the data disks that are there and may be used; what is wrong with the others the state `disks` tells."""
     named = node.config.controller.disks
-    ours = {osd.uuid_of(node.member, entry.serial) for entry in named}
     found = disks.find(entry.serial for entry in named)
-    return tuple(disk for disk in found if not disks.check([e for e in named if e.serial == disk.serial], [disk], ours))
+    return disks.choose(named, found, osd.ours(node, found), anew=words.said(words.NEW))
 
 
-def _each(node: Node, work: Callable[[Disk, str], int | None], found: Sequence[Disk]) -> dict[Disk, int | None]:
-    """What came of work on each disk and its OSD's uuid. With one that fails the others go on: it is left out."""
-    done: dict[Disk, int | None] = {}
+def _each(node: Node, work: Callable[[DataDisk, Disk], int | None], found: Mapping[DataDisk, Disk]
+          ) -> dict[DataDisk, int | None]:
+    """Return what came of work on each disk. With one that fails the others go on: it is left out, with a warning."""
+    done: dict[DataDisk, int | None] = {}
     with ThreadPoolExecutor(max(1, len(found))) as pool:
-        working = {disk: pool.submit(work, disk, osd.uuid_of(node.member, disk.serial)) for disk in found}
-    for disk, future in working.items():
+        working = {entry: pool.submit(work, entry, disk) for entry, disk in found.items()}
+    for entry, future in working.items():
         try:
-            done[disk] = future.result()
+            done[entry] = future.result()
         except CornerstoneError as error:
-            node.warn(f"data disk {disk} isn't used: {error.message}; {error.hint}")
+            node.warn(f"data disk {found[entry]} isn't used: {error.message}; {error.hint}")
     return done
 
 
-def _begin(disk: Disk, uuid: str) -> int | None:
-    """Start the OSD that is on a disk; None when none is."""
-    number = osd.running(uuid)
-    if number is None and (number := osd.activate(disk, uuid)) is not None:
+def _begin(node: Node, entry: DataDisk, disk: Disk) -> int | None:
+    """Start the OSD that this node has made on a disk; None when none is there."""
+    uuid = osd.own_uuid(node, entry)
+    number = osd.running(disk.osd or uuid)
+    return number if number is not None else _activate(disk, uuid)
+
+
+def _activate(disk: Disk, uuid: str) -> int | None:
+    number = osd.activate(disk, uuid)
+    if number is not None:
         services.start(osd.unit(number))
     return number
 
 
-def _make(cluster: Cluster, disk: Disk, uuid: str) -> int:
-    number = osd.make(disk, uuid, cluster)
+def _adopt(node: Node, cluster: Cluster, entry: DataDisk, disk: Disk) -> int | None:
+    osd.require_own(disk.osd, node.config.controller.name, cluster)
+    return _activate(disk, disk.osd)
+
+
+def _make(node: Node, cluster: Cluster, there: Collection[str], entry: DataDisk, disk: Disk) -> int:
+    """Make an OSD on a disk, and start it. there: uuids of the OSDs that were found on this node's disks."""
+    host, former = node.config.controller.name, osd.uuid_of(node.member, entry.serial)
+    if former not in there:
+        osd.check_former(former, host, cluster)
+    number = osd.make(disk, osd.own_uuid(node, entry), host, cluster)
     services.start(osd.unit(number))
     return number
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.controller import services
-from cornerstone.controller.membership.join import CREATE
-from cornerstone.controller.membership.kept import flush, load, write
+from cornerstone.controller.membership import words
+from cornerstone.controller.membership.kept import flush, load, load_osds, write
 from cornerstone.controller.membership.member import Member, refusal
 from cornerstone.controller.membership.state import node_state
 from cornerstone.model.record import to_record
@@ -24,46 +24,62 @@ Answer = tuple[HTTPStatus, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Actions:
-    """me: this node; folder: what it keeps. Each action takes the member that asks."""
+    """me: this node; folder: what it keeps. Each action takes the member that asks, and all that it has sent."""
 
     me: Member
     folder: Path
 
-    def answer(self, name: str, theirs: Member) -> Answer:
+    def answer(self, name: str, theirs: Member, message: Mapping[str, Any]) -> Answer:
         """Do what a member asks for, unless it is one of another cluster; that may only see how we are."""
-        action = {"join": self.join, "status": self.status, "create": self.create, "start": self.start,
-                  "stop": self.stop}.get(name)
+        action = {"join": self.join, "status": self.status, "create": self.create, "recover": self.recover,
+                  "start": self.start, "stop": self.stop}.get(name)
         if action is None:
             return HTTPStatus.NOT_FOUND, {"error": f"there is no {name}"}
         ours = self.me.now(self.folder)
         if name != "status" and ours.fsid and theirs.fsid and ours.fsid != theirs.fsid:
             return _refused(refusal(ours, theirs), "see: cluster status")
-        return action(theirs)
+        return action(theirs, message)
 
-    def join(self, theirs: Member) -> Answer:
+    def join(self, theirs: Member, _: Mapping[str, Any]) -> Answer:
         """The cluster's id and keys, for who may be a member with us."""
         if reason := refusal(self.me.now(self.folder), theirs):
             return _refused(reason, "image the nodes with one ISO, with one site in it")
         membership = load(self.folder)
         if membership is None:
-            return HTTPStatus.CONFLICT, {"error": "it isn't a member itself yet"}
+            return HTTPStatus.CONFLICT, {"error": "it isn't a member itself yet", "osds": load_osds(self.folder)}
         # who is given it has it for good, so it has to be for good here
         flush(self.folder)
         return HTTPStatus.OK, {"member": to_record(self.me.now(self.folder)), "membership": to_record(membership)}
 
-    def status(self, _: Member) -> Answer:
+    def status(self, *_: object) -> Answer:
         """How this node is."""
         return HTTPStatus.OK, {"state": to_record(node_state(self.folder))}
 
-    def create(self, _: Member) -> Answer:
-        """Let the node form the cluster, where the site left that to `cluster create`."""
-        if membership := load(self.folder):
+    def create(self, _: Member, message: Mapping[str, Any]) -> Answer:
+        """Let the node form the cluster, where the site left that to `cluster create`.
+
+        new in the message: and let other clusters' OSDs go, also on a member that has come late.
+        """
+        membership, new = load(self.folder), message.get("new") is True
+        if new:
+            words.say(words.NEW, self.folder)
+        elif membership:
             return _refused(f"it is a member of the cluster {membership.fsid} already: there is no second formation",
                             "see: cluster status")
-        write(self.folder / CREATE, "")
+        if membership is None:
+            words.say(words.CREATE, self.folder)
         return HTTPStatus.OK, {}
 
-    def start(self, _: Member) -> Answer:
+    def recover(self, *_: object) -> Answer:
+        """Let the node have the cluster back whose OSDs its data disks hold; it has to be the only member."""
+        if membership := load(self.folder):
+            return _refused(f"it is a member of the cluster {membership.fsid}", "see: cluster status")
+        if self.me.others:
+            return _refused("the other members know the cluster", "start them: this node joins it then")
+        words.say(words.RECOVER, self.folder)
+        return HTTPStatus.OK, {}
+
+    def start(self, *_: object) -> Answer:
         """Let genesis bring this node's services up."""
         if (self.folder / services.HELD.name).exists() or not all(service.up for service in services.running()):
             (self.folder / services.HELD.name).unlink(missing_ok=True)
@@ -71,7 +87,7 @@ class Actions:
             _restart_genesis()
         return HTTPStatus.OK, {}
 
-    def stop(self, _: Member) -> Answer:
+    def stop(self, *_: object) -> Answer:
         """Stop this node's services, until `cluster start`, over reboots too."""
         write(self.folder / services.HELD.name, "")
         services.stop(GENESIS)

@@ -31,7 +31,9 @@ class Absent(CornerstoneError):
 
 
 class NotYet(CornerstoneError):
-    """The member is there and can't give what was asked for yet."""
+    """The member is there and can't give what was asked for yet. osds: another cluster's that its data disks hold."""
+
+    osds: tuple[str, ...] = ()
 
 
 class Refused(CornerstoneError):
@@ -86,7 +88,10 @@ def _understood(address: str, status: int, record: dict[str, Any]) -> dict[str, 
     if status == HTTPStatus.OK:
         return record
     kind = NotYet if status == HTTPStatus.CONFLICT else Refused
-    raise kind(f"{address}: {record.get('error', status)}", str(record.get("hint", "")), Code.REFUSED)
+    error = kind(f"{address}: {record.get('error', status)}", str(record.get("hint", "")), Code.REFUSED)
+    if isinstance(error, NotYet):
+        error.osds = tuple(map(str, record.get("osds") or ()))
+    raise error
 
 
 def _words(error: ssl.SSLError) -> str:

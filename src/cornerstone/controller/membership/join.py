@@ -9,11 +9,12 @@ monitors need a majority too.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cornerstone.controller.membership import words
 from cornerstone.controller.membership.client import Absent, Client, NotYet, Refused
-from cornerstone.controller.membership.kept import STATE, Membership, keep, load, tidy
+from cornerstone.controller.membership.kept import STATE, Membership, keep, keep_osds, load, tidy
 from cornerstone.controller.membership.member import Member, certify, refusal
 from cornerstone.controller.waiting import Waiting
 from cornerstone.model.error import CornerstoneError
@@ -21,29 +22,28 @@ from cornerstone.model.node import NodeConfig
 from cornerstone.model.record import from_record
 
 SECRET = "cornerstone.bootstrap-secret"  # noqa: S105 (a credential's name)
-# what `cluster create` leaves for a node that the site doesn't let form by itself
-CREATE = "create"
+CREATE = words.CREATE
 
-def bring_up(config: NodeConfig, secret: str, folder: Path = STATE) -> Membership:
+
+def bring_up(config: NodeConfig, secret: str, folder: Path = STATE, osds: Sequence[str] = ()) -> Membership:
     """Be a member, and return what that takes; it is on the disk by then.
 
-    secret: as bootstrap_secret() has it. Waiting says for whom; any other CornerstoneError is to be mended. Calling it
-    again goes on where it was.
+    secret: as bootstrap_secret() has it. osds: OSDs of another cluster that this node's data disks hold, in words for
+    people. Waiting says for whom; any other CornerstoneError is to be mended. Calling it again goes on where it was.
     """
     member = Member.of(config)
     tidy(folder)
+    # before it has its certificate nobody can ask this node
+    keep_osds(osds, folder)
     certify(member, secret, folder)
     if membership := load(folder):
         return membership
     if config.cluster is None:
         raise Waiting("the site of this node has no cluster", "image the node with a site that has one")
-    may_form = config.cluster.form or asked(folder)
-    return keep(_find(member, Client(member, folder), may_form=may_form), folder)
-
-
-def asked(folder: Path) -> bool:
-    """Whether `cluster create` was called."""
-    return (folder / CREATE).exists()
+    may_form = config.cluster.form or words.said(words.CREATE, folder)
+    found = _find(member, Client(member, folder), may_form=may_form, osds=osds,
+                  anew=words.said(words.NEW, folder))
+    return keep(found, folder)
 
 
 def bootstrap_secret() -> str:
@@ -52,8 +52,12 @@ def bootstrap_secret() -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def _find(member: Member, client: Client, *, may_form: bool) -> Membership:
-    """Ask the others once: what one of them gives, or a new cluster's."""
+def _find(member: Member, client: Client, *, may_form: bool, osds: Sequence[str] = (), anew: bool = False
+          ) -> Membership:
+    """Ask the others once, and return what one of them gives, or a new cluster's.
+
+    No new one is drawn over the OSDs of another, here or on a member that answers, unless an operator has said so.
+    """
     answers = client.ask_all(member.others, "join")
     for address, answer in answers.items():
         if isinstance(answer, dict):
@@ -62,6 +66,10 @@ def _find(member: Member, client: Client, *, may_form: bool) -> Membership:
     if member.first and 2 * (len(unformed) + 1) > len(member.members):
         if not may_form:
             raise Waiting("the cluster is to be formed by hand", f"cluster -s {','.join(member.members)} create")
+        held = [f"{member.address} has {osd}" for osd in osds]
+        held += [f"{address} has {osd}" for address in unformed for osd in answers[address].osds]
+        if held and not anew:
+            raise Waiting(f"data disks hold OSDs of another cluster: {'; '.join(held)}", _instead(member))
         return Membership.draw()
     refused = {address: answer for address, answer in answers.items() if isinstance(answer, Refused)}
     # of who forms the cluster one is enough; it itself goes on as long as a majority is possible
@@ -72,8 +80,16 @@ def _find(member: Member, client: Client, *, may_form: bool) -> Membership:
     raise Waiting(_for_whom(member, answers))
 
 
+def _instead(member: Member) -> str:
+    """Return what can be done about another cluster's OSDs instead of waiting."""
+    new = f"to give their data up for a new cluster: cluster -s {','.join(member.members)} --new create"
+    if member.others:
+        return f"they wait for a member that still knows their cluster; {new}"
+    return f"to have their cluster back: cluster recover; {new}"
+
+
 def _accepted(member: Member, address: str, answer: Mapping) -> Membership:
-    theirs = from_record(Member, answer.get("member"), f"what {address} says of itself")
+    theirs = from_record(Member, answer.get("member"), f"what {address} says of itself", ignore_unknown=True)
     if reason := refusal(member, theirs):
         raise Refused(reason, "image the nodes with one ISO")
     return Membership.of(answer.get("membership"))

@@ -15,6 +15,7 @@ import secrets
 import struct
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from cornerstone.model.record import from_record, to_record
 STATE = Path("/var/lib/cornerstone")
 MEMBER = "member.pem"
 MEMBERSHIP = "membership.json"
+# what another cluster has on this node's data disks, while it isn't a member: a list of texts
+OSDS = "foreign-osds.json"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,12 @@ class Membership:
     @classmethod
     def draw(cls) -> Membership:
         """A new cluster's, by chance."""
-        return cls(str(uuid.uuid4()), cephx_key(), cephx_key())
+        return cls.renew(str(uuid.uuid4()))
+
+    @classmethod
+    def renew(cls, fsid: str) -> Membership:
+        """New keys for the cluster of this id, whose monitors have lost theirs."""
+        return cls(fsid, cephx_key(), cephx_key())
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> Membership:
@@ -52,7 +60,7 @@ class Membership:
     def of(cls, record: Any) -> Membership:
         """From parsed JSON. CornerstoneError, which unlike record.py's shows no value, when it is something else."""
         try:
-            return from_record(cls, record, MEMBERSHIP)
+            return from_record(cls, record, MEMBERSHIP, ignore_unknown=True)
         except CornerstoneError:
             raise CornerstoneError("what should be a cluster's id and keys is something else") from None
 
@@ -84,6 +92,22 @@ def keep(membership: Membership, folder: Path = STATE) -> Membership:
     beside.unlink()
     flush(folder)
     return load(folder) or membership
+
+
+def keep_osds(osds: Sequence[str], folder: Path = STATE) -> None:
+    """Keep which OSDs of another cluster this node has, for the members that ask."""
+    if osds:
+        write(folder / OSDS, json.dumps(list(osds)) + "\n")
+    else:
+        (folder / OSDS).unlink(missing_ok=True)
+
+
+def load_osds(folder: Path = STATE) -> list[str]:
+    """Return which OSDs of another cluster this node has, in words for people."""
+    try:
+        return [str(osd) for osd in json.loads((folder / OSDS).read_bytes())]
+    except FileNotFoundError:
+        return []
 
 
 def tidy(folder: Path) -> None:

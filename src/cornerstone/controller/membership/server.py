@@ -132,11 +132,12 @@ class MembersHandler(BaseHTTPRequestHandler):
 
     def _answer(self, content: bytes, address: str) -> Answer:
         try:
-            theirs = from_record(Member, json.loads(content).get("member"), f"what {address} sends")
-        except (ValueError, AttributeError, CornerstoneError) as error:
+            message = json.loads(content)
+            theirs = from_record(Member, message.get("member"), f"what {address} sends", ignore_unknown=True)
+        except (ValueError, AttributeError, RecursionError, CornerstoneError) as error:
             return HTTPStatus.BAD_REQUEST, {"error": str(error)}
         try:
-            return self.server.actions.answer(self.path[1:], theirs)
+            return self.server.actions.answer(self.path[1:], theirs, message)
         except CornerstoneError as error:
             return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": error.message, "hint": error.hint}
 
