@@ -28,7 +28,8 @@ WORD = r"[a-z][a-z0-9._+-]*"
 # For programs that this machine may lack. Where it has them, dpkg is asked too, and has to say the same.
 PACKAGES = {
     "virsh": "libvirt-clients", "chronyc": "chrony", "efibootmgr": "efibootmgr", "dmsetup": "dmsetup",
-    "systemctl": "systemd", "curl": "curl", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ipmi_sim": "openipmi",
+    "systemctl": "systemd",
+    "curl": "curl", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ipmi_sim": "openipmi",
     "ipmitool": "ipmitool", "sgdisk": "gdisk", "softhsm2-util": "softhsm2", "mmdebstrap": "mmdebstrap",
     "python3": "python3", "pip": "python3-venv", "apt-ftparchive": "apt-utils", "dpkg-scanpackages": "dpkg-dev",
 }
