@@ -152,9 +152,14 @@ def image(node):
     made = node.run("rbd", "create", "--size", "64M", "--image-feature", "layering,exclusive-lock", f"{POOL}/{IMAGE}")
     assert made.returncode == 0, made.stderr
     yield
-    for entry in node.ceph("osd", "blocklist", "ls"):
-        node.run("ceph", "osd", "blocklist", "rm", entry["addr"])
+    for address in fenced(node):
+        node.run("ceph", "osd", "blocklist", "rm", address)
     assert wait_until(lambda: node.run("rbd", "rm", f"{POOL}/{IMAGE}").returncode == 0, 60)
+
+
+def fenced(node) -> list[str]:
+    """Return the addresses on the blocklist."""
+    return list(node.ceph("osd", "dump")["blocklist"])
 
 
 def python(node, program: str) -> str:
@@ -182,7 +187,7 @@ def test_d13_a_write_that_hung_for_longer_than_fences_used_to_live(node, client,
     assert python(node, NEW_CLIENT) == "1"
     if ends:
         let_fences_end_after(node, float(told.stdout))
-        assert wait_until(lambda: node.ceph("osd", "blocklist", "ls") == [], OLD_FENCE_SECONDS + 30)
+        assert wait_until(lambda: not fenced(node), OLD_FENCE_SECONDS + 30)
     assert node.run("ip", "link", "set", "near", "up").returncode == 0
     assert old.line() == ("0" if ends else "-108")
     assert python(node, READ) == ("STALE" if ends else "NEW")

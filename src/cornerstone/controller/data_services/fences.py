@@ -58,7 +58,8 @@ class RadosFences:
     def fenced(self) -> set[str]:
         """Return the addresses that are blocklisted."""
         with _ceph("read the blocklist"):
-            return {entry["addr"] for entry in json.loads(self._store.command("osd blocklist ls"))}
+            # not `osd blocklist ls`: from Ceph 17 on its JSON is two arrays, one behind the other
+            return set(json.loads(self._store.command("osd dump"))["blocklist"])
 
     def fence(self, address: str) -> None:
         """Blocklist an address, for `mon osd blocklist default expire`; returns when the monitors have it."""
