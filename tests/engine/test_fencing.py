@@ -174,7 +174,7 @@ def let_fences_end_after(node, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_d13_a_write_that_hung_for_longer_than_fences_used_to_live(node, client, image, ends):
+def test_d13_a_write_that_hung_for_longer_than_fences_used_to_live(node, image, client, ends):
     """With the fences that ceph.conf asks for NEW stays. With one that ends, as before, STALE comes back."""
     told = node.run("ceph", "config", "show", "mon.10-20-0-31", "mon_osd_blocklist_default_expire")
     assert float(told.stdout) > 10 * 365 * 86400
@@ -193,7 +193,7 @@ def test_d13_a_write_that_hung_for_longer_than_fences_used_to_live(node, client,
     assert python(node, READ) == ("STALE" if ends else "NEW")
 
 
-def test_d13_a_write_without_an_answer_ends_with_an_error_in_bounded_time(node, client, image):
+def test_d13_a_write_without_an_answer_ends_with_an_error_in_bounded_time(node, image, client):
     old = client(OLD_CLIENT, op_seconds=3)
     assert node.run("ip", "link", "set", "near", "down").returncode == 0
     old.go_on()
