@@ -67,7 +67,7 @@ import threading
 from cornerstone.controller.data_services.watch import LastingWatch
 objects.write_full("watched", b"")
 watch = LastingWatch(lambda lost: objects.watch("watched", lambda *heard: print("heard", flush=True), lost),
-                     lambda: print("look", flush=True), lambda event: print(event.state, flush=True))
+                     lambda: print("look", flush=True), lambda event: print(event.state, flush=True), 5)
 watch.open()
 threading.Thread(target=watch.run, daemon=True).start()
 print("ready", flush=True)

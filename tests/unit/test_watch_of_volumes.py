@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -17,7 +18,7 @@ class Network:
         self.up = True
         self.done: list[str] = []
         self.lost = None
-        self.alive = True
+        self.alive, self.age = True, timedelta(seconds=1)
         self.heard = threading.Event()
         self.told: list[str] = []
         self.lasting = LastingWatch(self.make, self.renewed, lambda event: self.told.append(event.state))
@@ -28,16 +29,17 @@ class Network:
             # the network comes back while nobody looks
             self.up = len(self.done) > 4
             raise ConnectionError("RADOS timed out")
-        self.lost, self.alive = lost, True
+        self.lost, self.alive, self.age = lost, True, timedelta(seconds=1)
         return self
 
     def renewed(self) -> None:
         self.done.append("look")
         self.heard.set()
 
-    def check(self) -> None:
+    def check(self) -> timedelta:
         if not self.alive:
             raise ConnectionError("not connected")
+        return self.age
 
     def close(self) -> None:
         self.done.append("close")
@@ -81,6 +83,21 @@ def test_d22_a_watch_that_is_lost_without_a_word_is_found_by_a_look(network):
     network.lasting.check()
     assert network.heard.wait(30)
     assert network.done == ["watch", "close", "watch", "look"]
+
+
+def test_d22_a_watch_that_the_cluster_does_not_confirm_is_made_anew_without_a_word_and_a_look(monkeypatch):
+    monkeypatch.setattr(watch, "LOOKS", 30_000)
+    network = Network()
+    network.lasting.open()
+    thread = threading.Thread(target=network.lasting.run)
+    thread.start()
+    network.age = timedelta(seconds=29)
+    assert not network.heard.wait(0.2)
+    network.age = timedelta(seconds=31)
+    assert network.heard.wait(30)
+    network.lasting.close()
+    thread.join(30)
+    assert network.done[:4] == ["watch", "close", "watch", "look"]
 
 
 def test_d22_it_ends_while_the_network_is_away(network):

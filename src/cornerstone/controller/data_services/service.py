@@ -35,7 +35,7 @@ from cornerstone.controller.data_services.lio import Lio
 from cornerstone.controller.data_services.locks import ImageLocks, RadosRegister
 from cornerstone.controller.data_services.offering import Offering
 from cornerstone.controller.data_services.store import CATALOGUE, Store
-from cornerstone.controller.data_services.watch import LastingWatch
+from cornerstone.controller.data_services.watch import SILENT_SECONDS, LastingWatch
 from cornerstone.controller.node import EVENTS
 from cornerstone.controller.notify import notify
 from cornerstone.model.data_path import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
@@ -109,7 +109,8 @@ class Service:
         signal.signal(signal.SIGTERM, lambda *_: (self._stop.set(), self.wake()))
         self._store.begin()
         self._watch = LastingWatch(
-            lambda lost: self._store.objects.watch(CATALOGUE, self._heard, lost), self.wake, self._tell)
+            lambda lost: self._store.objects.watch(CATALOGUE, self._heard, lost), self.wake, self._tell,
+            SILENT_SECONDS * self._config.patience)
         self._watch.open()
         threads = [threading.Thread(target=address.run, args=(self._stop,)) for address in self._addresses]
         threads += [threading.Thread(target=run, daemon=True) for run in (
