@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
 import io
 import os
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,12 @@ import pytest
 
 from cornerstone.foundation import __main__ as live
 from cornerstone.foundation import install, site_source
-from cornerstone.foundation.discover import discover
+from cornerstone.foundation.discover import discover, network
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, Terminal, open_consoles
 from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.facts import Nic
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest, entry_of
 from machine_tree import SERVER, tree
 
@@ -435,6 +438,58 @@ def test_d4_after_the_text_screen_the_machine_is_looked_at_again(environment, me
         install.Install(medium, before, {}, Screen(list(consoles)), environment[1].append,
                         ask=lambda facts: asked.append(facts) or b"{}", look_again=lambda: after).run()
     assert (asked, planned) == ([before], [after])
+
+
+@pytest.mark.parametrize("consoles_there", [True, False])
+def test_m13_a_network_that_failed_is_tried_again_without_anybody(environment, monkeypatch, consoles_there):
+    asked, told = environment
+    ours, theirs = os.openpty()
+    monkeypatch.setattr(live, "console_devices", lambda: [Path(os.ttyname(theirs))] if consoles_there else [])
+    monkeypatch.setattr(live, "NETWORK_SECONDS", 0.05)
+    looks = []
+
+    class Fetched(BaseException):
+        pass
+
+    def run(self) -> None:
+        looks.append(self.facts)
+        if len(looks) < 3:
+            raise CornerstoneError("DHCP gave no address", "", Code.NETWORK)
+        raise Fetched
+    monkeypatch.setattr(install.Install, "run", run)
+    try:
+        with pytest.raises(Fetched):
+            live.main()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert len(looks) == 3
+
+
+def test_m14_a_card_on_usb_does_not_end_the_wait_for_links(monkeypatch):
+    """It is the BMC's way to its host and always has a link; the wired card is still negotiating."""
+    usb, wired = Nic("usb0", "02:00:5e:00:01:01", usb=True, link=True), Nic("eno1", "02:00:5e:00:01:02", link=False)
+    looks = [(usb, wired), (usb, wired), (usb, replace(wired, link=True))]
+    monkeypatch.setattr(network, "read_nics", lambda sys: looks.pop(0) if len(looks) > 1 else looks[0])
+    monkeypatch.setattr(network.select, "select", lambda *_: ([1], [], []))
+    monkeypatch.setattr(network.socket, "socket", lambda *_: contextlib.nullcontext(Silent()))
+    network.await_link()
+    assert len(looks) == 1
+
+
+class Silent:
+    """A socket that has always something to say of no interest."""
+
+    def bind(self, _: object) -> None: ...
+
+    def recv(self, _: int) -> None: ...
+
+
+def test_m14_with_nothing_but_usb_there_is_nothing_to_wait_for(monkeypatch):
+    monkeypatch.setattr(network, "read_nics", lambda sys: (Nic("usb0", "02:00:5e:00:01:01", usb=True),))
+    began = time.monotonic()
+    network.await_link(30)
+    assert time.monotonic() - began < 10
 
 
 def test_a_refused_machine_is_looked_at_again(environment, consoles, medium, monkeypatch):

@@ -31,6 +31,8 @@ from cornerstone.model.rules import check_machine
 from cornerstone.model.site_file import MOST, read_site
 
 STAGE = "foundation"
+# until a network that failed is tried again by itself: nobody may be there to press a key
+NETWORK_SECONDS = 30.0
 
 
 def main() -> int:
@@ -51,6 +53,7 @@ def main() -> int:
         return 1
     arguments = kernel_arguments(Path("/proc/cmdline").read_text(errors="replace"))
     while True:
+        seconds = None
         try:
             facts = discovered(medium, screen, tell)
         except Exception as error:
@@ -62,8 +65,10 @@ def main() -> int:
                 break
             except CornerstoneError as error:
                 screen.refuse(error)
+                seconds = NETWORK_SECONDS if error.code is Code.NETWORK else None
         with Console(console_devices()) as console:
-            console.wait("When that is mended, press Enter: the machine is looked at again.")
+            console.wait("When that is mended, press Enter: the machine is looked at again"
+                         + (f", or by itself in {seconds:.0f} s." if seconds else "."), seconds)
         screen.forget_after("Layers")
     tell(Event(STAGE, "install", "done"))
     subprocess.run(["systemctl", "reboot"], check=True)

@@ -12,6 +12,7 @@ import os
 import secrets
 import select
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
@@ -63,10 +64,10 @@ class Console:
         for each in self._open:
             os.close(each)
 
-    def wait(self, text: str) -> None:
-        """Show a text on all, and wait for a line on any."""
+    def wait(self, text: str, seconds: float | None = None) -> None:
+        """Show a text on all, and wait for a line on any, at most some seconds when these are given."""
         self.say(text)
-        self._line()
+        self._line(seconds)
 
     def invite(self, text: str) -> None:
         """Wait likewise, and speak only where the line came from, from then on."""
@@ -87,14 +88,20 @@ class Console:
             with contextlib.suppress(OSError):
                 os.write(each, (text + end).encode())
 
-    def _line(self) -> str:
-        while self._heard:
+    def _line(self, seconds: float | None = None) -> str:
+        """Return the next line of any terminal, "" when none came in time. CornerstoneError without any terminal."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while self._heard or end is not None:
             for each, heard in self._heard.items():
                 if b"\n" in heard:
                     line, _, self._heard[each] = heard.partition(b"\n")
                     self._chosen = each
                     return line.decode(errors="replace").strip()
-            for each in select.select(list(self._heard), [], [])[0]:
+            left = None if end is None else max(end - time.monotonic(), 0)
+            ready = select.select(list(self._heard), [], [], left)[0]
+            if left == 0 and not ready:
+                return ""
+            for each in ready:
                 try:
                     more = os.read(each, 4096).replace(b"\r", b"\n")
                 except OSError:
