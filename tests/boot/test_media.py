@@ -19,6 +19,8 @@ search --no-floppy --file --set=stick /isos/foundation.iso
 loopback loop ($stick)/isos/foundation.iso
 set iso_path=/isos/foundation.iso
 set root=loop
+set timeout=1
+export iso_path timeout
 configfile /boot/grub/loopback.cfg
 """
 

@@ -47,6 +47,7 @@ def bring_up(node: Node) -> None:
             node.say(f"making an OSD on {', '.join(map(str, empty.values()))}")
             there = {disk.osd for disk in found.values()}
             numbers |= _each(node, partial(_make, node, cluster, there), empty)
+            node.say("waiting until the OSDs are up")
         if node.address in conf.managers(node.members):
             manager.prepare(node, cluster)
             services.start(manager.unit(node))
