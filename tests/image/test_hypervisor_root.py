@@ -114,3 +114,9 @@ def unmasked(content: bytes) -> bytes:
     for offset, length in iso_image.BIOS_IMAGE_MASK:
         changed[offset:offset + length] = bytes(length)
     return bytes(changed)
+
+
+@pytest.mark.parametrize("firmware", ["intel/ice/ddp/ice.pkg", "cxgb4/t6fw.bin", "netronome", "liquidio"])
+def test_m11_the_firmware_of_fast_network_cards_is_there(hypervisor, firmware):
+    folder = hypervisor.path / "usr/lib/firmware"
+    assert list(folder.glob(f"{firmware}*")) or list((hypervisor.path / "lib/firmware").glob(f"{firmware}*"))

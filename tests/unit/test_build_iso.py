@@ -64,6 +64,17 @@ def test_the_boot_menu_names_a_development_key_and_no_other(workspace, layers, t
     assert f"- {kind}-signed: signed with the {kind} key" in (target.parent / "report.md").read_text()
 
 
+def test_m3_the_boot_menu_does_not_search_for_a_mark_that_is_rarely_there(workspace, layers, tmp_path):
+    """GRUB's `search` calls it an error to find nothing, and that would be the first line of each boot."""
+    target = tmp_path / "out" / "foundation-x.iso"
+    write_iso(plan_of(workspace), layers, target, tmp_path / "work", Told())
+    with contextlib.closing(Image(target)) as image:
+        menu = image.content("boot/grub/grub.cfg").decode()
+    searches = [line.split()[-1] for line in menu.splitlines() if line.strip().startswith("search ")]
+    assert [path.startswith("/.disk/") for path in searches] == [True]
+    assert "cornerstone/installed" in menu
+
+
 def test_what_is_missing_beside_a_current_iso_is_written_anew(workspace, layers, tmp_path):
     plan = plan_of(workspace, packages=(package("jq", 7),))
     target = iso_path(workspace, plan.profile)

@@ -1,4 +1,4 @@
-"""What tasks are about, by the same words in every task: profiles, and the ISOs that they are built into.
+"""Find the profiles and ISOs that tasks are given: the same words name them in every task.
 
 Paths are the caller's: tasks run in the folder in which they were called.
 """

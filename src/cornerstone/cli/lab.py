@@ -31,7 +31,7 @@ from cornerstone.model.profile import Profile
 
 @dataclass(frozen=True)
 class Bench:
-    """What every run of the lab begins with; site_file: the bytes of the site file, which lies at site."""
+    """The inputs of a run of the lab. site_file: the content of the site file at the path site."""
 
     workspace: Workspace
     profile: Profile

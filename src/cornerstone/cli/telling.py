@@ -1,4 +1,4 @@
-"""What `invoke site.check`, `customize` and `plan` print: text for people, JSON for programs."""
+"""Print the results of `invoke site.check`, `customize` and `plan`: text for people, JSON for programs."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def check(node: Node) -> None:
 
 
 def capacity_warnings(health: Mapping[str, Any]) -> list[str]:
-    """What `ceph health` says of room that runs out, by its stable codes; what an operator has muted isn't said."""
+    """Return the warnings of `ceph health` about room that runs out, without those that an operator has muted."""
     return [f"{code}: {', '.join(entry['message'] for entry in found['detail']) or found['summary']['message']}; "
             + MORE_ROOM
             for code, found in sorted(health["checks"].items()) if CAPACITY.fullmatch(code) and not found["muted"]]

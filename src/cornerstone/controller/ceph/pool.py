@@ -63,7 +63,7 @@ def _applications(cluster: Cluster) -> dict[str, dict]:
 
 
 def domains(node: Node, cluster: Cluster) -> dict[str, tuple[float, bool]]:
-    """What two copies must not share, hosts or on a single one disks, by name: CRUSH's weight, and if it is up."""
+    """Return the failure domains (hosts, or a single host's disks) by name: CRUSH weight, and whether one is up."""
     tree = cluster.command("osd tree")["nodes"]
     osds = {entry["id"]: (entry["crush_weight"], entry["status"] == "up") for entry in tree if entry["type"] == "osd"}
     if conf.failure_domain(node) == "osd":
