@@ -304,10 +304,18 @@ def test_t10_another_broken_pipe_is_an_error_of_the_machine(capsys):
     assert capsys.readouterr().err.startswith("error: Broken pipe")
 
 
-def test_t10_a_full_device_is_said(tmp_path):
+@pytest.mark.parametrize("environment", [MINE, {"PATH": os.environ["PATH"]}], ids=["mine", "empty"])
+@pytest.mark.parametrize("words", [["matrix"], ["matrix", "--aos", "6.8", "--ahv", "20201105.2096"]], ids=["passes", "refuses"])
+def test_t10_a_full_device_is_said(tmp_path, words, environment):
     with Path("/dev/full").open("w") as full:
-        done = spawn("matrix", cwd=tmp_path, stdout=full)
-    assert done.returncode == Code.MACHINE and "error: the disk is full" in done.stderr
+        done = spawn(*words, cwd=tmp_path, stdout=full, env=environment)
+    assert done.returncode == Code.MACHINE and "error: the disk is full" in done.stderr, done
+
+
+def test_t10_a_full_standard_error_keeps_the_exit_code(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        done = spawn("matrix", "--format", "nonsense", cwd=tmp_path, stderr=full)
+    assert done.returncode == Code.INPUT, done
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -1,7 +1,9 @@
 """What travels in a root: the rooms that run there with what they import, and nothing that isn't there."""
 
 import ast
+import gc
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,23 @@ def test_copied_with_their_folders(tmp_path):
 def test_a_root_without_rooms_gets_nothing(tmp_path):
     rooms.copy(SOURCE, (), tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+def test_roots_that_are_built_in_parallel_read_their_modules_in_parallel():
+    """Python run by the garbage collector, such as hypothesis's callback, lets another thread in amid a parse."""
+    def callback(*_):
+        for _ in range(3):
+            pass
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(200)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda _: rooms.modules(SOURCE, rooms.ROOMS["cvm"]), range(3)))
+    finally:
+        sys.setswitchinterval(switch)
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(callback)
+    assert found == [found[0]] * 3

@@ -35,10 +35,7 @@ def end(body: Callable[[], object]) -> int:
     try:
         return _run(body)
     except BrokenPipeError:
-        # What is still buffered has nowhere to go, and Python would complain about it while it exits.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
+        _discard(1, 2)
         return PIPE_ENDED
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -56,14 +53,23 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _discard(*descriptors: int) -> None:
+    """Let what is still buffered go nowhere, or Python would fail once more while it exits, with a code of its own."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 def _run(body: Callable[[], object]) -> int:
     try:
-        body()
+        code = 0
+        try:
+            body()
+        except Exit as exit:
+            code = exit.code
         sys.stdout.flush()
-        return 0
-    except Exit as exit:
-        sys.stdout.flush()
-        return exit.code
+        return code
     except CornerstoneError as error:
         return _tell(error)
     except KeyboardInterrupt:
@@ -89,10 +95,14 @@ def _run(body: Callable[[], object]) -> int:
 
 
 def _tell(error: CornerstoneError) -> int:
-    with contextlib.suppress(OSError):
+    try:
         sys.stdout.flush()
-    with contextlib.suppress(OSError):
+    except OSError:
+        _discard(1)
+    try:
         print(f"error: {error}", file=sys.stderr, flush=True)
+    except OSError:
+        _discard(2)
     return int(error.code)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ PACKAGE = "cornerstone"
 
 # The rooms that run in each root.
 ROOMS = {"hypervisor": ("foundation", "hypervisor"), "cvm": ("controller",)}
+
+# Roots are built in parallel, and before CPython 3.13 two threads that make a syntax tree count their depths
+# in one counter: "SystemError: AST constructor recursion depth mismatch" (cpython issue 106905).
+_PARSING = threading.Lock()
 
 
 def modules(source: Path, rooms: Iterable[str]) -> list[Path]:
@@ -28,7 +33,9 @@ def modules(source: Path, rooms: Iterable[str]) -> list[Path]:
         # a module's packages are run before it
         packages = (source / above / "__init__.py" for above in path.relative_to(source).parents)
         waiting += [at for at in packages if at.is_file()]
-        waiting += [at for name in _imports(ast.parse(path.read_bytes())) if (at := _file(source, name))]
+        with _PARSING:
+            module = ast.parse(path.read_bytes())
+        waiting += [at for name in _imports(module) if (at := _file(source, name))]
     return sorted(found)
 
 

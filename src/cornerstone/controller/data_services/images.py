@@ -173,7 +173,7 @@ class Images:
     def _make_trash(self) -> None:
         """Else the first that goes there would need room for it, which a full cluster doesn't give."""
         with ceph_errors("make the trash"), rados.WriteOpCtx() as once:
-            once.new()
+            once.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
             self._images.operate_write_op(once, TRASH_OBJECT, flags=FULL_FORCE)
 
     def trash(self) -> list[Trashed]:
