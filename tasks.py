@@ -196,11 +196,12 @@ def fetch(c, profile="", to=""):
 
 
 @task(positional=["tier"], help={
-    "tier": f"{', '.join(TIERS)}, or all of these; {' and '.join(ON_DEMAND)} on demand; several with commas"})
-def test(c, tier="all"):
+    "tier": f"{', '.join(TIERS)}, or all of these; {' and '.join(ON_DEMAND)} on demand; several with commas",
+    "nightly": "with the tests that are too slow for each change"})
+def test(c, tier="all", nightly=False):
     """Run the tests; all tiers but the first build the ISOs that they need."""
     from cornerstone.cli.testing import run_tiers
-    finish(run_tiers(WORKSPACE, tier))
+    finish(run_tiers(WORKSPACE, tier, nightly))
 
 
 @task

@@ -43,7 +43,7 @@ def card(number: int) -> tuple[str, ...]:
     return ("-netdev", f"user,id=net{number},restrict=on", "-device", f"virtio-net-pci,netdev=net{number}")
 
 
-@pytest.fixture(scope="module", params=["iso", "older_iso"])
+@pytest.fixture(scope="module", params=["iso", pytest.param("older_iso", marks=pytest.mark.nightly)])
 def cvm_disk(request, tmp_path_factory):
     """The disk as it is on the ISO, unpacked to the raw disk that a machine sees."""
     folder = tmp_path_factory.mktemp("cvm")

@@ -57,6 +57,7 @@ def test_m4_files_copied_onto_fat_boot_to_the_screen(files, stick, logs):
     assert_arrived(boot(stick, firmware="secureboot", media="usb", log_dir=logs), "secureboot")
 
 
+@pytest.mark.nightly
 def test_m4_an_iso_that_is_a_file_on_a_stick_boots_to_the_screen(iso, files, stick, tmp_path, logs):
     tree = tmp_path / "stick"
     (tree / "isos").mkdir(parents=True)
@@ -69,6 +70,7 @@ def test_m4_an_iso_that_is_a_file_on_a_stick_boots_to_the_screen(iso, files, sti
     assert_arrived(boot(stick, firmware="uefi", media="usb", log_dir=logs), "uefi")
 
 
+@pytest.mark.nightly
 def test_m6_an_iso_that_firmware_left_in_memory_is_the_medium(iso, files, stick, logs):
     """What UEFI HTTP boot leaves behind: a loader that has started, and the ISO as memory that NFIT describes."""
     copy(stick, files / "EFI", files / "boot", files / ".disk")

@@ -5,7 +5,6 @@ swapped while the text screen waits, a layer that doesn't fit. Nothing is writte
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -25,9 +24,6 @@ from cornerstone.lab.shape import DiskShape, load_shape
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.model.manifest import NAME, SIGNATURE_NAME
 from refused import refused, written_to
-
-# of the nightly tier: `CORNERSTONE_NIGHTLY=1 ./invoke test --tier boot`
-nightly = pytest.mark.skipif("CORNERSTONE_NIGHTLY" not in os.environ, reason="runs with CORNERSTONE_NIGHTLY set")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +48,7 @@ def test_no_iommu(iso, site_file, runs):
             r"0000:00:1f\.2 \[8086:2922\] has no IOMMU group; 0000:01:00\.0 \[1af4:1048\] has no IOMMU group")
 
 
-@nightly
+@pytest.mark.nightly
 def test_d1_an_hba_whose_disks_share_a_serial(iso, site_file, runs):
     """The site names one of the two by its WWN; behind the HBA the CVM would have to go by the serial."""
     site = json.loads(site_file.read_bytes())
@@ -67,7 +63,7 @@ def test_d1_an_hba_whose_disks_share_a_serial(iso, site_file, runs):
 ANSWERS = ("", "", "10.20.0.1/24", "", "10.20.0.11", "", "LAB-1-BOOT", "", "", "", "", "")
 
 
-@nightly
+@pytest.mark.nightly
 def test_d4_a_disk_swapped_while_the_text_screen_waits(iso, site_file, runs, tmp_path):
     """The new one has the old one's serial, size and place, and somebody's file system."""
     shape = load_shape("cage")

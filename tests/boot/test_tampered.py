@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pycdlib
-import pytest
 
 from cornerstone.lab.boot import boot
-
-# of the nightly tier: `CORNERSTONE_NIGHTLY=1 ./invoke test --tier boot`
-nightly = pytest.mark.skipif("CORNERSTONE_NIGHTLY" not in os.environ, reason="runs with CORNERSTONE_NIGHTLY set")
 
 BLOCK = 2048
 
@@ -32,26 +27,26 @@ def with_one_byte_changed(iso, path, copy):
     return copy
 
 
-@pytest.mark.parametrize("path", ["layers/hypervisor.squashfs", "layers/cvm.qcow2"])
-def test_a_changed_layer_is_refused_by_name(iso, path, tmp_path, logs):
-    tampered = with_one_byte_changed(iso, path, tmp_path / "tampered.iso")
+def test_a_changed_layer_is_refused_by_name(iso, tmp_path, logs):
+    tampered = with_one_byte_changed(iso, "layers/cvm.qcow2", tmp_path / "tampered.iso")
     try:
         verdict = boot(tampered, firmware="uefi", media="cd", log_dir=logs)
     finally:
         tampered.unlink()
     assert not verdict.ok
-    assert f"layer {path.removeprefix('layers/')} does not match the manifest" in verdict.sentence
+    assert "layer cvm.qcow2 does not match the manifest" in verdict.sentence
 
 
-@nightly
 def test_m2_a_refusal_of_the_initramfs_is_on_the_screen_too(iso, tmp_path, logs):
     tampered = with_one_byte_changed(iso, "layers/hypervisor.squashfs", tmp_path / "tampered.iso")
     shown = []
     try:
-        boot(tampered, firmware="bios", media="cd", log_dir=logs,
-             look=lambda machine: shown.extend(machine.screen_text()))
+        verdict = boot(tampered, firmware="bios", media="cd", log_dir=logs,
+                       look=lambda machine: shown.extend(machine.screen_text()))
     finally:
         tampered.unlink()
+    assert not verdict.ok
+    assert "layer hypervisor.squashfs does not match the manifest" in verdict.sentence
     assert "REFUSED: layer hypervisor.squashfs does not match the manifest" in shown
 
 

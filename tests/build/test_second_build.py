@@ -1,24 +1,31 @@
-"""A build of what is there already makes nothing."""
+"""A build of what is there already makes nothing, and an ISO that is lost is mastered again from the layers."""
 
 from __future__ import annotations
 
+import filecmp
+
 from cornerstone.factory.build import build
+from cornerstone.factory.reproduce import copy_checkout
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.profile import load_profile
 
-
-def test_nothing_is_made_twice(iso, request):
-    root, events = request.config.rootpath, []
-    before = iso.stat()
-    assert build(Workspace(root), load_profile("aos-6.8", root), events.append) == iso
-    assert [(event.step, event.state) for event in events] == [("iso", "cached")]
-    assert (iso.stat().st_ino, iso.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+PROFILE = "aos-6.8"
 
 
-def test_a_lost_iso_is_mastered_again_from_the_layers(iso, request):
-    root, events = request.config.rootpath, []
-    content = iso.read_bytes()
-    iso.unlink()
-    assert build(Workspace(root), load_profile("aos-6.8", root), events.append) == iso
+def test_an_iso_is_mastered_from_the_layers_and_is_not_made_twice(iso, tmp_path, request, monkeypatch):
+    """In a checkout of its own, for others read the ISO of this one meanwhile."""
+    root = request.config.rootpath
+    monkeypatch.setenv("CORNERSTONE_CACHE", str(Workspace(root).cache))
+    copy_checkout(root, tmp_path / "checkout")
+    workspace, events = Workspace(tmp_path / "checkout"), []
+    profile = load_profile(PROFILE, workspace.root)
+
+    again = build(workspace, profile, events.append)
     assert {event.step for event in events if event.state == "done"} == {"iso"}
-    assert iso.read_bytes() == content
+    assert filecmp.cmp(again, iso, shallow=False)
+
+    before = again.stat()
+    events.clear()
+    assert build(workspace, profile, events.append) == again
+    assert [(event.step, event.state) for event in events] == [("iso", "cached")]
+    assert (again.stat().st_ino, again.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +18,7 @@ import testinfra
 from cornerstone.factory.customize import customize
 from cornerstone.factory.iso_image import Image
 from cornerstone.lab.access import names
-from cornerstone.lab.cluster import Cluster, install, together
+from cornerstone.lab.cluster import Cluster, alone
 from cornerstone.lab.guest import LabGuest
 from cornerstone.lab.install import Outcome, Run, started
 from cornerstone.lab.shape import load_shape
@@ -26,10 +28,9 @@ from cornerstone.model.manifest import Manifest
 GROUP = "io-check"
 # a busy CVM, emulated in an emulated host, takes its time to let in; else testinfra waits for ten seconds
 LOGIN_SECONDS = 300
-# Firmware and medium. `./invoke lab.install` does the other ways on demand.
-WAYS = [("bios", "cd")]
-# of the one that goes on to a cluster
+# Firmware and medium: of the node that goes on to a cluster, and of another. `invoke lab.install` does each on demand.
 TO_CLUSTER = ("secureboot", "usb")
+OTHER = ("bios", "cd")
 
 
 def given(config, kind: type):
@@ -76,8 +77,30 @@ class Installed:
 def pytest_generate_tests(metafunc):
     if "node" in metafunc.fixturenames:
         outcome = given(metafunc.config, Outcome)
-        metafunc.parametrize("node", [outcome] if outcome else WAYS, indirect=True, scope="module",
-                             ids=["given"] if outcome else ["-".join(way) for way in WAYS])
+        ways = [pytest.param(outcome, id="given")] if outcome else [
+            pytest.param(OTHER, id="-".join(OTHER), marks=pytest.mark.nightly),
+            pytest.param(TO_CLUSTER, id="-".join(TO_CLUSTER))]
+        metafunc.parametrize("node", ways, indirect=True, scope="module")
+
+
+@contextlib.contextmanager
+def installed(request, firmware: str, media: str) -> Iterator[tuple[Outcome, Cluster]]:
+    """A node that was installed and runs on, and the cluster that it is by itself."""
+    run = prepared(request, firmware, media)
+    try:
+        with started(run) as outcome:
+            outcome.check()
+            with alone(outcome) as cluster:
+                yield outcome, cluster
+    finally:
+        run.remove_secrets()
+
+
+@pytest.fixture(scope="session")
+def to_cluster(request):
+    """The node that goes on to a cluster."""
+    with installed(request, *TO_CLUSTER) as both:
+        yield both
 
 
 @pytest.fixture(scope="module")
@@ -85,33 +108,22 @@ def node(request):
     """An installed node, each way once."""
     if isinstance(request.param, Outcome):
         yield Installed(request.param)
-        return
-    run = prepared(request, *request.param)
-    try:
-        with started(run) as outcome:
-            outcome.check()
-            with outcome.watched():
-                yield Installed(outcome)
-    finally:
-        run.remove_secrets()
+    elif request.param == TO_CLUSTER:
+        outcome, _ = request.getfixturevalue("to_cluster")
+        yield Installed(outcome)
+    else:
+        with installed(request, *request.param) as (outcome, _):
+            yield Installed(outcome)
 
 
 @pytest.fixture(scope="session")
 def cluster(request):
     """A cluster that has formed: of one node, when none is given."""
-    if found := given(request.config, Cluster):
-        yield found
-        return
-    run = prepared(request, *TO_CLUSTER)
-    try:
-        with together(install(run, run.shape, 1)) as formed:
-            try:
-                formed.wait_for("genesis", "ready")
-                yield formed
-            finally:
-                formed.write_timelines()
-    finally:
-        run.remove_secrets()
+    found = given(request.config, Cluster)
+    if found is None:
+        _, found = request.getfixturevalue("to_cluster")
+        found.wait_for("genesis", "ready")
+    return found
 
 
 @dataclass

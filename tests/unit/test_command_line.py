@@ -305,7 +305,8 @@ def test_t10_another_broken_pipe_is_an_error_of_the_machine(capsys):
 
 
 @pytest.mark.parametrize("environment", [MINE, {"PATH": os.environ["PATH"]}], ids=["mine", "empty"])
-@pytest.mark.parametrize("words", [["matrix"], ["matrix", "--aos", "6.8", "--ahv", "20201105.2096"]], ids=["passes", "refuses"])
+@pytest.mark.parametrize("words", [["matrix"], ["matrix", "--aos", "6.8", "--ahv", "20201105.2096"]],
+                         ids=["passes", "refuses"])
 def test_t10_a_full_device_is_said(tmp_path, words, environment):
     with Path("/dev/full").open("w") as full:
         done = spawn(*words, cwd=tmp_path, stdout=full, env=environment)

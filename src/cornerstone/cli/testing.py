@@ -14,24 +14,23 @@ from cornerstone.model.error import Code, CornerstoneError
 
 TIERS = ("unit", "build", "image", "boot", "node")
 ON_DEMAND = ("engine", "power")
-# A machine under emulation keeps about one CPU busy, so these two run beside each other.
-MACHINES = ("boot", "node")
+# Tiers of different lanes run beside each other, for a machine under emulation keeps about one CPU busy. The second
+# lane makes the ISOs while the unit tests, which need none, run in the first.
+LANES = (("unit", "boot"), ("build", "image", "node", *ON_DEMAND))
 
 
-def run_tiers(workspace: Workspace, names: str) -> int:
+def run_tiers(workspace: Workspace, names: str, nightly: bool = False) -> int:
     """Run tiers by name with commas, or `all`; returns 0 or Code.FAILED. Raises CornerstoneError for other names.
 
-    Raises CornerstoneError (MACHINE) when pytest itself couldn't run the tests.
+    nightly: with the tests that are marked so. Raises CornerstoneError (MACHINE) when pytest itself couldn't run the
+    tests.
     """
     tiers = TIERS if names == "all" else tuple(name.strip() for name in names.split(","))
     known = (*TIERS, *ON_DEMAND)
     if wrong := [name for name in tiers if name not in known]:
         raise CornerstoneError(f"there is no test tier {wrong[0]!r}", f"{', '.join(known[:-1])}, {known[-1]} or all")
-    first = [name for name in tiers if name not in MACHINES]
-    ends = run_pytest(workspace, [first]) if first else []
-    if machines := [[name] for name in tiers if name in MACHINES]:
-        ends += run_pytest(workspace, machines)
-    return max(map(judge, ends))
+    lanes = [chosen for lane in LANES if (chosen := [name for name in lane if name in tiers])]
+    return max(map(judge, run_pytest(workspace, lanes, nightly)))
 
 
 def judge(code: int) -> int:
@@ -47,7 +46,7 @@ def judge(code: int) -> int:
                            "its own lines, above, say more; PYTEST_ADDOPTS adds options and can leave tests out", kind)
 
 
-def run_pytest(workspace: Workspace, groups: list[list[str]]) -> list[int]:
+def run_pytest(workspace: Workspace, groups: list[list[str]], nightly: bool = False) -> list[int]:
     """Run pytest on each group of tiers, all at the same time; returns the exit code of each.
 
     What the first says is seen as it goes, the others' at the end. output/junit-TIERS.xml has the results of each.
@@ -59,7 +58,7 @@ def run_pytest(workspace: Workspace, groups: list[list[str]]) -> list[int]:
             name = "-".join(tiers)
             log = workspace.output / f"test-{name}.log"
             argv = [sys.executable, "-m", "pytest", f"--junitxml={workspace.output / f'junit-{name}.xml'}",
-                    *(workspace.root / "tests" / tier for tier in tiers)]
+                    *(("-m", "") if nightly else ()), *(workspace.root / "tests" / tier for tier in tiers)]
             # A session of its own: Ctrl-C is passed on once, and waited for, so that its machines are ended in order.
             with _opened(log if running else None) as out:
                 running.append((subprocess.Popen(argv, cwd=workspace.root, stdout=out, stderr=out,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cornerstone.lab.access import Access
-from cornerstone.lab.install import TO_INSTALLED, Run, started
+from cornerstone.lab.install import TO_INSTALLED, Outcome, Run, started
 from cornerstone.lab.network import SSH, closed_network
 from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.shape import Shape
@@ -31,11 +31,14 @@ WITHOUT_A_CVM = ("io-error",)
 
 @dataclass
 class Member:
-    """One node of the cluster. name: its port of the switch, and what its events are told as; watch: while it runs."""
+    """One node of the cluster. name: its port of the switch, and what its events are told as; watch: while it runs.
+
+    Without a switch it is a node alone, which can't be started again.
+    """
 
     name: str
     run: Run
-    switch: Switch
+    switch: Switch | None
     listener: Listener
     watch: Watch | None = None
     starts: int = 0
@@ -43,6 +46,8 @@ class Member:
 
     def power_on(self, clock_ahead: timedelta = timedelta()) -> None:
         """Start it from its own disks; its logs are in a folder of each start. clock_ahead: how wrong its clock is."""
+        if self.switch is None:
+            raise ValueError(f"{self.name} has no switch to be started on")
         self.starts += 1
         logs = self.run.folder / f"start-{self.starts}"
         logs.mkdir(exist_ok=True)
@@ -88,7 +93,7 @@ class Cluster:
     """Machines that run, the switch between them, and the way into all of them. timelines: by member's name."""
 
     members: tuple[Member, ...]
-    switch: Switch
+    switch: Switch | None
     timelines: dict[str, Timeline]
     access: Access
 
@@ -146,6 +151,15 @@ def together(runs: tuple[Run, ...], listener: Callable[[str, Event], None] = lam
             member.power_on()
             members.append(member)
         yield Cluster(tuple(members), switch, timelines, first.access)
+
+
+@contextlib.contextmanager
+def alone(outcome: Outcome) -> Iterator[Cluster]:
+    """A node that was installed and runs on, as a cluster of one on the network of its own."""
+    name = "node-1"
+    with outcome.watched(WITHOUT_A_CVM) as watch:
+        member = Member(name, outcome.run, None, outcome.listener, watch)
+        yield Cluster((member,), None, {name: outcome.timeline}, outcome.run.access)
 
 
 def _all(*listeners: Listener) -> Listener:

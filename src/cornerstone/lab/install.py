@@ -9,7 +9,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -138,10 +138,10 @@ class Outcome:
     listener: Listener = field(repr=False)
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[Watch]:
-        """For work on the node by ssh: somebody hears the machine meanwhile."""
+    def watched(self, expected: Collection[str] = ()) -> Iterator[Watch]:
+        """For work on the node by ssh: somebody hears the machine meanwhile. expected: as Watch has it."""
         try:
-            with Watch(self.running, self.listener) as watch:
+            with Watch(self.running, self.listener, expected) as watch:
                 yield watch
         finally:
             self.run.access.disconnect()
