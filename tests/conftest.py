@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Whoever is started in the background, as Jenkins starts its steps, inherits that SIGINT is ignored; what the tests
+# start and then interrupt would inherit it from them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in each run and on each machine, and no time limit for one of them: machines are busy.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)

@@ -25,7 +25,11 @@ def assert_arrived(verdict, firmware: str) -> None:
 
 @pytest.mark.parametrize(("firmware", "media"), WAYS)
 def test_boots_to_the_screen(iso, firmware, media, logs):
-    assert_arrived(boot(iso, firmware=firmware, media=media, log_dir=logs), firmware)
+    """The picture that the screen shows then stays beside the logs; docs/foundation.png is the one of a BIOS."""
+    picture = logs / "screen.png"
+    assert_arrived(boot(iso, firmware=firmware, media=media, log_dir=logs,
+                        look=lambda machine: machine.save_picture(picture)), firmware)
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_m1_a_machine_without_a_serial_port_boots_to_the_screen(iso, logs):

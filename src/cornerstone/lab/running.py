@@ -163,6 +163,10 @@ class RunningMachine:
             cells = file.read()[::2].decode("cp437")
         return [cells[at:at + SCREEN_COLUMNS].rstrip() for at in range(0, len(cells), SCREEN_COLUMNS)]
 
+    def save_picture(self, path: Path) -> None:
+        """Write what the VGA screen shows to path, as PNG."""
+        self.ask("screendump", filename=str(path.absolute()), format="png")
+
     def type(self, text: str) -> None:
         """Type on the serial console; a line ends with a carriage return, as from a keyboard."""
         with self._console_in.open("wb", buffering=0) as keys:
