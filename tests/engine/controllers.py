@@ -8,6 +8,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from cornerstone.controller.ceph.cluster import wait_until
 from cornerstone.lab.container import Container
 from cornerstone.model.disk_identity import fingerprint
@@ -17,29 +19,33 @@ from cornerstone.model.node import DataDisk, NodeConfig
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
 DISK = 5 << 30
 ADDRESS = "10.20.0.31"
+EVENTS = "var/lib/cornerstone/events.jsonl"
+# of every wait for a node that is being starved by what runs beside
+WAIT_SECONDS = 300
 
 
 class Controller(Container):
     """A container and what the tests ask it."""
 
     def ceph(self, *words: str) -> object:
-        """The answer to a command of `ceph`."""
+        """The answer to a command of `ceph`; None when it is empty."""
         done = self.run("ceph", *words, "--format", "json")
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(done.stdout) if done.stdout.strip() else None
 
     def become_ready(self) -> Genesis:
         """Wait until systemd knows genesis as started, which is when it is ready; what genesis.json says then."""
-        done = self.run("systemctl", "start", "genesis.service", seconds=300)
+        done = self.run("timeout", str(WAIT_SECONDS), "systemctl", "start", "genesis", seconds=WAIT_SECONDS + 30)
         genesis = Genesis.from_json(self.file("var/lib/cornerstone/genesis.json").read_bytes())
-        assert done.returncode == 0 and genesis.ready, genesis
+        assert done.returncode == 0 and genesis.ready, f"waited {WAIT_SECONDS} s for genesis to be ready: {genesis}"
         return genesis
 
     def become_whole(self) -> None:
         """Wait until there are all copies of everything."""
         def states() -> list[dict]:
             return self.ceph("pg", "stat")["pg_summary"]["num_pg_by_state"]
-        assert wait_until(lambda: {entry["name"] for entry in states()} == {"active+clean"}, 120), states()
+        assert wait_until(lambda: {entry["name"] for entry in states()} == {"active+clean"}, WAIT_SECONDS), \
+            f"waited {WAIT_SECONDS} s for all copies: {states()}"
 
     def lose_boot_disk(self, *disks: DataDisk) -> None:
         """Take all that it has written but its data disks, as when it is imaged onto a new boot disk, with these."""
@@ -57,15 +63,18 @@ class Controller(Container):
         (name,) = [name for name, block in map(str.split, links.stdout.splitlines()) if block == f"/dev/{device}"]
         return int(name.removeprefix("ceph-"))
 
-    def wait_for(self, text: str) -> None:
-        """Wait until the node's events have this text."""
-        follow = f"grep -q -m1 '{text}' <(exec tail -n +1 -F /var/lib/cornerstone/events.jsonl 2>/dev/null)"
-        assert self.run("bash", "-c", follow, seconds=120).returncode == 0
+    def wait_for(self, *texts: str) -> None:
+        """Wait until an event of the node has all of these, in this order."""
+        wanted = ".*".join(texts)
+        follow = f"grep -q -m1 '{wanted}' <(exec tail -n +1 -F /{EVENTS} 2>/dev/null)"
+        if self.run("timeout", str(WAIT_SECONDS), "bash", "-c", follow, seconds=WAIT_SECONDS + 30).returncode:
+            pytest.fail(f"waited {WAIT_SECONDS} s for an event {wanted!r}; the last: {self.events[-3:]}")
 
     @property
     def events(self) -> list[dict]:
         """All that genesis has told, in all boots."""
-        return [json.loads(line) for line in self.file("var/lib/cornerstone/events.jsonl").read_text().splitlines()]
+        path = self.file(EVENTS)
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def state(self, name: str) -> object:
         """One state as `genesis status --json` has it."""

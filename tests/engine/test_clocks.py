@@ -91,7 +91,7 @@ class Chronyd:
             (self.folder / "chronyd.pid").unlink(missing_ok=True)
 
     def chronyc(self, words: tuple[str, ...]) -> None:
-        self._in_root("chronyc", "-h", "/mnt/chronyd.sock", *words).wait()
+        self._in_root("chronyc", "-h", "/mnt/chronyd.sock", *words).wait(SECONDS)
 
     def restart(self) -> None:
         self.end()
@@ -157,11 +157,14 @@ def jump(chronyds: list[Chronyd], by: int, who: int) -> None:
         each.off = 0
     chronyds[who].set_clock(by)
     # a look that has begun before has seen nothing of it
+    end = time.monotonic() + SECONDS
     while chronyds[who].off < NEAR_SECONDS:
+        assert time.monotonic() < end, f"waited {SECONDS} s until {chronyds[who].address} was seen to have jumped"
         time.sleep(0.1)
 
 
 def wait_until_right(chronyds: list[Chronyd]) -> None:
+    """Wait at most SECONDS; assert_right says who isn't right then."""
     end = time.monotonic() + SECONDS
     while any(each.last > NEAR_SECONDS for each in chronyds if each.members):
         if time.monotonic() > end:

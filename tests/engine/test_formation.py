@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from controllers import contents_of
-from cornerstone.lab.container import Container, Switch
+from controllers import Controller, contents_of
+from cornerstone.lab.container import Switch
 from cornerstone.model.node import DataDisk, NodeConfig
 
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
@@ -24,17 +24,12 @@ OTHER = "YW5vdGhlciBzZWNyZXQgb2Ygc29tZSBtb3JlIGJ5dGVz"
 DIFFER = "their bootstrap secrets or cluster names differ"
 
 
-class Cvm(Container):
+class Cvm(Controller):
     """One of them."""
 
     def give(self, secret: str) -> None:
         """The bootstrap secret that it has from its next start on; "" is what the host leaves when it has wiped it."""
         (self.folder / "credentials" / "cornerstone.bootstrap-secret").write_text(secret)
-
-    def wait_for(self, *texts: str) -> None:
-        """Until an event has all of these, in this order."""
-        follow = f"grep -q -m1 '{'.*'.join(texts)}' <(exec tail -n +1 -F /{STATE}/events.jsonl 2>/dev/null)"
-        assert self.run("bash", "-c", follow, seconds=120).returncode == 0
 
     @property
     def membership(self) -> str:

@@ -51,7 +51,7 @@ def test_nothing_is_wrong_with_it(node):
     """But for room: the monitor's disk is this machine's. What the manager says of the pools is seconds old."""
     def wrong() -> list[str]:
         return [name for name in node.ceph("health")["checks"] if not name.startswith("MON_DISK")]
-    assert wait_until(lambda: not wrong(), 60), wrong()
+    assert wait_until(lambda: not wrong(), 60), f"waited 60 s for the cluster's health: {wrong()}"
 
 
 def test_what_is_commanded_is_in_the_journal_and_costs_the_monitors_no_write(node):
@@ -104,7 +104,7 @@ def test_a_killed_osd_is_back_with_all_copies(node):
         return entry["up"] and entry["up_from"]
     before = up_from()
     assert node.run("systemctl", "kill", "--signal=KILL", "ceph-osd@0").returncode == 0
-    assert wait_until(lambda: up_from() > before, 60)
+    assert wait_until(lambda: up_from() > before, 60), "waited 60 s for osd.0 to be up again"
     node.become_whole()
 
 

@@ -77,7 +77,8 @@ def warnings(node) -> list[str]:
 
 
 def wait_for_health(node, code: str, there: bool = True) -> None:
-    assert wait_until(lambda: (code in node.ceph("health")["checks"]) == there, 60), node.ceph("health", "detail")
+    assert wait_until(lambda: (code in node.ceph("health")["checks"]) == there, 60), \
+        f"waited 60 s for {code} to {'come' if there else 'go'}: {node.ceph('health', 'detail')}"
 
 
 def test_d21_a_container_without_volumes_has_an_empty_catalogue(node, pool):

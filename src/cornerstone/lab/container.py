@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 
-# until its systemd can be spoken to
-START_SECONDS = 60
+# until its systemd can be spoken to, on a busy machine
+START_SECONDS = 120
 
 # Run in new namespaces, with: FOLDER, LOWER (the root), DISKS (serial,wwn=loop device …).
 _INIT = r"""
@@ -152,11 +154,21 @@ class Container:
             self._switch.plug(self._pid)
             self._process.stdin.write(b"\n")
             self._process.stdin.flush()
-            notify.settimeout(START_SECONDS)
-            while b"X_SYSTEMD_UNIT_ACTIVE=basic.target" not in notify.recv(65536):
-                pass
+            self._wait_for_systemd(notify)
             # the nodes in its /dev are open by now or never; a loop device goes with its last user
             self._held = held.pop_all()
+
+    def _wait_for_systemd(self, notify: socket.socket) -> None:
+        end = time.monotonic() + START_SECONDS
+        try:
+            while True:
+                notify.settimeout(max(0.001, end - time.monotonic()))
+                if b"X_SYSTEMD_UNIT_ACTIVE=basic.target" in notify.recv(65536):
+                    return
+        except TimeoutError as error:
+            raise CornerstoneError(f"a container's systemd didn't reach basic.target within {START_SECONDS} s",
+                                   f"see {self.folder / 'init.log'} and its journal below {self.folder / 'upper'}",
+                                   Code.MACHINE) from error
 
     def kill(self) -> None:
         """As a power cut: all of it ends at once."""
@@ -185,7 +197,9 @@ class Container:
 
 
 def _check_here(process: subprocess.Popen[bytes], otherwise: str) -> None:
-    if process.stdout.readline() != b"here\n":
+    said, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+    if not said or process.stdout.readline() != b"here\n":
+        process.kill()
         process.communicate()
         raise CornerstoneError(otherwise, "it takes root, and a kernel with overlayfs, bridges and loop devices",
                                Code.MACHINE)

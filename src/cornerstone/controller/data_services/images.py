@@ -127,7 +127,9 @@ class Images:
         """Break the lock of a client that doesn't watch the image any more, so one that is dead or cut off."""
         with self._opened(image) as opened:
             owners = list(opened.lock_get_owners())
-            if owners and not list(opened.watchers_list()):
+            # who opens an image to write watches it, so by now we do, too
+            others = {each["id"] for each in opened.watchers_list()} - {self._cluster.get_instance_id()}
+            if owners and not others:
                 for owner in owners:
                     with contextlib.suppress(rbd.ImageNotFound):
                         # Ceph blocklists it first
