@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import stat
 import struct
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from cornerstone.model.disk_identity import BLUESTORE, DiskIdentity, fingerprint, read_ceph, read_identity
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import parse_once
 from cornerstone.model.node import DataDisk
 
 # Tables begin and most formats tell themselves within this much; GPT and RAID have copies as near the end.
@@ -124,7 +124,8 @@ def _contents(device: Path, head: bytes, found: str) -> str:
     if done.returncode:
         raise OSError(errno.EIO, done.stderr.strip())
     try:
-        types = {entry["type"] for entry in json.loads(done.stdout)["signatures"]} if done.stdout.strip() else set()
+        said = parse_once(done.stdout, controls=True) if done.stdout.strip() else {"signatures": ()}
+        types = {str(entry["type"]) for entry in said["signatures"]}
     except (ValueError, KeyError, TypeError):
         types = {"data"}
     return ", ".join(sorted(types)) or ("data" if any(head) or found else "")

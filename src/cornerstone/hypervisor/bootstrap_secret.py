@@ -6,7 +6,6 @@ The CVM can't do that itself: it got the secret as a file of the host, which the
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from cornerstone.hypervisor.domain import INTERNAL_BRIDGE
 from cornerstone.model.event import Event, Listener
+from cornerstone.model.json_text import parse_once
 
 STAGE = "hypervisor"
 STEP = "bootstrap-secret"
@@ -56,9 +56,9 @@ def is_member(address: str = ADDRESS, bridge: str = INTERNAL_BRIDGE) -> bool:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
             connection.sock.connect((address, PORT))
             connection.request("GET", "/")
-            answer = json.loads(connection.getresponse().read(MAX_BYTES))
+            answer = parse_once(connection.getresponse().read(MAX_BYTES))
             return isinstance(answer, dict) and answer.get("member") is True
-        except (OSError, ValueError, RecursionError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):
             return False
 
 

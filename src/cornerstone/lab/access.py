@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.model.json_text import parse
 from cornerstone.model.site_fields import EXTRA
 
 
@@ -97,6 +98,6 @@ def names(kind: str, count: int) -> list[str]:
 
 def with_key(site_file: bytes, public_key: str) -> bytes:
     """A site file whose nodes also let this key in."""
-    document = json.loads(site_file)
+    document, _ = parse(site_file)
     document.setdefault(EXTRA, {}).setdefault("authorized_keys", []).append(public_key)
     return json.dumps(document, indent=2).encode() + b"\n"

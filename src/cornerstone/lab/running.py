@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cornerstone.lab import qmp
 from cornerstone.lab.interrupts import Interrupts
 from cornerstone.lab.machine import SERCON_PORT, SOCKETS, Machine, Paths
 from cornerstone.model.error import Code, CornerstoneError
@@ -223,7 +224,7 @@ class RunningMachine:
         *lines, self._line = (self._line + data).split(b"\n")
         others = []
         for line in lines:
-            message = json.loads(line) if line.strip() else {}
+            message = qmp.message(line)
             if "id" in message:
                 self._answers[message["id"]] = message
             else:

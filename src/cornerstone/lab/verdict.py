@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cornerstone.lab import qmp
 from cornerstone.lab.console import Failure, Matcher
 from cornerstone.model.error import Code
 from cornerstone.model.event import Event, Listener
@@ -286,7 +286,7 @@ class Judge:
     def _feed_qmp(self, data: bytes, now: float) -> None:
         *lines, self._qmp_rest = (self._qmp_rest + data).split(b"\n")
         for line in lines:
-            message = json.loads(line) if line.strip() else {}
+            message = qmp.message(line)
             name, about = message.get("event"), message.get("data", {})
             if name == "SHUTDOWN":
                 self.power = about.get("reason", "")

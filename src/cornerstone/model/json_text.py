@@ -33,8 +33,10 @@ class _Repeated(dict):
     twice: tuple[str, ...]
 
 
-def parse(content: bytes | str, most: int = MOST) -> tuple[Any, tuple[str, ...]]:
+def parse(content: bytes | str, most: int = MOST, *, controls: bool = False) -> tuple[Any, tuple[str, ...]]:
     """Parse JSON; return its value and the paths of keys that were written twice, as .disks[2].size.
+
+    controls: texts may hold control characters, which some tools print as they are.
 
     The size is looked at first, then the nesting. Raises JsonProblem when content has more than most bytes, is nested
     deeper than DEEPEST, isn't UTF-8 or isn't JSON; NaN, Infinity and numbers that become infinite aren't.
@@ -61,10 +63,19 @@ def parse(content: bytes | str, most: int = MOST) -> tuple[Any, tuple[str, ...]]
         return repeated
 
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=_refuse, parse_float=_float, parse_int=_int)
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=_refuse, parse_float=_float, parse_int=_int,
+                           strict=not controls)
     except json.JSONDecodeError as error:
         raise JsonProblem(f"isn't JSON: {error}", "correct that place or the line before it", error) from None
     return value, _twice(value, found) if found else ()
+
+
+def parse_once(content: bytes | str, most: int = MOST, *, controls: bool = False) -> Any:
+    """Parse JSON as parse does. Raises JsonProblem for a key that is written twice, too."""
+    value, twice = parse(content, most, controls=controls)
+    if twice:
+        raise JsonProblem(f"has {twice[0]} twice", "keep one of the two")
+    return value
 
 
 def read_json(content: bytes | str, source: str, hint: str = "", code: Code = Code.INPUT, most: int = MOST) -> Any:

@@ -9,8 +9,11 @@ from typing import Any
 
 from cornerstone.controller.ceph.files import ADMIN_KEYRING, CONF
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import parse
 
 LOOK_AGAIN_SECONDS = 1
+# of one answer: the map of OSDs of a cluster many times larger than ours
+LONGEST_ANSWER = 64 << 20
 
 
 class Cluster:
@@ -52,12 +55,23 @@ class Cluster:
             code, answer, said = -1, b"", str(error)
         if code:
             raise CornerstoneError(f"ceph {prefix}: {said or f'error {code}'}", "see: ceph status", Code.FAILED)
-        return json.loads(answer) if answer.strip() else None
+        return parsed(prefix, answer) if answer.strip() else None
 
     def key(self, entity: str, **capabilities: str) -> str:
         """The cephx key of an entity; made with these capabilities if there is none: mon="allow profile osd"."""
         caps = [word for pair in capabilities.items() for word in pair]
         return self.command("auth get-or-create", entity=entity, caps=caps)[0]["key"]
+
+
+def parsed(prefix: str, answer: bytes) -> Any:
+    """The answer to a command of `ceph`. Raises CornerstoneError when it isn't JSON; what Ceph says twice counts once.
+
+    Daemons of other releases answer too, and what they list has names and labels of other people's.
+    """
+    try:
+        return parse(answer, LONGEST_ANSWER, controls=True)[0]
+    except ValueError as error:
+        raise CornerstoneError(f"ceph {prefix}: what it answers {error}", "see: ceph status", Code.FAILED) from None
 
 
 def wait_until(so: Callable[[], bool], seconds: float) -> bool:

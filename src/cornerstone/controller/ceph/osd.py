@@ -22,6 +22,7 @@ from cornerstone.controller.membership import Membership
 from cornerstone.controller.node import Node
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import derived_id
+from cornerstone.model.json_text import MOST, parse_once
 from cornerstone.model.node import DataDisk
 
 HOME = files.HOME / "osd"
@@ -90,8 +91,10 @@ def state(number: int) -> str:
         try:
             line.sendall(b'{"prefix": "status", "format": "json"}\0')
             with line.makefile("rb") as answer:
-                return json.loads(answer.read(int.from_bytes(answer.read(4), "big")))["state"]
-        except (OSError, ValueError, KeyError):
+                # as long as it says itself, and never longer than is read
+                size = min(int.from_bytes(answer.read(4), "big"), MOST + 1)
+                return str(parse_once(answer.read(size))["state"])
+        except (OSError, ValueError, KeyError, TypeError):
             return "starting"
 
 

@@ -5,16 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import rados
 
+from cornerstone.controller.ceph.cluster import parsed
 from cornerstone.controller.data_services.clients import Client
 from cornerstone.controller.data_services.store import Store
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.printable import shown
+from cornerstone.model.record import from_json
 
 RECORDS = "clients"
 # keys that are read at once
 PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What is kept of a client, under its image and its address: the machine-id and the boot_id of its CVM."""
+
+    machine: str
+    boot: str
 
 
 class RadosFences:
@@ -30,7 +42,7 @@ class RadosFences:
         with _ceph("read who has mapped volumes"):
             while page := self._page(last, prefix):
                 last = page[-1][0]
-                found += [Client(*key.split(" "), **json.loads(value)) for key, value in page]
+                found += [kept_client(key, value) for key, value in page]
         return found
 
     def _page(self, last: str, prefix: str) -> list[tuple[str, bytes]]:
@@ -59,7 +71,7 @@ class RadosFences:
         """Return the addresses that are blocklisted."""
         with _ceph("read the blocklist"):
             # not `osd blocklist ls`: from Ceph 17 on its JSON is two arrays, one behind the other
-            return set(json.loads(self._store.command("osd dump"))["blocklist"])
+            return set(parsed("osd dump", self._store.command("osd dump"))["blocklist"])
 
     def fence(self, address: str) -> None:
         """Blocklist an address, for `mon osd blocklist default expire`; returns when the monitors have it."""
@@ -70,6 +82,15 @@ class RadosFences:
         """Take an address off the blocklist."""
         with _ceph(f"end the fence of {address}"):
             self._store.command("osd blocklist", blocklistop="rm", addr=address)
+
+
+def kept_client(key: str, value: bytes) -> Client:
+    """The client that a record is about, also one of another release. Raises CornerstoneError when it is about none."""
+    image, _, address = key.partition(" ")
+    if not image or not address:
+        raise CornerstoneError(f"{RECORDS}: {shown(key)} is no image and address", "see: ceph -s", Code.FAILED)
+    kernel = from_json(Kernel, value, f"the client {shown(key)}", "see: ceph -s", Code.FAILED, ignore_unknown=True)
+    return Client(image, address, kernel.machine, kernel.boot)
 
 
 def _key(client: Client) -> str:

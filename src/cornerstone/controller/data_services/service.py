@@ -8,7 +8,6 @@ what an earlier process left there: both end the same.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -41,7 +40,9 @@ from cornerstone.controller.notify import notify
 from cornerstone.model.data_path import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
 from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.json_text import parse_once
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.model.printable import shown
 
 RECORDS = Path("/run/cornerstone/alua")
 # of a volume in RECORDS, with the volume's serial behind it
@@ -180,7 +181,9 @@ class Service:
         self._tell_failure(partial(self._hear, data))
 
     def _hear(self, data: bytes) -> None:
-        message = json.loads(data or b"{}")
+        message = parse_once(data or b"{}")
+        if not isinstance(message, dict):
+            raise ValueError(f"a CVM tells {shown(message)}")
         if "release" not in message:
             with self._looks:
                 # the one that may be under way has begun before this

@@ -10,20 +10,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import rados
 
 from cornerstone.controller.ceph.capacity import MORE_ROOM, OVERCOMMIT, Capacity, capacity
-from cornerstone.controller.ceph.cluster import Cluster, wait_until
-from cornerstone.controller.data_services.catalogue import Catalogue, Disk, VolumeGroup
+from cornerstone.controller.ceph.cluster import Cluster, parsed, wait_until
+from cornerstone.controller.data_services.catalogue import LONGEST, Catalogue, Disk, VolumeGroup
 from cornerstone.controller.data_services.images import FULL_FORCE, LET_GO_SECONDS, Images, Trashed, ceph_errors
 from cornerstone.model.data_path import Initiator
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.record import from_record, to_record
+from cornerstone.model.record import from_json, to_record
 
 # objects of ours lie beside the images in a namespace of their own
 NAMESPACE = "cornerstone"
@@ -31,8 +33,6 @@ CATALOGUE = "volumes"
 INITIATORS = "cornerstone/initiators/"
 # the catalogue's generation whose offer a member's host has answered
 ANSWERED = "cornerstone/answered/"
-# of one read; with 1024 volumes and every other LUN in quarantine it takes less than a tenth
-LONGEST_CATALOGUE = 8 << 20
 # a change that others overtake so often meets more than a few operators
 TRIES = 100
 NOTIFY_MS = 5000
@@ -86,7 +86,7 @@ class Store:
         """
         with ceph_errors("read the catalogue of volumes"):
             try:
-                text = self._catalogue.read(CATALOGUE, LONGEST_CATALOGUE)
+                text = self._catalogue.read(CATALOGUE, LONGEST)
                 version = self._catalogue.get_last_version()
             except rados.ObjectNotFound:
                 text, version = b"", 0
@@ -277,14 +277,14 @@ class Store:
     def capacity(self) -> Capacity:
         """How much room the container has. CornerstoneError while the cluster doesn't know."""
         def asked() -> Capacity:
-            return capacity(self.pool, json.loads(self.command("df")), json.loads(self.command("osd dump")))
+            return capacity(self.pool, self._ask("df"), self._ask("osd dump"))
         if not wait_until(lambda: asked().usable > 0, CAPACITY_SECONDS):
             raise CornerstoneError("the cluster doesn't know yet how large its disks are", "see: ceph df", Code.FAILED)
         return asked()
 
     def full(self) -> bool:
         """Whether the cluster takes no more writes."""
-        return not {"OSD_FULL", "POOL_FULL"}.isdisjoint(json.loads(self.command("health"))["checks"])
+        return not {"OSD_FULL", "POOL_FULL"}.isdisjoint(self._ask("health")["checks"])
 
     def tell(self, message: dict[str, str]) -> None:
         """Have every CVM look again, and return when they have, or when NOTIFY_MS are over: they will still look."""
@@ -293,7 +293,8 @@ class Store:
 
     def initiators(self) -> tuple[Initiator, ...]:
         """All hosts that the target lets in, by name."""
-        return tuple(from_record(Initiator, json.loads(text), key) for key, text in self._kept(INITIATORS).items())
+        return tuple(from_json(Initiator, text, key, "see: ceph config-key get KEY", ignore_unknown=True)
+                     for key, text in self._kept(INITIATORS).items())
 
     def let_in(self, member: str, initiator: Initiator) -> bool:
         """Keep a member's host as an initiator; False when it is kept like this already."""
@@ -306,12 +307,12 @@ class Store:
     def _answers(self) -> dict[str, int]:
         """The generation that each host has answered, by the member; -1 of one that has never answered."""
         said = self._kept(ANSWERED)
-        return {member: int(said.get(f"{ANSWERED}{member}", -1))
+        return {member: _generation(said.get(f"{ANSWERED}{member}", ""))
                 for member in (key.removeprefix(INITIATORS) for key in self._kept(INITIATORS))}
 
     def _kept(self, prefix: str) -> dict[str, str]:
         """What the monitors keep below a prefix, by key, sorted."""
-        found = json.loads(self.command("config-key dump", key=prefix))
+        found = self._ask("config-key dump", key=prefix)
         return {key: value for key, value in sorted(found.items()) if key.startswith(prefix)}
 
     def _keep(self, key: str, value: str) -> bool:
@@ -319,6 +320,10 @@ class Store:
             return False
         self.command("config-key set", key=key, val=value)
         return True
+
+    def _ask(self, prefix: str, **arguments: str) -> Any:
+        """The parsed answer of a monitor."""
+        return parsed(prefix, self.command(prefix, **arguments))
 
     def command(self, prefix: str, **arguments: str) -> bytes:
         """Ask a monitor."""
@@ -328,6 +333,11 @@ class Store:
         if code:
             raise CornerstoneError(f"ceph {prefix}: {said}", "see: ceph -s", Code.FAILED)
         return out
+
+
+def _generation(text: str) -> int:
+    """A generation as a member noted it; -1 for none, and for what is no number: that host has let go of nothing."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
 def _require_room(catalogue: Catalogue, size: int, room: Capacity) -> None:

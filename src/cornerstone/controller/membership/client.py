@@ -19,6 +19,7 @@ from typing import Any
 from cornerstone.controller.membership.kept import STATE
 from cornerstone.controller.membership.member import PORT, SAME_ISO, Member, context
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.json_text import parse_once
 from cornerstone.model.record import to_record
 
 TIMEOUT_SECONDS = 5
@@ -56,7 +57,7 @@ class Client:
         try:
             connection.request("POST", f"/{action}", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            return _understood(address, answer.status, json.loads(answer.read(MAX_BYTES)))
+            return _understood(address, answer.status, answer.read(MAX_BYTES))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             raise Absent(f"{address} breaks off", "", Code.NETWORK) from None
         except ssl.SSLError as error:
@@ -84,13 +85,18 @@ class Client:
             return dict(zip(addresses, threads.map(one, addresses), strict=True))
 
 
-def _understood(address: str, status: int, record: dict[str, Any]) -> dict[str, Any]:
+def _understood(address: str, status: int, content: bytes) -> dict[str, Any]:
+    """The answer of a member. Raises ValueError when it isn't an object in JSON, NotYet or Refused for an error's."""
+    record = parse_once(content, MAX_BYTES)
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
     if status == HTTPStatus.OK:
         return record
     kind = NotYet if status == HTTPStatus.CONFLICT else Refused
     error = kind(f"{address}: {record.get('error', status)}", str(record.get("hint", "")), Code.REFUSED)
     if isinstance(error, NotYet):
-        error.osds = tuple(map(str, record.get("osds") or ()))
+        osds = record.get("osds")
+        error.osds = tuple(map(str, osds)) if isinstance(osds, list) else ()
     raise error
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.model.error import CornerstoneError
+from cornerstone.model.json_text import parse_once, read_bounded
 from cornerstone.model.record import from_record, to_record
 
 STATE = Path("/var/lib/cornerstone")
@@ -52,7 +53,7 @@ class Membership:
     def from_json(cls, text: str | bytes, source: str) -> Membership:
         """Parse membership.json; source names it in the CornerstoneError when it can't be."""
         try:
-            return cls.of(json.loads(text))
+            return cls.of(parse_once(text))
         except (ValueError, CornerstoneError):
             raise CornerstoneError(f"{source} is damaged", "restore it, or image the node again") from None
 
@@ -103,11 +104,20 @@ def keep_osds(osds: Sequence[str], folder: Path = STATE) -> None:
 
 
 def load_osds(folder: Path = STATE) -> list[str]:
-    """Return which OSDs of another cluster this node has, in words for people."""
+    """Return which OSDs of another cluster this node has, in words for people.
+
+    Raises CornerstoneError when the list can't be read: not to know of any must not look like having none.
+    """
+    path = folder / OSDS
     try:
-        return [str(osd) for osd in json.loads((folder / OSDS).read_bytes())]
+        found = parse_once(read_bounded(path))
     except FileNotFoundError:
         return []
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise CornerstoneError(f"{path} is damaged", "remove it: genesis writes it anew")
+    return [str(osd) for osd in found]
 
 
 def tidy(folder: Path) -> None:

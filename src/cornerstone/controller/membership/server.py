@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import socketserver
 import ssl
@@ -26,6 +27,7 @@ from cornerstone.controller.membership.actions import Actions, Answer
 from cornerstone.controller.membership.kept import STATE, load
 from cornerstone.controller.membership.member import PORT, Member, context
 from cornerstone.model.error import CornerstoneError, ends_in_one_line
+from cornerstone.model.json_text import parse_once
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import from_record
 
@@ -128,13 +130,13 @@ class MembersHandler(BaseHTTPRequestHandler):
 
     def _content(self) -> bytes:
         size = self.headers.get("Content-Length", "")
-        return self.rfile.read(int(size)) if size.isdecimal() and int(size) <= MAX_BYTES else b""
+        return self.rfile.read(int(size)) if re.fullmatch("[0-9]{1,9}", size) and int(size) <= MAX_BYTES else b""
 
     def _answer(self, content: bytes, address: str) -> Answer:
         try:
-            message = json.loads(content)
+            message = parse_once(content)
             theirs = from_record(Member, message.get("member"), f"what {address} sends", ignore_unknown=True)
-        except (ValueError, AttributeError, RecursionError, CornerstoneError) as error:
+        except (ValueError, AttributeError, CornerstoneError) as error:
             return HTTPStatus.BAD_REQUEST, {"error": str(error)}
         try:
             return self.server.actions.answer(self.path[1:], theirs, message)

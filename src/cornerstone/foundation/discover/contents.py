@@ -5,7 +5,6 @@ Disks and partitions are only read.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -18,6 +17,7 @@ from cornerstone.foundation.discover.disks import SECTOR
 from cornerstone.foundation.discover.sysfs import children, number, read, read_bytes
 from cornerstone.model.disk_identity import EDGE, fingerprint, read_ceph, shown
 from cornerstone.model.facts import OSD_SIGNATURE, Contents, Disk, Installed, Partition, Signature
+from cornerstone.model.json_text import MOST, parse_once
 from cornerstone.model.node import NODE_FILE
 from cornerstone.model.slot_disk import is_unfinished
 
@@ -41,7 +41,7 @@ def signatures(devices: Sequence[Path]) -> dict[str, tuple[Signature, ...]] | No
     found: dict[str, dict[Signature, None]] = {device.name: {} for device in devices}
     try:
         # labels are whatever bytes somebody wrote
-        said = json.loads(_text(done.stdout), strict=False) if done.stdout.strip() else {}
+        said = parse_once(_text(done.stdout), controls=True) if done.stdout.strip() else {}
         for entry in said.get("signatures", ()):
             # a table and its copy at the end are one
             one = Signature(*(shown(entry[key] or default) for key, default in (
@@ -55,13 +55,21 @@ def signatures(devices: Sequence[Path]) -> dict[str, tuple[Signature, ...]] | No
 
 def installed(state: Path) -> Installed | None:
     """Return the node whose state partition this is; None when it has no node.json, or none that can be read."""
-    done = subprocess.run(["debugfs", "-R", f"cat /{NODE_FILE}", state], capture_output=True, check=False)
     try:
-        node = json.loads(_text(done.stdout))
+        node = parse_once(_head(["debugfs", "-R", f"cat /{NODE_FILE}", state], MOST + 1))
         return Installed(*(shown(str(text)) for text in (node["hypervisor"]["hostname"], node.get("serial", ""),
                                                          node.get("identity", ""))))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _head(command: Sequence[str | Path], most: int) -> bytes:
+    """The first bytes of what a command prints: a file on a foreign disk may have any size."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            return process.stdout.read(most) if process.stdout else b""
+        finally:
+            process.kill()
 
 
 def _text(said: bytes) -> str:
