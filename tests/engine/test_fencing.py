@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import subprocess
+import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +18,9 @@ POOL, IMAGE = "fencing", "volume-a"
 OLD_FENCE_SECONDS = 10
 # of a watch whose client is away; Ceph's own is 30
 WATCH_SECONDS = 5
+# until a client says what it is waited for: TCP tries again after up to two minutes when a network is back
+ANSWER_SECONDS = 180
+END_SECONDS = 20
 # a client in a network namespace that can be cut off from the node
 NETWORK = """
 set -e
@@ -55,6 +62,25 @@ with Store("{POOL}") as store:
     print(ImageLocks(store, 1, clients).break_all(Disk(0, 0, "{IMAGE}", "serial", 1 << 26)))
     with rbd.Image(store.images, "{IMAGE}") as image:
         image.write(b"NEW  ", 0)
+"""
+# writes one thing after the other, each at a line, and says how that ended
+OLD_WRITER = CONNECT + """
+objects.write_full("written", b"OLD")
+print("ready", flush=True)
+print(next(iter(cluster.get_addrs().split())), flush=True)
+for number, _ in enumerate(sys.stdin):
+    try:
+        objects.write_full("written", b"STALE %d" % number)
+        print("written", flush=True)
+    except rados.Error as error:
+        print(error.errno, flush=True)
+"""
+# as the kernel's client of an image that was just taken: it knows the cluster's map since then
+NEW_WRITER = CONNECT + """
+print("ready", flush=True)
+objects.aio_write_full("written", b"NEW", oncomplete=lambda done: print("written", flush=True))
+print("begun", flush=True)
+input()
 """
 READ = f"""
 import rbd
@@ -103,21 +129,51 @@ class Client:
 
     def __init__(self, node, program: str, op_seconds: int = 0) -> None:
         self._process = subprocess.Popen(
-            node.command("ip", "netns", "exec", "cut", "env", "PYTHONPATH=/usr/lib/cornerstone",
-                         "python3", "-c", program, str(op_seconds)),
+            # it goes with nsenter, which is what is killed
+            node.command("setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", "cut",
+                         "env", "PYTHONPATH=/usr/lib/cornerstone", "python3", "-c", program, str(op_seconds)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self._lines.put(line.strip())
+        self._lines.put("(it has ended)")
 
     def go_on(self) -> None:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
-    def line(self) -> str:
-        """What it says next; "" when it has ended."""
-        return self._process.stdout.readline().strip()
+    def line(self, what: str) -> str:
+        """What it says next; what: that it is waited for, for people."""
+        try:
+            return self._lines.get(timeout=ANSWER_SECONDS)
+        except queue.Empty:
+            pytest.fail(f"waited {ANSWER_SECONDS} s for a client to say {what}")
+
+    def expect(self, *lines: str) -> None:
+        """Wait until it says these lines, and nothing else before or between them."""
+        for line in lines:
+            assert self.line(repr(line)) == line
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has said no more than what was read."""
+        return self._lines.empty()
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        # of one that is killed Ceph keeps the watch of its image for half a minute
+        self._process.stdin.close()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(ANSWER_SECONDS)
+        assert not self._reader.is_alive(), f"waited {ANSWER_SECONDS} s for a client that was killed to end"
+        self._process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +195,12 @@ def client(node):
 
     def start(program: str, op_seconds: int = 0) -> Client:
         running.append(Client(node, program, op_seconds))
-        assert running[-1].line() == "ready"
+        running[-1].expect("ready")
         return running[-1]
     yield start
+    node.run("ip", "link", "set", "near", "up")
     for each in running:
         each.end()
-    node.run("ip", "link", "set", "near", "up")
 
 
 @pytest.fixture
@@ -154,7 +210,8 @@ def image(node):
     yield
     for address in fenced(node):
         node.run("ceph", "osd", "blocklist", "rm", address)
-    assert wait_until(lambda: node.run("rbd", "rm", f"{POOL}/{IMAGE}").returncode == 0, 60)
+    assert wait_until(lambda: node.run("rbd", "rm", f"{POOL}/{IMAGE}").returncode == 0, 120), \
+        f"waited 120 s until nobody watches {IMAGE} and it can be removed"
 
 
 def fenced(node) -> list[str]:
@@ -183,13 +240,14 @@ def test_d13_a_write_that_hung_for_longer_than_fences_used_to_live(node, image, 
         let_fences_end_after(node, OLD_FENCE_SECONDS)
     assert node.run("ip", "link", "set", "near", "down").returncode == 0
     old.go_on()
-    assert old.line() == "begun"
+    old.expect("begun")
     assert python(node, NEW_CLIENT) == "1"
     if ends:
         let_fences_end_after(node, float(told.stdout))
-        assert wait_until(lambda: not fenced(node), OLD_FENCE_SECONDS + 30)
+        assert wait_until(lambda: not fenced(node), OLD_FENCE_SECONDS + 30), \
+            f"waited {OLD_FENCE_SECONDS + 30} s for the fence to end: {fenced(node)}"
     assert node.run("ip", "link", "set", "near", "up").returncode == 0
-    assert old.line() == ("0" if ends else "-108")
+    old.expect("0" if ends else "-108")
     assert python(node, READ) == ("STALE" if ends else "NEW")
 
 
@@ -197,8 +255,47 @@ def test_d13_a_write_without_an_answer_ends_with_an_error_in_bounded_time(node, 
     old = client(OLD_CLIENT, op_seconds=3)
     assert node.run("ip", "link", "set", "near", "down").returncode == 0
     old.go_on()
-    assert old.line() == "begun"
-    assert old.line() == "-110"
+    old.expect("begun", "-110")
+
+
+@contextlib.contextmanager
+def maps_delayed(node) -> Iterator[None]:
+    """With an OSD that gets what monitors send only hours later; afterwards it has all that it missed."""
+    try:
+        delay(node, type="mon", max="1e9", probability="1")
+        yield
+    finally:
+        delay(node, probability="0")
+
+
+def delay(node, **how: str) -> None:
+    for key, value in how.items():
+        assert node.run("ceph", "tell", "osd.0", "config", "set", f"ms_inject_delay_{key}", value).returncode == 0
+    # it is a connection's from its beginning on
+    assert node.run("systemctl", "restart", "ceph-mon@10-20-0-31").returncode == 0
+    assert wait_until(lambda: node.run("ceph", "--connect-timeout", "5", "mon", "stat").returncode == 0, 60), \
+        "waited 60 s for the monitor to answer"
+
+
+def test_d16_a_writer_s_own_map_brings_the_fence_to_an_osd_that_has_not_heard_of_it(node, client):
+    """The writer isn't who fenced. Its write waits for the OSD to have the fence, and all before it is older."""
+    old = client(OLD_WRITER)
+    address = old.line("its address")
+    with maps_delayed(node):
+        assert node.run("ceph", "osd", "blocklist", "add", address).returncode == 0
+        old.go_on()
+        old.expect("written")
+        new = client(NEW_WRITER)
+        new.expect("begun")
+        old.go_on()
+        old.expect("written")
+        known, fenced_since = node.ceph("tell", "osd.0", "status")["newest_map"], node.ceph("osd", "dump")["epoch"]
+        assert known < fenced_since and new.silent
+    new.expect("written")
+    old.go_on()
+    old.expect("108")
+    assert node.run("rados", "--pool", POOL, "get", "written", "-").stdout == "NEW"
+    assert node.run("ceph", "osd", "blocklist", "rm", address).returncode == 0
 
 
 def test_d13_records_and_fences_and_registers_are_kept(node):
@@ -214,10 +311,10 @@ def test_d22_a_watch_is_there_again_when_the_network_is(node, client):
     watching = client(WATCH)
     (before,) = watchers()
     assert node.run("ip", "link", "set", "near", "down").returncode == 0
-    assert wait_until(lambda: watchers() == [], 60)
+    assert wait_until(lambda: watchers() == [], 60), f"waited 60 s for the watch to be dropped: {watchers()}"
     assert node.run("ip", "link", "set", "near", "up").returncode == 0
-    assert [watching.line() for _ in range(3)] == ["warning", "done", "look"]
+    watching.expect("warning", "done", "look")
     (after,) = watchers()
     assert after != before
     assert node.run("rados", "--pool", POOL, "notify", "watched", "x").returncode == 0
-    assert watching.line() == "heard"
+    watching.expect("heard")

@@ -70,15 +70,21 @@ def luns(node, name: str) -> list[int]:
     return [int(lun) for lun in re.findall(r"lun (\d+)", acli(node, "vg.get", name))]
 
 
-def warnings(node) -> list[str]:
-    """Of the state `ready`, after a look."""
-    assert node.run("systemctl", "reload", "genesis").returncode == 0
+def look(node) -> list[str]:
+    """Have genesis look at everything; the warnings of the state `ready`."""
+    # a reload doesn't wait for the look that it asks for
+    assert node.run("systemctl", "stop", "genesis").returncode == 0
+    node.become_ready()
     return node.state("ready")["warnings"]
 
 
-def wait_for_health(node, code: str, there: bool = True) -> None:
-    assert wait_until(lambda: (code in node.ceph("health")["checks"]) == there, 60), \
-        f"waited 60 s for {code} to {'come' if there else 'go'}: {node.ceph('health', 'detail')}"
+def wait_for_health(node, code: str, summary: str = "", there: bool = True) -> None:
+    """Wait until the cluster has a health check with this summary, or, with there=False, until it hasn't."""
+    def found() -> bool:
+        checks = node.ceph("health")["checks"]
+        return code in checks and summary in ("", checks[code]["summary"]["message"])
+    assert wait_until(lambda: found() == there, 60), \
+        f"waited 60 s for {code} {summary} to {'come' if there else 'go'}: {node.ceph('health', 'detail')}"
 
 
 def test_d21_a_container_without_volumes_has_an_empty_catalogue(node, pool):
@@ -91,25 +97,28 @@ def test_d21_a_container_without_volumes_has_an_empty_catalogue(node, pool):
 
 
 def test_d20_two_slow_writers_both_get_their_volumes(node, pool):
-    """The first needs longer for its image than any lock would last; meanwhile the second begins and ends."""
+    """The first is making its image for as long as the second needs to begin and end."""
     said = script(node, """
-store.LOCK_SECONDS = 3
+is_making, making = os.pipe()
+may_end, end = os.pipe()
 make = store.Store._make_image
-def create(group, seconds):
-    def slow(self, *words):
-        time.sleep(seconds)
-        return make(self, *words)
-    store.Store._make_image = slow
+def slow(self, *words):
+    os.write(making, b"x")
+    os.read(may_end, 1)
+    return make(self, *words)
+def create(group):
     with store.Store(container()) as opened:
         print(group, opened.create_disk(group, 64 << 20).lun, flush=True)
 with store.Store(container()) as opened:
     opened.create_group("b")
 first = os.fork()
 if not first:
-    create("a", 6)
+    store.Store._make_image = slow
+    create("a")
     os._exit(0)
-time.sleep(4)
-create("b", 0)
+os.read(is_making, 1)
+create("b")
+os.write(end, b"x")
 assert os.waitpid(first, 0)[1] == 0
 """)
     assert said.split() == ["b", "0", "a", "1"]
@@ -260,7 +269,7 @@ def test_d26_capacity_is_shown_and_not_sold_without_end(node):
 
 def test_d26_an_operator_s_ratio_is_kept(node):
     node.ceph("osd", "set-nearfull-ratio", "0.7")
-    warnings(node)
+    look(node)
     assert node.ceph("osd", "dump")["nearfull_ratio"] == pytest.approx(0.7)
 
 
@@ -272,17 +281,21 @@ def test_d25_a_full_cluster_is_warned_of_and_freed_by_deleting_a_group(node, poo
     (image,) = in_group(node, "vm1")
     assert node.run("rbd", "--pool", pool, "bench", "--io-type", "write", "--io-size", "4M", "--io-total", "256M",
                     "--io-pattern", "seq", image).returncode == 0
-    assert warnings(node) == []
+    assert look(node) == []
     node.ceph("osd", "set-nearfull-ratio", "0.01")
-    wait_for_health(node, "OSD_NEARFULL")
-    assert any(warning.startswith("OSD_NEARFULL: osd.0 is near full") for warning in warnings(node))
+    # each OSD finds it out by itself
+    wait_for_health(node, "OSD_NEARFULL", "2 nearfull osd(s)")
+    said = look(node)
+    assert any(warning.startswith("OSD_NEARFULL: osd.0 is near full, osd.1 is near full; ") for warning in said), said
     for command in ("genesis status", "cluster status"):
         assert "OSD_NEARFULL: osd.0 is near full" in node.run(*command.split()).stdout
     for name, ratio in (("backfillfull", "0.015"), ("full", "0.02")):
         node.ceph("osd", f"set-{name}-ratio", ratio)
     wait_for_health(node, "POOL_FULL")
-    warnings(node)
-    assert node.state("ready")["error"] == f"container {pool} is full: volumes can't be written"
+    assert node.run("systemctl", "reload", "genesis").returncode == 0
+    full = f"container {pool} is full: volumes can't be written"
+    assert wait_until(lambda: node.state("ready")["error"] == full, 60), \
+        f"waited 60 s for genesis to say that {full}: {node.state('ready')}"
     assert "the cluster is full" in refused(node, "vg.disk_create", "vm2", "create_size=64M")
     assert acli(node, "vg.delete", "vm1", "--yes") == "vm1: deleted\n"
     assert image not in images(node, pool) and node.run("rbd", "trash", "ls", pool).stdout == ""
@@ -305,7 +318,7 @@ def test_d33_a_single_copy_is_warned_of_as_long_as_it_lasts(node):
     assert said == [f"down: osd.{missing} of NTNX-22SM6D010001-A-CVM (data disk DATA-2); bring it back, or replace its "
                     "disk (docs/controller.md)", f"1 of 2 copies can be written, on osd.{1 - missing}: one more "
                     "failure may lose what is written meanwhile"]
-    assert warnings(node) == said
+    assert look(node) == said
     assert said[1] in node.run("cluster", "status").stdout
     node.kill()
     node.add_disk("DATA-2", DISK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import stat
 import threading
@@ -172,9 +171,18 @@ def connected(tmp_path) -> OpenIscsi:
 
 
 def test_multipathd_asks_who_a_path_is_that_comes_back_d17():
+    assert "recheck_wwid yes" in overrides()
+
+
+def test_a_write_whose_path_fails_waits_for_the_next_path():
+    """And no two paths of a volume are used in turn."""
+    assert {"no_path_retry queue", "path_grouping_policy failover"} <= set(overrides())
+
+
+def overrides() -> list[str]:
+    """Return the lines of multipath.conf for all volumes."""
     conf = (ROOT / "elements/hypervisor/static/etc/multipath.conf").read_text()
-    overrides = conf[conf.index("overrides {"):]
-    assert re.search(r"^    recheck_wwid yes$", overrides[:overrides.index("}")], re.MULTILINE)
+    return [line.strip() for line in conf.partition("\noverrides {\n")[2].partition("\n}")[0].splitlines()]
 
 
 def test_a_device_that_a_map_of_another_volume_holds_goes_d17(tmp_path):

@@ -9,7 +9,7 @@ from cornerstone.controller.data_services.device import Device
 from cornerstone.controller.data_services.gateway import Gateway
 from cornerstone.controller.data_services.target import STANDBY
 from cornerstone.model.error import CornerstoneError
-from fencing_world import World, fence_seconds, request_seconds
+from fencing_world import ModelDevice, World, fence_seconds, request_seconds
 
 MINUTE, YEAR = 60.0, 365 * 86400.0
 
@@ -163,6 +163,33 @@ def test_d13_a_record_is_kept_until_the_next_has_fenced_it_or_its_volume_is_gone
     for _ in range(2):
         old.end_fences()
     assert world.records == {}
+
+
+def test_d16_the_writer_maps_an_image_when_all_its_former_clients_are_fenced(world, monkeypatch):
+    """So the writer's first map of the cluster has the fences, whoever broke the lock."""
+    found: list[list[bool]] = []
+    map_image = ModelDevice._map
+
+    def look_and_map(self) -> str:
+        found.append([world.is_fenced(client.address) for client in world.records if client.image == self.image])
+        return map_image(self)
+    monkeypatch.setattr(ModelDevice, "_map", look_and_map)
+    volume = world.create()
+    old, new = world.cvms
+    world.write(volume, old)
+    old.connected = False
+    world.write(volume, old)
+    world.write(volume, new)
+    new.gateway.release(volume.disk)
+    old.connect()
+    old.check()
+    world.write(volume, old)
+    assert found == [[], [True], [True, True]]
+
+
+def test_d16_each_mapping_is_a_new_client_that_lends_its_lock_to_nobody():
+    """A client that was there before could have a map of the cluster without the fence."""
+    assert {"noshare", "exclusive"} <= set(device.MAP_OPTIONS.split(","))
 
 
 def test_d15_what_waits_for_a_volume_is_too_old_once_another_cvm_has_served_it(world):
