@@ -23,7 +23,8 @@ from cornerstone.controller.notify import notify
 from cornerstone.controller.waiting import Waiting
 from cornerstone.controller.wake import Wake
 from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
-from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.event import Event, Listener, note, open_listeners
+from cornerstone.model.failures import Failures
 from cornerstone.model.genesis import Genesis, StateRecord
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 
@@ -185,8 +186,9 @@ class Runner:
 def serve(runner: Runner, wait: Callable[[float], None], look: float = LOOK_SECONDS) -> None:
     """Bring the node up and keep looking after it, for ever; look: seconds between looks at one that is ready."""
     pause = FIRST_PAUSE_SECONDS
+    failures = Failures(note)
     while True:
-        error = runner.run()
+        error = _run(runner, failures)
         if error is None:
             notify("READY=1", "STATUS=ready")
             pause = FIRST_PAUSE_SECONDS
@@ -197,6 +199,15 @@ def serve(runner: Runner, wait: Callable[[float], None], look: float = LOOK_SECO
             notify(f"STATUS=trying again within {pause} s")
             wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _run(runner: Runner, failures: Failures) -> CornerstoneError | None:
+    """Run the states. What they can't say themselves, as that the disk of their record is full, is noted."""
+    try:
+        return runner.run()
+    except Exception as problem:
+        failures.add(problem)
+        return CornerstoneError(f"genesis can't go on: {problem}", "see: journalctl -u genesis", Code.FAILED)
 
 
 def told(listener: Listener) -> Listener:

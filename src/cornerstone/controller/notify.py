@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -11,7 +12,8 @@ def notify(*lines: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+    # a systemd that doesn't hear it ends no service
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
         # @ is how the environment writes the zero byte of an abstract address
         out.connect("\0" + address[1:] if address.startswith("@") else address)
         out.send("\n".join(lines).encode())

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cornerstone.hypervisor.domain import INTERNAL_BRIDGE
+from cornerstone.model.deadline import within
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.json_text import parse_once
 
@@ -55,8 +56,9 @@ def is_member(address: str = ADDRESS, bridge: str = INTERNAL_BRIDGE) -> bool:
             # without its CVM the bridge has no link, and the default route would lead to whoever is out there
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode())
             connection.sock.connect((address, PORT))
-            connection.request("GET", "/")
-            answer = parse_once(connection.getresponse().read(MAX_BYTES))
+            with within(connection.sock, TIMEOUT_SECONDS):
+                connection.request("GET", "/")
+                answer = parse_once(connection.getresponse().read(MAX_BYTES))
             return isinstance(answer, dict) and answer.get("member") is True
         except (OSError, ValueError, http.client.HTTPException):
             return False

@@ -8,6 +8,7 @@ of the minute.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -87,14 +88,15 @@ class CvmEvents:
     def run(self) -> None:
         """Tell on until stopped."""
         while not self._stop.is_set():
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as port:
-                try:
-                    port.connect(str(self._path))
-                    self._listen(port)
-                except OSError:
-                    pass
+            self._attempt(self._connect)
             self._attempt(self._begin_minute)
             self._stop.wait(RETRY_SECONDS)
+
+    def _connect(self) -> None:
+        """Listen as long as the port is there; a CVM that doesn't run has none."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as port:
+            port.connect(str(self._path))
+            self._listen(port)
 
     def _listen(self, port: socket.socket) -> None:
         lines = Lines()

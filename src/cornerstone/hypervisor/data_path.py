@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -27,14 +28,17 @@ from cornerstone.model.data_path import (
     from_line,
     to_line,
 )
+from cornerstone.model.deadline import within
 from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.model.event import Event, Listener, note, open_listeners
+from cornerstone.model.failures import Failures
 
 STATE = Path("/var/lib/cornerstone")
 STAGE = "hypervisor"
 STEP = "data-path"
 OFFER_SECONDS = 10
 LONGEST_OFFER = 1 << 20
+PAUSE_SECONDS = 1
 # what systemd's socket activation hands over first
 SOCKET = 3
 # iscsiadm(8): there already; nothing there
@@ -245,18 +249,26 @@ def _read(path: Path) -> str:
 
 def serve(listener: socket.socket, data_path: DataPath) -> None:
     """Take offers, one at a time, for ever. Only the host's own CVM makes any."""
+    failures = Failures(note)
     while True:
-        peer, (address, _) = listener.accept()
-        with peer:
-            peer.settimeout(OFFER_SECONDS)
-            if address != CVM_ADDRESS:
-                continue
-            try:
-                with peer.makefile("rb") as lines:
-                    line = lines.readline(LONGEST_OFFER)
-                peer.sendall(to_line(answer(line, data_path)))
-            except OSError as error:
-                note(f"{address}: {error}")
+        if not failures.attempt(take_one, listener, data_path):
+            # what keeps offers from being taken, as too many open files, would be met again at once
+            time.sleep(PAUSE_SECONDS)
+
+
+def take_one(listener: socket.socket, data_path: DataPath) -> None:
+    """Take the next offer and answer it. Raises OSError, with who makes it, when it breaks off or never ends."""
+    peer, (address, _) = listener.accept()
+    with peer:
+        peer.settimeout(OFFER_SECONDS)
+        if address != CVM_ADDRESS:
+            return
+        try:
+            with within(peer, OFFER_SECONDS), peer.makefile("rb") as lines:
+                line = lines.readline(LONGEST_OFFER)
+            peer.sendall(to_line(answer(line, data_path)))
+        except OSError as error:
+            raise OSError(f"{address}: {error}") from error
 
 
 def answer(line: bytes, data_path: DataPath) -> Answer:

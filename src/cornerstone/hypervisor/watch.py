@@ -16,6 +16,7 @@ from cornerstone.hypervisor.command import virsh
 from cornerstone.hypervisor.cvm_events import CvmEvents
 from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.failures import Failures
 from cornerstone.model.node import SECRET_FILE, NodeConfig
 
 STAGE = "hypervisor"
@@ -60,6 +61,16 @@ class Watch:
         self._virsh("event", "--domain", self._name, "--event", "lifecycle", "--timeout", str(LOOK_SECONDS))
 
 
+def look(watch: Watch, secret: BootstrapSecret, failures: Failures) -> None:
+    """Look at the secret and at the domain, and wait for what happens next; what one raises is told."""
+    failures.attempt(secret.look)
+
+    def look_and_listen() -> None:
+        if not watch.look():
+            watch.listen()
+    failures.attempt(look_and_listen)
+
+
 @ends_in_one_line
 def main(path: Path) -> int:
     """Watch the CVM of a node.json for ever; an error's code when it can't be read."""
@@ -67,11 +78,10 @@ def main(path: Path) -> int:
     tell = open_listeners(path.with_name("events.jsonl"))
     watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
     CvmEvents(tell).start()
+    failures = Failures(lambda line: tell(Event(STAGE, STEP, "warning", line)))
     while True:
-        secret.look()
-        if not watch.look():
-            watch.listen()
-        # a libvirtd that is gone makes both return at once
+        look(watch, secret, failures)
+        # a libvirtd that is gone makes it return at once
         time.sleep(1)
 
 

@@ -14,12 +14,15 @@ from typing import Protocol
 
 from cornerstone.controller.data_services.lease import HeldByAnother
 from cornerstone.model.event import Event, Listener
+from cornerstone.model.failures import Failures
 
 LEASE_SECONDS = 15
 # How often it is renewed while it lasts. Not oftener: each time is a write on all copies' disks.
 RENEWALS = 4
 # clocks run at different speeds, and the kernel counts whole seconds
 MARGIN_SECONDS = 2
+# of ip and arping
+COMMAND_SECONDS = 10
 STAGE, STEP = "data-services", "address"
 
 
@@ -34,7 +37,7 @@ class Lease(Protocol):
 
 
 def _run(*words: str) -> None:
-    subprocess.run(words, capture_output=True, check=False)
+    subprocess.run(words, capture_output=True, check=False, timeout=COMMAND_SECONDS)
 
 
 class FloatingAddress:
@@ -49,6 +52,7 @@ class FloatingAddress:
         self._tell = tell
         self._run = run
         self._clock = clock
+        self._failures = Failures(lambda line: tell(Event(STAGE, STEP, "warning", f"{address}: {line}")))
         self._until = 0.0
         self._had = False
 
@@ -59,12 +63,8 @@ class FloatingAddress:
 
     def tick(self) -> None:
         """Try to get it, or to keep it."""
-        asked = self._clock()
-        try:
-            if self._lease.renew():
-                self._until = asked + self._lease.seconds - MARGIN_SECONDS
-        except HeldByAnother:
-            self._drop()
+        # also when that fails: what isn't renewed has to be let go of
+        self._failures.attempt(self._renew)
         if left := int(self._until - self._clock()) if self.held else 0:
             self._run("ip", "address", "replace", f"{self.address}/32", "dev", self._interface,
                       "valid_lft", str(left), "preferred_lft", str(left))
@@ -80,11 +80,19 @@ class FloatingAddress:
     def run(self, stop: threading.Event) -> None:
         """Until stop is set; then it is free for another at once."""
         while not stop.is_set():
-            self.tick()
+            self._failures.attempt(self.tick)
             stop.wait(self._lease.seconds / RENEWALS)
-        if self.held:
+        # only an address that is dropped is another's
+        if self.held and self._failures.attempt(self._drop):
+            self._failures.attempt(self._lease.end)
+
+    def _renew(self) -> None:
+        asked = self._clock()
+        try:
+            if self._lease.renew():
+                self._until = asked + self._lease.seconds - MARGIN_SECONDS
+        except HeldByAnother:
             self._drop()
-            self._lease.end()
 
     def _drop(self) -> None:
         self._run("ip", "address", "delete", f"{self.address}/32", "dev", self._interface)

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable
 
 from cornerstone.model.data_path import HOST_ADDRESS, OFFER_PORT, Answer, Offer, from_line, to_line
+from cornerstone.model.deadline import within
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event, Listener
 
 # the host logs in before it answers
 ANSWER_SECONDS = 120
+# bytes: some words about each portal and each volume
+LONGEST_ANSWER = 1 << 20
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1, 30
 
 
@@ -49,12 +52,20 @@ class Offering:
             if stop.is_set() or self._standing is None:
                 continue
             offer, generation = self._standing
-            said = self.make(offer) or self._note(generation)
+            said = self._offer(offer, generation)
             if said != self._last:
                 self._last = said
                 self._tell(Event("data-services", "host", "warning" if said else "done", said))
             pause = min((pause or FIRST_PAUSE_SECONDS / 2) * (1 if changed else 2), LONGEST_PAUSE_SECONDS) \
                 if said else None
+
+    def _offer(self, offer: Offer, generation: int) -> str:
+        """Offer, and pass on that it was answered; what went wrong, or ""."""
+        try:
+            return self.make(offer) or self._note(generation)
+        except Exception as error:
+            # whatever it is: without this thread the host learns of no volume
+            return f"the host's answer: {type(error).__name__}: {error}"
 
     def _note(self, generation: int) -> str:
         """Pass on that the host has answered; what went wrong, or ""."""
@@ -67,9 +78,10 @@ class Offering:
     def make(self, offer: Offer) -> str:
         """Offer once; "" when the host is logged in to every portal and sees each volume there, else what isn't so."""
         try:
-            with socket.create_connection(self._where, timeout=ANSWER_SECONDS) as host, host.makefile("rb") as lines:
+            with socket.create_connection(self._where, timeout=ANSWER_SECONDS) as host, \
+                    within(host, ANSWER_SECONDS), host.makefile("rb") as lines:
                 host.sendall(to_line(offer))
-                answer = from_line(Answer, lines.readline(), "the host's answer")
+                answer = from_line(Answer, lines.readline(LONGEST_ANSWER), "the host's answer")
         except (OSError, CornerstoneError) as error:
             return f"the host takes no offer: {error}"
         missing = sorted({str(portal) for portal in offer.portals} - set(answer.sessions))

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from cornerstone.controller.notify import notify
 from cornerstone.model.data_path import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
 from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.model.event import Event, Listener, open_listeners
+from cornerstone.model.failures import Failures
 from cornerstone.model.json_text import parse_once
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.printable import shown
@@ -54,6 +55,8 @@ LOOK_SECONDS = 30
 HEARD_SECONDS = 4
 # volumes that are taken at once, when a CVM has died
 TAKERS = 8
+# before initiators are listened to again, when that failed
+PAUSE_SECONDS = 1
 STAGE, STEP = "data-services", "target"
 
 
@@ -64,6 +67,7 @@ class Service:
         self._config = config
         self._store = store
         self._tell = tell
+        self._failures = Failures(lambda line: tell(Event(STAGE, STEP, "failed", line)))
         own = config.controller.address.partition("/")[0]
         self._members = config.cluster.members if config.cluster else (own,)
         self._own = own
@@ -142,12 +146,9 @@ class Service:
             # what couldn't be done is looked at again with the next look
             self._tell_failure(self.look)
 
-    def _tell_failure(self, do: Callable[[], object]) -> None:
-        """Whatever it is: none of the threads may end because of one volume or one message."""
-        try:
-            do()
-        except Exception as error:
-            self._tell(Event(STAGE, STEP, "failed", str(error)))
+    def _tell_failure(self, do: Callable[[], object]) -> bool:
+        """Whatever it is: none of the threads may end because of one volume or one message. True when it was done."""
+        return self._failures.attempt(do)
 
     def _answer(self) -> None:
         """Take what initiators ask for, and let LIO answer them.
@@ -157,7 +158,9 @@ class Service:
         poll = select.poll()
         poll.register(self._asked.fileno(), select.POLLIN)
         while poll.poll():
-            self._tell_failure(self._take_asked)
+            if not self._tell_failure(self._take_asked):
+                # what can't be read is still there, and would be tried without a pause
+                self._stop.wait(PAUSE_SECONDS)
 
     def _take_asked(self) -> None:
         for folder, held in self._asked.openings():
@@ -170,11 +173,14 @@ class Service:
         """Let go of what is served no longer; a thread of its own, for a look may wait for a cluster that is away."""
         while not self._stop.wait(LOOK_SECONDS * self._config.patience):
             disks = tuple(self._disks.values())
-            with ThreadPoolExecutor(TAKERS) as checkers:
-                # each by itself: one that hangs keeps no other waiting
-                for disk in disks:
-                    checkers.submit(self._tell_failure, partial(self._gateway.check, (disk,)))
+            self._tell_failure(partial(self._check, disks))
             self._tell_failure(partial(self._clients.end_fences, [disk.image for disk in disks]))
+
+    def _check(self, disks: Iterable[Disk]) -> None:
+        with ThreadPoolExecutor(TAKERS) as checkers:
+            # each by itself: one that hangs keeps no other waiting
+            for disk in disks:
+                checkers.submit(self._tell_failure, partial(self._gateway.check, (disk,)))
 
     def _heard(self, notify_id: int, notifier: int, watch_id: int, data: bytes) -> None:
         """On a thread of librados, and the notifier waits: another CVM wants a volume, or the catalogue is another."""

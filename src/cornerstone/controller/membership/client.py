@@ -6,9 +6,11 @@ the two doesn't take the other for a member (Refused).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
+import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +20,14 @@ from typing import Any
 
 from cornerstone.controller.membership.kept import STATE
 from cornerstone.controller.membership.member import PORT, SAME_ISO, Member, context
+from cornerstone.model.deadline import within
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.json_text import parse_once
 from cornerstone.model.record import to_record
 
 TIMEOUT_SECONDS = 5
+# times a timeout, which counts for each step, for all from the handshake to the answer's end
+MOST_TIMEOUTS = 3
 # an answer is some services of one node
 MAX_BYTES = 1 << 20
 
@@ -49,15 +54,20 @@ class Client:
     folder: Path = STATE
 
     def ask(self, address: str, action: str, timeout: float = TIMEOUT_SECONDS, **more: Any) -> dict[str, Any]:
-        """The member's answer. CornerstoneError, of the three kinds above, when there is none; timeout in seconds."""
-        connection = http.client.HTTPSConnection(
-            address, PORT, timeout=timeout, source_address=(self.me.address, 0),
-            context=context(ssl.PROTOCOL_TLS_CLIENT, self.folder))
+        """The member's answer. CornerstoneError, of the three kinds above, when there is none.
+
+        timeout: of connecting, and of waiting for more; in seconds.
+        """
+        tls = context(ssl.PROTOCOL_TLS_CLIENT, self.folder)
         body = json.dumps({"member": to_record(self.me.now(self.folder)), **more})
         try:
-            connection.request("POST", f"/{action}", body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return _understood(address, answer.status, answer.read(MAX_BYTES))
+            with socket.create_connection((address, PORT), timeout, (self.me.address, 0)) as plain, \
+                    within(plain, MOST_TIMEOUTS * timeout), \
+                    contextlib.closing(http.client.HTTPConnection(address, PORT)) as connection:
+                connection.sock = tls.wrap_socket(plain, server_hostname=address)
+                connection.request("POST", f"/{action}", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                return _understood(address, answer.status, answer.read(MAX_BYTES))
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             raise Absent(f"{address} breaks off", "", Code.NETWORK) from None
         except ssl.SSLError as error:
@@ -70,8 +80,6 @@ class Client:
             raise Absent(f"{address} doesn't answer: {error.strerror or error}", "", Code.NETWORK) from None
         except (ValueError, http.client.HTTPException):
             raise Absent(f"{address} answers in another language", "", Code.NETWORK) from None
-        finally:
-            connection.close()
 
     def ask_all(self, addresses: tuple[str, ...], action: str, timeout: float = TIMEOUT_SECONDS,
                 **more: Any) -> dict[str, dict[str, Any] | CornerstoneError]:

@@ -17,7 +17,7 @@ import ssl
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
@@ -26,12 +26,16 @@ from typing import Any
 from cornerstone.controller.membership.actions import Actions, Answer
 from cornerstone.controller.membership.kept import STATE, load
 from cornerstone.controller.membership.member import PORT, Member, context
+from cornerstone.model.deadline import within
 from cornerstone.model.error import CornerstoneError, ends_in_one_line
+from cornerstone.model.event import note
+from cornerstone.model.failures import Failures
 from cornerstone.model.json_text import parse_once
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import from_record
 
 INTERNAL_ADDRESS = "192.168.5.2"
+# for the whole of a request, from the handshake on
 TIMEOUT_SECONDS = 10
 MAX_BYTES = 1 << 16
 # before the handshake is over nobody knows who it is: one address can't take all threads
@@ -50,6 +54,12 @@ class FreeBind(HTTPServer):
         # not HTTPServer's: it asks the name servers for our name
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
+        self._failures = Failures(note)
+
+    def handle_error(self, request: Any, client_address: tuple[str, int]) -> None:
+        """Note what a request raised, in a line and once; the next one is served."""
+        error = sys.exc_info()[1]
+        self._failures.add(CornerstoneError(f"{client_address[0]}: {type(error).__name__}: {error}"))
 
 
 class MembersServer(FreeBind, ThreadingHTTPServer):
@@ -72,20 +82,29 @@ class MembersServer(FreeBind, ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: tuple[str, int]) -> None:
         with self._lock:
             self._open[client_address[0]] += 1
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except Exception:
+            # no thread was to be had, so none counts it down
+            self._close(client_address[0])
+            raise
 
     def process_request_thread(self, request: Any, client_address: tuple[str, int]) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._lock:
-                self._open -= Counter([client_address[0]])
+            self._close(client_address[0])
+
+    def _close(self, address: str) -> None:
+        with self._lock:
+            self._open -= Counter([address])
 
     def finish_request(self, request: Any, client_address: tuple[str, int]) -> None:
         request.settimeout(TIMEOUT_SECONDS)
         try:
-            with context(ssl.PROTOCOL_TLS_SERVER, self._folder).wrap_socket(request, server_side=True) as secured:
-                MembersHandler(secured, client_address, self)
+            with within(request, TIMEOUT_SECONDS) as has_come, \
+                    context(ssl.PROTOCOL_TLS_SERVER, self._folder).wrap_socket(request, server_side=True) as secured:
+                MembersHandler(secured, client_address, self, has_come)
         except ssl.SSLError as error:
             self.note(client_address[0], _words(error))
         except OSError as error:
@@ -116,10 +135,17 @@ class MembersHandler(BaseHTTPRequestHandler):
     server: MembersServer
     connection: ssl.SSLSocket
 
+    def __init__(self, request: ssl.SSLSocket, client_address: tuple[str, int], server: MembersServer,
+                 has_come: Callable[[], None]) -> None:
+        """Answer it. has_come: called when all of it is here, for what it asks for may take longer."""
+        self._has_come = has_come
+        super().__init__(request, client_address, server)
+
     def do_POST(self) -> None:
         address = self.client_address[0]
         # read in any case: closing on what wasn't read would take the answer away
         content = self._content()
+        self._has_come()
         if reason := self.server.stranger(self.connection.getpeercert() or {}, address):
             status, answer = HTTPStatus.FORBIDDEN, {"error": f"{address} isn't taken for a member: {reason}"}
         else:
@@ -153,6 +179,11 @@ class PublicServer(FreeBind):
     def __init__(self, folder: Path = STATE, address: str = INTERNAL_ADDRESS) -> None:
         super().__init__((address, PORT), PublicHandler)
         self.folder = folder
+
+    def finish_request(self, request: Any, client_address: tuple[str, int]) -> None:
+        # one at a time: who never comes to an end would keep all others waiting
+        with within(request, TIMEOUT_SECONDS):
+            super().finish_request(request, client_address)
 
 
 class PublicHandler(BaseHTTPRequestHandler):
