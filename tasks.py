@@ -69,9 +69,9 @@ def profiles(c, format="table"):
     "iso": ISO, "profile": "whose ISO in output/, in place of --iso", "format": JSON,
     "key": "public key (PEM) that must have signed it; default: the one beside the ISO"})
 def verify(c, iso="", profile="", key="", format="text"):
-    """Check an ISO: signature, every hash, boot entries, partition tables, and the roots inside."""
+    """Check an ISO or a written stick: signature, every hash, boot entries, partition tables, and the roots inside."""
     from cornerstone.factory.verify import verify_iso
-    finish(verify_iso(find_iso(WORKSPACE, iso, profile), optional(key), format))
+    finish(verify_iso(find_iso(WORKSPACE, iso, profile, device=True), optional(key), format))
 
 
 @task(positional=["a", "b"], help={

@@ -131,7 +131,7 @@ def manifest_of(workspace: Workspace, iso: str, profile: str) -> Manifest:
         raise CornerstoneError("--iso and --profile are both given", "an ISO has its profile inside: give one of them")
     if iso:
         from cornerstone.factory.iso_image import Image
-        image = Image(find_iso(workspace, iso))
+        image = Image(find_iso(workspace, iso, device=True))
         try:
             return image.manifest
         finally:
