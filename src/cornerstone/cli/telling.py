@@ -96,7 +96,7 @@ def customize_iso(workspace: Workspace, iso: str, site: str, output: str, *, sho
     if not iso or [bool(site), show, reset].count(True) != 1 or (output and show):
         raise CornerstoneError("customize needs an ISO, and one of --site FILE, --show and --reset",
                                "./invoke customize ISO --site FILE [--output NEW]")
-    path, target = find_iso(workspace, iso), Path(output) if output else None
+    path, target = find_iso(workspace, iso, device=True), Path(output) if output else None
     if show:
         print(customize.show(path), end="")
     else:
