@@ -158,7 +158,8 @@ class Install:
     def _claim_addresses(self, site: Site, plan: Plan) -> None:
         node = plan.node
         self.screen.row("Addresses", "asking whether they are free")
-        warnings = address.check(site, node, self.facts.nics)
+        bmc = self.facts.bmc
+        warnings = address.check(site, node, self.facts.nics, bmc_macs=[*filter(None, (bmc.mac, *bmc.other_macs))])
         for warning in warnings:
             self._tell(Event(STAGE, "address", "warning", warning))
         self.screen.row("Addresses", "; ".join(["free", *warnings]))
