@@ -20,6 +20,7 @@ from cornerstone.factory.settings import Workspace, check_settings  # noqa: E402
 WORKSPACE = Workspace(ROOT)
 PROFILE = "name in profiles/, or a path (default: aos-6.8)"
 ISO = "path of an ISO, or the profile whose ISO in output/ it is (default: aos-6.8)"
+MEDIUM = "path of an ISO or of a device with one, or the profile whose ISO in output/ it is (default: aos-6.8)"
 JSON = "text or json"
 
 
@@ -66,12 +67,12 @@ def profiles(c, format="table"):
 
 
 @task(positional=["iso"], help={
-    "iso": ISO, "profile": "whose ISO in output/, in place of --iso", "format": JSON,
+    "iso": MEDIUM, "profile": "whose ISO in output/, in place of --iso", "format": JSON,
     "key": "public key (PEM) that must have signed it; default: the one beside the ISO"})
 def verify(c, iso="", profile="", key="", format="text"):
-    """Check an ISO: signature, every hash, boot entries, partition tables, and the roots inside."""
+    """Check an ISO or a written stick: signature, every hash, boot entries, partition tables, and the roots inside."""
     from cornerstone.factory.verify import verify_iso
-    finish(verify_iso(find_iso(WORKSPACE, iso, profile), optional(key), format))
+    finish(verify_iso(find_iso(WORKSPACE, iso, profile, device=True), optional(key), format))
 
 
 @task(positional=["a", "b"], help={
@@ -99,10 +100,10 @@ def boot(c, iso="", profile="", firmware="uefi", media="cd", memory=4096):
 
 # Without short flags where invoke would make one -h, which is --help.
 @task(positional=["iso"], auto_shortflags=False, help={
-    "iso": ISO, "site": "the site file to put in", "output": "leave the ISO as it is and write a customised copy",
+    "iso": MEDIUM, "site": "the site file to put in", "output": "leave the ISO as it is and write a customised copy",
     "show": "print the site that is in it, as JSON", "reset": "take the site out again"})
 def customize(c, iso="", site="", output="", show=False, reset=False):
-    """Put a site file into an ISO in place, show it without its secrets, or take it out again."""
+    """Put a site file into an ISO or onto a written stick, show it without its secrets, or take it out again."""
     from cornerstone.cli.telling import customize_iso
     customize_iso(WORKSPACE, iso, site, output, show=show, reset=reset)
 

@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from cornerstone.foundation import address
 from cornerstone.foundation.address import Conflict, addresses, check, duplicates, link_up
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.facts import Nic
-from cornerstone.model.site import Uplink
+from cornerstone.model.site import Bmc, Uplink
 from cornerstone.model.site_file import read_site
 from namespaces import Namespace, cable, namespace
 
@@ -249,6 +249,43 @@ def test_the_clusters_addresses_are_the_first_members_to_check():
     assert list(addresses(site, site.nodes[1]).values()) == ["hypervisor", "CVM"]
     joins = lab_site(cluster_external_ip="10.20.0.30", cluster_init_now=False)
     assert list(addresses(joins, joins.nodes[0]).values()) == ["hypervisor", "CVM"]
+
+
+# the BMC's address
+
+BMC_MAC = "02:00:5e:00:02:b3"
+
+
+def with_bmc(address: str, **fields):
+    bmc = Bmc(IPv4Interface(address), THREE.hypervisor_gateway, "", **{"configure": True, **fields})
+    return replace(FIRST, bmc=bmc)
+
+
+@pytest.fixture
+def beside(pair):
+    """A node's network, and another's with the gateway and 10.20.0.111, whose MAC is THEIRS."""
+    node, other = pair
+    other.ip(f"addr add {THREE.hypervisor_gateway}/24 dev lan0", "addr add 10.20.0.111/24 dev lan0")
+    return node
+
+
+def test_m17_the_bmcs_new_address_in_use_elsewhere_is_refused(beside, quick):
+    said = rf"address\.duplicate: .* BMC address 10\.20\.0\.111 is in use by {THEIRS}"
+    with pytest.raises(CornerstoneError, match=said):
+        beside.call(check, THREE, with_bmc("10.20.0.111/24"), [NIC], bmc_macs=[BMC_MAC])
+
+
+@pytest.mark.parametrize(("node", "macs", "warning"), [
+    (with_bmc("10.20.0.112/24"), [BMC_MAC], ""),
+    (with_bmc("10.20.0.111/24"), [BMC_MAC, THEIRS], ""),
+    (with_bmc("10.20.0.111/32", configure=False), [], ""),
+    (with_bmc("10.77.0.11/24"), [BMC_MAC], "10.77.0.11 is free wasn't asked: it isn't in the node's own network"),
+    (with_bmc("10.20.0.111/24"), [], "10.20.0.111 is free wasn't asked: the BMC's own MAC isn't known"),
+], ids=["free", "the BMC has it already", "only compared", "another network", "its MAC unknown"])
+def test_m17_the_bmcs_new_address_is_free_or_nobody_can_be_asked(beside, quick, node, macs, warning):
+    # the gateway is the same machine here, so it isn't heard either where its MAC is the BMC's
+    said = [each for each in beside.call(check, THREE, node, [NIC], bmc_macs=macs) if "the gateway" not in each]
+    assert len(said) == bool(warning) and all(warning in each for each in said)
 
 
 # uplinks

@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import random
+import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -389,3 +391,114 @@ def test_verify_tells_of_a_wrong_manifest_t25(iso, good):
         iso.write_bytes(good.replace(old, new))
         (told,) = [said for check, said in wrong(iso).items() if check == "manifest"]
         assert "not a Foundation manifest" in told[0]
+
+
+@pytest.fixture
+def stick(iso, tmp_path, request) -> Iterator[Path]:
+    """A block device, a node of its own for it, onto which the ISO was written; it is larger."""
+    if os.geteuid():
+        pytest.skip("loop devices take root")
+    file = tmp_path / "stick.img"
+    file.write_bytes(iso.read_bytes())
+    os.truncate(file, file.stat().st_size + (3 << 20))
+    device = subprocess.run(["losetup", "--find", "--show", *getattr(request, "param", ()), file],
+                            capture_output=True, text=True, check=True).stdout.strip()
+    node = tmp_path / "sdX"
+    os.mknod(node, 0o660 | stat.S_IFBLK, Path(device).stat().st_rdev)
+    node.chmod(0o660)
+    yield node
+    subprocess.run(["partx", "--delete", device], capture_output=True, check=False)
+    subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_m8_a_written_stick_takes_a_site_and_gives_it_back(stick, tmp_path, good):
+    area, file = place(stick), tmp_path / "stick.img"
+    before = file.read_bytes()
+    lines = customize.customize(stick, THREE)
+    assert lines[-1] == ("note: it holds secrets now, and a device keeps no rights: whoever holds the stick holds the "
+                         "secrets")
+    assert not any("only its owner" in line for line in lines)
+    assert stick.stat().st_mode & 0o777 == 0o660, "the node isn't the ISO"
+    assert json.loads(customize.show(stick))["clusters"]
+    after, end = file.read_bytes(), area.start + area.size
+    assert len(site_in(file).nodes) == 3
+    assert (after[:area.start], after[end:]) == (before[:area.start], before[end:])
+    assert wrong(stick) == {}
+    customize.reset(stick)
+    assert file.read_bytes() == before
+    assert customize.show(stick) == f"{stick} carries no site\n"
+
+
+@pytest.mark.parametrize("partition", [False, True])
+def test_m8_a_mounted_stick_is_refused_by_name(stick, tmp_path, partition):
+    folder, number = tmp_path / "mounted", stick.stat().st_rdev
+    name = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve().name
+    folder.mkdir()
+    mounted = stick
+    if partition:
+        subprocess.run(["sfdisk", "--quiet", "--no-reread", "--label", "dos", stick], input="start=2048", text=True,
+                       check=True, stderr=subprocess.DEVNULL)
+        # not every kernel looks for partitions on a loop device by itself
+        subprocess.run(["partx", "--update", f"/dev/{name}"], check=True)
+        name, mounted = f"{name}p1", tmp_path / "sdX1"
+        major, minor = Path(f"/sys/class/block/{name}/dev").read_text().split(":")
+        os.mknod(mounted, 0o600 | stat.S_IFBLK, os.makedev(int(major), int(minor)))
+    subprocess.run(["mkfs.ext4", "-q", "-F", mounted], check=True)
+    subprocess.run(["mount", mounted, folder], check=True)
+    try:
+        for call in (lambda: customize.customize(stick, ONE), lambda: customize.reset(stick)):
+            error = refused(call)
+            assert error.message == f"{stick} is in use: /dev/{name} is mounted on {folder}"
+            assert "umount" in error.hint
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert "is in use" not in refused(customize.customize, stick, ONE).message
+
+
+@pytest.mark.parametrize("content", [bytes(4 << 20), b"\xeb\x58\x90MSDOS5.0".ljust(4 << 20, b"\x55")])
+def test_m8_a_device_that_is_not_ours_keeps_every_byte(stick, tmp_path, content):
+    (tmp_path / "stick.img").write_bytes(content)
+    for call in (lambda: customize.customize(stick, ONE), lambda: customize.reset(stick)):
+        assert refused(call).code is Code.VERIFY
+    assert (tmp_path / "stick.img").read_bytes() == content
+
+
+def test_m8_a_stick_that_keeps_something_else_is_told(stick, tmp_path):
+    customize.customize(stick, ONE)
+    area = place(stick)
+    written = (tmp_path / "stick.img").read_bytes()[area.start:area.start + area.size]
+    file = os.open(stick, os.O_RDWR)
+    try:
+        assert os.pread(file, area.size, area.start) == written
+        customize.require_written(file, area.start, written)
+        # behind the device's back: memory still has what was written
+        with (tmp_path / "stick.img").open("r+b") as backing:
+            backing.seek(area.start + 100)
+            backing.write(b"\0")
+        assert os.pread(file, area.size, area.start) == written
+        assert refused(customize.require_written, file, area.start, written).code is Code.MACHINE
+    finally:
+        os.close(file)
+
+
+@pytest.mark.parametrize("stick", [("--read-only",)], indirect=True)
+def test_m8_a_stick_that_is_protected_stays_as_it_is(stick):
+    error = refused(customize.customize, stick, ONE)
+    assert "can't be changed" in error.message and "switch" in error.hint and "--output" not in error.hint
+
+
+def test_m8_a_copy_is_made_of_files_and_never_onto_a_device(stick, iso, tmp_path):
+    assert "is a device, and --output copies files" in refused(
+        customize.customize, stick, ONE, tmp_path / "new.iso").message
+    error = refused(customize.customize, iso, ONE, stick)
+    assert error.message == f"{stick} is a device" and "remove" not in error.hint
+    assert not (tmp_path / "new.iso").exists() and stick.is_block_device()
+
+
+def test_m8_the_task_takes_a_device(stick):
+    def call(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "tasks.py", "customize", str(stick), *words], cwd=ROOT,
+                              capture_output=True, text=True, check=False)
+    done = call("--site", str(ONE))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(call("--show").stdout)["clusters"]

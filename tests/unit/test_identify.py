@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def facts(dmi: Dmi, macs: tuple[str, ...] = (), permanent: str = "", bmc: str = 
     (facts(Dmi(), ("02:00:5E:00:0C:01",)), 2),
     (facts(Dmi(), ("02:00:5e:00:99:99",), "02:00:5e:00:0c:01"), 2),
     (facts(Dmi(), bmc="02:00:5e:00:0c:ff"), 2),
-], ids=["serial", "chassis and slot", "card", "card with another MAC for now", "BMC"])
+    (replace(facts(Dmi()), bmc=Bmc(True, mac="02:00:5e:00:0c:01", other_macs=("02:00:5e:00:0c:ff",))), 2),
+], ids=["serial", "chassis and slot", "card", "card with another MAC for now", "BMC", "BMC of several channels m16"])
 def test_a_machine_is_found(machine, index):
     assert identify(site(), machine) == site().nodes[index]
 

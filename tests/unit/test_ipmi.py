@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cornerstone.foundation import ipmi
+from cornerstone.foundation.discover import bmc as discover_bmc
+from cornerstone.foundation.discover.bmc import read_bmc
 from cornerstone.foundation.ipmi import Controller
-from cornerstone.lab.bmc import ACCOUNT, MAC, OTHER_ACCOUNT, EmulatedBmc
+from cornerstone.lab.bmc import ACCOUNT, CHANNEL, MAC, OTHER_ACCOUNT, EmulatedBmc
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.facts import Bmc as Facts
 from cornerstone.model.site import Bmc
 
 PASSWORD = "before-1"
@@ -33,8 +37,16 @@ def controller(bmc, tmp_path):
     return Controller(bmc.over_lan(tmp_path / "password"), apply_seconds=0)
 
 
-def settings(bmc: EmulatedBmc) -> dict[str, str]:
-    return {name: bmc.setting(name) for name in THERE}
+@pytest.fixture
+def several(tmp_path):
+    """A BMC with three LAN channels and the way to it: 1 and 2 share the host's cards, 3 is its own port."""
+    with EmulatedBmc(tmp_path, PASSWORD, more=(1, 2)) as emulated:
+        (tmp_path / "password").write_text(PASSWORD)
+        yield emulated, Controller(emulated.over_lan(tmp_path / "password"), apply_seconds=0)
+
+
+def settings(bmc: EmulatedBmc, channel: int = CHANNEL) -> dict[str, str]:
+    return {name: bmc.setting(name, channel) for name in THERE}
 
 
 def refusal(controller: Controller, wanted: Bmc) -> str:
@@ -79,6 +91,90 @@ def test_what_can_not_be_put_back_is_said(bmc, controller):
     assert refusal(controller, WANTED).endswith(
         "it was 10.99.0.7, netmask 255.255.0.0, gateway 10.99.0.1, static before, "
         "and is now 10.60.0.11, netmask 255.255.0.0, gateway 10.99.0.1, static")
+
+
+def test_m16_of_several_channels_the_one_in_use_is_set(several):
+    bmc, controller = several
+    bmc.put(**OTHER)
+    assert controller.apply(changed(WANTED, mac="")) == "10.60.0.11/24, gateway 10.60.0.1"
+    assert settings(bmc) == THERE
+    assert bmc.changes(1) == bmc.changes(2) == []
+
+
+@pytest.mark.parametrize("channel", [1, 2, 3])
+def test_m16_of_several_channels_the_site_names_one_by_its_mac(several, channel):
+    bmc, controller = several
+    for number in (1, 2, 3):
+        bmc.put(number, **OTHER)
+    controller.apply(changed(WANTED, mac=bmc.setting("mac_addr", channel)))
+    assert [settings(bmc, number) == THERE for number in (1, 2, 3)] == [number == channel for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("others", [OTHER, {}])
+def test_m16_of_several_channels_the_one_that_has_the_address_is_left_as_it_is(several, others):
+    bmc, controller = several
+    bmc.put(1, **others)
+    bmc.put(2, **THERE)
+    bmc.put(3, **others)
+    assert controller.apply(changed(WANTED, mac="")).endswith("as it was")
+    assert controller.apply(changed(WANTED, mac="", configure=False)) == "10.60.0.11/24, as the site says"
+    assert [bmc.changes(number) for number in (1, 2, 3)] == [[], [], []]
+
+
+@pytest.mark.parametrize("others", [OTHER, {}])
+def test_m16_when_nothing_says_which_channel_is_in_use_all_are_listed(several, others):
+    bmc, controller = several
+    bmc.put(2, **others)
+    bmc.put(3, **others)
+    message = refusal(controller, changed(WANTED, mac=""))
+    assert message.startswith("the BMC has 3 LAN channels, and nothing says which one is in use:")
+    assert [line.rpartition(": ")[0] for line in message.splitlines()[1:]] == [
+        f"  channel {number}, MAC {bmc.setting('mac_addr', number)}" for number in (1, 2, 3)]
+    assert [bmc.changes(number) for number in (1, 2, 3)] == [[], [], []]
+
+
+def test_m16_a_mac_that_no_channel_has_is_another_machine(several):
+    bmc, controller = several
+    message = refusal(controller, changed(WANTED, mac="02:00:5e:00:00:ff"))
+    assert all(bmc.setting("mac_addr", number) in message for number in (1, 2, 3))
+    assert message.endswith("the site says ipmi_mac 02:00:5e:00:00:ff")
+
+
+def test_m16_channels_of_one_mac_are_told_apart_by_their_use(several):
+    bmc, controller = several
+    for number in (1, 2):
+        bmc.put(number, mac_addr=MAC)
+    bmc.put(2, **OTHER)
+    controller.apply(WANTED)
+    assert settings(bmc, 2) == THERE and bmc.changes(1) == bmc.changes(3) == []
+
+
+def test_m16_the_facts_show_the_channel_in_use_and_know_all_macs(several, tmp_path, monkeypatch):
+    bmc, controller = several
+    bmc.put(**OTHER)
+    (tmp_path / "bin").mkdir()
+    through = tmp_path / "bin/ipmitool"
+    through.write_text(f'#!/bin/sh\nexec /usr/bin/ipmitool {" ".join(controller.via)} "$@"\n')
+    through.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/ipmi0").touch()
+    facts = read_bmc(tmp_path)
+    assert (facts.address, facts.mac) == (OTHER["ip_addr"], MAC)
+    assert facts.other_macs == tuple(bmc.setting("mac_addr", number) for number in (1, 2))
+
+
+def test_m16_a_bmc_that_hangs_is_asked_once(tmp_path, monkeypatch):
+    (tmp_path / "ipmitool").write_text(f"#!/bin/sh\necho x >>{tmp_path}/asked\nexec sleep 60\n")
+    (tmp_path / "ipmitool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(ipmi, "COMMAND_SECONDS", 1)
+    assert "no answer to `exec /dev/stdin` in 1 s" in refusal(Controller(), WANTED)
+    monkeypatch.setattr(discover_bmc, "SECONDS", 1)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/ipmi0").touch()
+    assert read_bmc(tmp_path) == Facts(True)
+    assert (tmp_path / "asked").read_text() == "x\n" * 2
 
 
 @pytest.mark.parametrize("wanted", [WANTED, changed(WANTED, configure=False)])
@@ -126,7 +222,14 @@ def test_an_account_that_is_not_there_leaves_everything_as_it_was(bmc, controlle
 RECORDER = """#!/bin/sh
 printf '%s ' "$@" >>{folder}/arguments
 case "$*" in
-    *exec*) cat >>{folder}/input; echo "raw bytes on the error output: $(tail -1 {folder}/input)" >&2; exit 1 ;;
+    *exec*)
+        given=$(cat)
+        case $given in
+            raw*) ;;
+            *) echo "$given" | /usr/bin/ipmitool "$@"; exit ;;
+        esac
+        echo "$given" >>{folder}/input
+        echo "raw bytes on the error output: $(tail -1 {folder}/input)" >&2; exit 1 ;;
 esac
 exec /usr/bin/ipmitool "$@"
 """

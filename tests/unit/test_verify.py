@@ -1,11 +1,13 @@
 """`invoke verify` on a small ISO, made by the real mastering: it passes, and tampering of each kind is refused."""
 
 import contextlib
+import json
 import os
 import random
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pycdlib
@@ -14,11 +16,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cornerstone.cli import inputs
 from cornerstone.factory import iso, verify
 from cornerstone.factory.authenticode import signatures
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
 from cornerstone.factory.iso_image import Image
+from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
@@ -178,10 +182,104 @@ def test_an_iso_without_its_last_sector_is_refused(medium):
     assert wrong(medium) == {"iso-whole": [f"tiny.iso is cut short: {size - 512} of {size} bytes are there"]}
 
 
-def test_bytes_after_the_end_are_refused(medium):
+def all_right(path: Path, capsys, monkeypatch, *, behind: int) -> list[str]:
+    """The lines that `verify` prints of an ISO that passes, with so many bytes behind it; its roots pass, too."""
+    monkeypatch.setattr(verify, "check_roots", lambda *_, **__: 0)
+    key = path.with_name(verify.KEY_NAME)
+    assert verify.verify_iso(path, key) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("✗") for line in lines)
+    assert [line for line in lines if "behind" in line] == ([
+        f"note: {behind} bytes lie behind the ISO's own end, as on a stick that is larger: they aren't part of it, and "
+        "weren't looked at"] if behind else [])
+    assert verify.verify_iso(path, key, "json") == 0
+    assert json.loads(capsys.readouterr().out)["behind"] == behind
+    return lines
+
+
+@pytest.mark.parametrize("behind", [b"", b"more", b"\xff" * 70_000, bytes(5 << 20)])
+def test_m7_the_image_of_a_larger_stick_is_checked_as_far_as_the_iso_reaches(workshop, capsys, monkeypatch, behind):
+    medium = workshop.master()
+    workshop.certify(medium)
     with medium.open("ab") as file:
-        file.write(b"more")
-    assert wrong(medium) == {"iso-whole": ["tiny.iso has 4 bytes after its end: something was added to it"]}
+        file.write(behind)
+    lines = all_right(medium, capsys, monkeypatch, behind=len(behind))
+    assert any(line.startswith("✓  evidence ") for line in lines), "the ISO's sum is that of its own bytes"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_m7_a_changed_byte_on_a_larger_stick_is_named(medium, name):
+    extent = place(medium, name)
+    flip(medium, extent.start + extent.size // 2)
+    os.truncate(medium, medium.stat().st_size + (1 << 20))
+    assert wrong(medium) == {"layers": [f"layer {name.removeprefix('layers/')} does not match the manifest"]}
+
+
+def test_m7_a_damaged_second_partition_table_on_a_larger_stick_is_named(medium):
+    size = medium.stat().st_size
+    flip(medium, size - 500)
+    os.truncate(medium, size + (1 << 20))
+    assert list(wrong(medium)) == ["gpt"]
+
+
+@pytest.mark.parametrize("last", [40, 2, 1 << 62])
+def test_m7_a_partition_table_that_says_another_end_is_refused(medium, last):
+    """What bounds the check is itself checked: a header that was changed says so by its sum."""
+    content = bytearray(medium.read_bytes())
+    struct.pack_into("<Q", content, 512 + 32, last)
+    medium.write_bytes(content)
+    assert wrong(medium).keys() & {"iso-whole", "gpt"}
+
+
+def test_m7_a_file_that_reaches_behind_the_iso_is_refused(medium):
+    """Its manifest's bytes could lie behind, where the tables don't reach; then they aren't the ISO's."""
+    extent, size = place(medium, CVM), medium.stat().st_size
+    content = bytearray(medium.read_bytes())
+    number = extent.start // 2048
+    old, new = (struct.pack("<I", n) + struct.pack(">I", n) for n in (number, size // 2048))
+    assert content.count(old) >= 2
+    content = content.replace(old, new) + content[extent.start:extent.start + extent.size]
+    medium.write_bytes(content)
+    assert wrong(medium)["layers"] == [f"layer cvm.qcow2 has 0 bytes, the manifest says {extent.size}"]
+
+
+@pytest.fixture
+def stick(medium, tmp_path) -> Iterator[Path]:
+    """A block device of 16 MiB more than the ISO that was written onto it."""
+    if os.geteuid():
+        pytest.skip("loop devices take root")
+    file = tmp_path / "stick.img"
+    file.write_bytes(medium.read_bytes())
+    os.truncate(file, medium.stat().st_size + (16 << 20))
+    device = subprocess.run(["losetup", "--find", "--show", file], capture_output=True, text=True,
+                            check=True).stdout.strip()
+    yield Path(device)
+    subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_m7_a_written_stick_is_verified(stick, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(verify, "check_roots", lambda *_, **__: 0)
+    assert inputs.find_iso(Workspace(tmp_path), str(stick), device=True) == stick
+    assert verify.verify_iso(stick, tmp_path / verify.KEY_NAME) == 0
+    assert f"note: {16 << 20} bytes lie behind" in capsys.readouterr().out
+    with pytest.raises(CornerstoneError, match=r"no manifest\.pem beside /dev/loop") as caught:
+        verify.verify_iso(stick)
+    assert "--key FILE" in caught.value.hint
+
+
+def test_m7_what_the_stick_holds_counts_not_what_memory_remembers(stick, tmp_path):
+    assert wrong(stick) == {}
+    # behind the device's back, as flash that loses a byte
+    extent = place(stick, CVM)
+    flip(tmp_path / "stick.img", extent.start)
+    assert wrong(stick) == {"layers": ["layer cvm.qcow2 does not match the manifest"]}
+
+
+def test_m7_other_commands_still_want_a_file(stick, tmp_path):
+    with pytest.raises(CornerstoneError, match="is a device, not a file"):
+        inputs.find_iso(Workspace(tmp_path), str(stick))
+    with pytest.raises(CornerstoneError, match="is a device, not a file"):
+        inputs.find_iso(Workspace(tmp_path), "/dev/null", device=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"no ISO\n", bytes(1 << 20), random.Random(1).randbytes(1 << 20)])

@@ -38,32 +38,36 @@ def find_profiles(workspace: Workspace, names: str) -> list[Profile]:
     return [find_profile(workspace, word) for word in dict.fromkeys(word.strip() for word in words)]
 
 
-def find_iso(workspace: Workspace, word: str = "", profile: str = "") -> Path:
+def find_iso(workspace: Workspace, word: str = "", profile: str = "", *, device: bool = False) -> Path:
     """The ISO that a task is about: word is its path, or the name or path of the profile that it was built from.
 
     Without a word it is the ISO of the profile, "" being the default one. A bare word is a file only when no profile
-    has its name. Raises CornerstoneError when the ISO isn't there or is no file.
+    has its name. device: it may be a block device onto which an ISO was written. Raises CornerstoneError when the ISO
+    isn't there, or is neither.
     """
     if word and profile:
         raise CornerstoneError(f"the ISO is named twice: {word}, and by --profile {profile}", "give one of the two")
     if _is_path(word) and not word.endswith(YAML):
-        return require_iso(Path(word))
+        return require_iso(Path(word), device=device)
     from cornerstone.factory.build import iso_path
     from cornerstone.model.profile import load_profile, profile_names
     if word and not _is_path(word) and word not in profile_names(workspace.root) and Path(word).exists():
-        return require_iso(Path(word))
+        return require_iso(Path(word), device=device)
     named = word or profile or DEFAULT_PROFILE
     return require_iso(iso_path(workspace, load_profile(named, workspace.root)), named)
 
 
-def require_iso(path: Path, profile: str = DEFAULT_PROFILE) -> Path:
-    """The path, if it is a file. Raises CornerstoneError, with the command that builds profile's ISO, if it isn't."""
+def require_iso(path: Path, profile: str = DEFAULT_PROFILE, *, device: bool = False) -> Path:
+    """The path, if it is a file, or a block device where one may be.
+
+    Raises CornerstoneError if it isn't, with the command that builds profile's ISO.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise CornerstoneError(f"{path} isn't there", "give the path of an ISO or the name of a profile, or build it: "
                                f"./invoke build --profile {profile}") from None
-    if stat.S_ISREG(mode):
+    if stat.S_ISREG(mode) or device and stat.S_ISBLK(mode):
         return path
     kind = "folder" if stat.S_ISDIR(mode) else "FIFO" if stat.S_ISFIFO(mode) else "device, not a file"
     raise CornerstoneError(f"{path} is a {kind}", "give the path of an ISO")

@@ -96,7 +96,7 @@ def customize_iso(workspace: Workspace, iso: str, site: str, output: str, *, sho
     if not iso or [bool(site), show, reset].count(True) != 1 or (output and show):
         raise CornerstoneError("customize needs an ISO, and one of --site FILE, --show and --reset",
                                "./invoke customize ISO --site FILE [--output NEW]")
-    path, target = find_iso(workspace, iso), Path(output) if output else None
+    path, target = find_iso(workspace, iso, device=True), Path(output) if output else None
     if show:
         print(customize.show(path), end="")
     else:
@@ -131,7 +131,7 @@ def manifest_of(workspace: Workspace, iso: str, profile: str) -> Manifest:
         raise CornerstoneError("--iso and --profile are both given", "an ISO has its profile inside: give one of them")
     if iso:
         from cornerstone.factory.iso_image import Image
-        image = Image(find_iso(workspace, iso))
+        image = Image(find_iso(workspace, iso, device=True))
         try:
             return image.manifest
         finally:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import struct
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from cornerstone.factory.authenticode import signatures
 from cornerstone.factory.iso_checks import GRUB, KERNEL, MOK_MANAGER, SHIM, Subject, check, xorriso
 from cornerstone.factory.iso_image import BLOCK, Image
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.gpt import EFI_SYSTEM, SECTOR
+from cornerstone.model.gpt import EFI_SYSTEM, SECTOR, TABLE_SECTORS
 
 BUILD_AGAIN = "build the ISO again; if it stays, mastering (factory/iso.py) has a fault"
 
@@ -131,6 +133,23 @@ def mbr(subject: Subject) -> Iterator[str]:
         yield "the MBR lacks the active, empty entry that some BIOSes want, or has others"
 
 
+@contextlib.contextmanager
+def partition_tables(image: Image) -> Iterator[Path]:
+    """A sparse file with both partition tables of an ISO at their places and nothing else, as long as the ISO.
+
+    For tools that look for the second table at the end of what they are given: a stick is longer than the ISO on it.
+    """
+    size = (1 + TABLE_SECTORS) * SECTOR
+    with tempfile.TemporaryDirectory(prefix="cornerstone-gpt-") as folder:
+        path = Path(folder) / "tables"
+        with path.open("wb") as out:
+            out.truncate(image.size)
+            out.write(image.at(0, SECTOR + size))
+            out.seek(image.size - size)
+            out.write(image.at(image.size - size, size))
+        yield path
+
+
 def gpt_problems(path: Path) -> str:
     """What sgdisk finds wrong with the GPT of a disk image, in its words; empty when both copies are good.
 
@@ -158,10 +177,11 @@ def tool(*words: str) -> subprocess.CompletedProcess[bytes]:
 @check("gpt", needs=("names",), hint=BUILD_AGAIN)
 def gpt(subject: Subject) -> Iterator[str]:
     """sgdisk finds no problems in the GPT, and its one EFI system partition is boot/efi.img."""
-    if problems := gpt_problems(subject.path):
-        yield f"sgdisk finds problems in the GPT: {problems}"
-        return
-    table = json.loads(process.read(["sfdisk", "--json", subject.path]))["partitiontable"]
+    with partition_tables(subject.image) as tables:
+        if problems := gpt_problems(tables):
+            yield f"sgdisk finds problems in the GPT: {problems}"
+            return
+        table = json.loads(process.read(["sfdisk", "--json", tables]))["partitiontable"]
     systems = [p for p in table["partitions"] if p["type"].lower() == str(EFI_SYSTEM)]
     place = subject.place(iso_image.EFI_IMAGE)
     if [(p["start"] * SECTOR, p["size"] * SECTOR) for p in systems] != [(place.start, place.size)]:

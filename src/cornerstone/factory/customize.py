@@ -1,15 +1,18 @@
 """`invoke customize`: a site file into an ISO's reserved area, out of it again, or shown.
 
 The area is outside the signed content, so the ISO stays what it was: only the area is written, in place and in one
-write. A write that a power cut tears is told by the area's own checksum, and is mended by doing it again.
+write. A write that a power cut tears is told by the area's own checksum, and is mended by doing it again. A device onto
+which an ISO was written takes a site in the same way, and what it has taken is read back from it.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import mmap
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from cornerstone.factory import process
@@ -26,7 +29,7 @@ SECRET_BYTES = 32
 
 
 def customize(iso: Path, site_file: Path, output: Path | None = None) -> list[str]:
-    """Put a site file into an ISO, or into a copy of it; returns lines about it for people.
+    """Put a site file into an ISO, on a device too, or into a copy of it; returns lines about it for people.
 
     A cluster without a bootstrap secret gets one by chance. Raises CornerstoneError, and then has changed nothing.
     """
@@ -43,7 +46,9 @@ def customize(iso: Path, site_file: Path, output: Path | None = None) -> list[st
     lines += [f"note: cluster {name} has no bootstrap secret in the file, so one was drawn: all its nodes have to boot "
               "this very ISO, or a copy of it" for name in drawn]
     if has_secrets(site):
-        lines.append("note: the ISO holds secrets now, and only its owner may read it")
+        lines.append("note: it holds secrets now, and a device keeps no rights: whoever holds the stick holds the "
+                     "secrets" if output is None and iso.is_block_device() else
+                     "note: the ISO holds secrets now, and only its owner may read it")
     return lines
 
 
@@ -91,6 +96,11 @@ def _put(iso: Path, file: int, place: Extent, area: bytes, output: Path | None, 
     if output is None:
         _patch(file, place, area, private)
         return
+    if iso.is_block_device():
+        raise CornerstoneError(f"{iso} is a device, and --output copies files",
+                               "customise the device itself, or a copy of the ISO that was written onto it")
+    if output.is_block_device():
+        raise CornerstoneError(f"{output} is a device", "write the ISO onto it (docs/media.md), and customise it there")
     if output.exists():
         raise CornerstoneError(f"{output} is there already", "remove it, or choose another name")
     if not output.parent.is_dir():
@@ -109,13 +119,34 @@ def _put(iso: Path, file: int, place: Extent, area: bytes, output: Path | None, 
 
 
 def _patch(file: int, place: Extent, area: bytes, private: bool) -> None:
-    """Write the area in one write. The time of change stays: by it a build knows the ISO that it made."""
+    """Write the area in one write. A file's time of change stays: by it a build knows the ISO that it made."""
     before = os.fstat(file)
-    if private:
+    device = stat.S_ISBLK(before.st_mode)
+    if private and not device:
         os.fchmod(file, before.st_mode & 0o700)
     written = os.pwrite(file, area, place.start)
     os.fsync(file)
     if written != len(area):
         raise CornerstoneError("the site area was written in part: the disk is full or failing", "do it again",
                                Code.MACHINE)
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    if device:
+        require_written(file, place.start, area)
+    else:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def require_written(file: int, start: int, content: bytes) -> None:
+    """Read an open device itself, not what memory has of it. CornerstoneError (MACHINE) unless the content is there."""
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    size = (start + len(content) - first + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+    past_memory = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_DIRECT)
+    try:
+        # O_DIRECT takes whole sectors, into memory at a page's start
+        with mmap.mmap(-1, size) as pages:
+            os.preadv(past_memory, [pages], first)
+            there = pages[start - first:start - first + len(content)]
+    finally:
+        os.close(past_memory)
+    if there != content:
+        raise CornerstoneError("the device took the site area and reads back something else", "the stick is failing or "
+                               "lies about its size: use another", Code.MACHINE)

@@ -64,6 +64,11 @@ class Subject:
         return Image(self.path, whole=False)
 
     @property
+    def behind(self) -> int:
+        """How many bytes follow it in its file or on its device; 0 as long as it wasn't opened."""
+        return self.image.behind if "image" in self.__dict__ else 0
+
+    @property
     def manifest(self) -> Manifest:
         """Its manifest."""
         return self.image.manifest
@@ -74,7 +79,7 @@ class Subject:
 
     @cached_property
     def sha256_as_built(self) -> str:
-        """sha256 of the whole file with an empty site area, as it was before somebody customised it."""
+        """sha256 of the whole ISO with an empty site area, as it was before somebody customised it."""
         area, hasher, at = self.place(SITE_AREA), hashlib.sha256(), 0
 
         def piece() -> bytes:
@@ -162,7 +167,7 @@ def run_checks(subject: Subject) -> Iterator[Finding]:
 
 @check("iso-readable", needs=(), hint="give a Foundation ISO; if it is one, build or download it again")
 def readable(subject: Subject) -> Iterator[str]:
-    """The file is an ISO with Rock Ridge and Joliet names."""
+    """It is an ISO with Rock Ridge and Joliet names."""
     image = subject.image
     if not image.rock_ridge.named:
         yield f"{subject.path.name} has no Rock Ridge names, so Linux and GRUB wouldn't find its files"
@@ -172,15 +177,13 @@ def readable(subject: Subject) -> Iterator[str]:
 
 @check("iso-whole", needs=("iso-readable",), hint=CUT_SHORT)
 def whole(subject: Subject) -> Iterator[str]:
-    """The file is as long as its partition table says, and no shorter than its file system."""
+    """It is all there, as far as its partition table and its file system reach."""
     image = subject.image
     if image.at(SECTOR, len(GPT_SIGNATURE)) != GPT_SIGNATURE:
         yield f"{subject.path.name} has no GPT, which says how long it is and lets it boot as a USB disk"
         return
     if problem := image.cut_short():
         yield f"{subject.path.name} {problem}"
-    elif added := image.size - image.full_size:
-        yield f"{subject.path.name} has {added} bytes after its end: something was added to it"
 
 
 @check("label", hint="build it again: boot finds the medium by this label")

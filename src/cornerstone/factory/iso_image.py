@@ -8,6 +8,8 @@ Sources: ECMA-119 (ISO 9660), Joliet 1, IEEE P1281 and P1282 (SUSP, Rock Ridge).
 from __future__ import annotations
 
 import io
+import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -77,16 +79,19 @@ class _Record:
 
 
 class Image:
-    """An ISO file. Raises CornerstoneError (VERIFY) when it can't be read as one; close it after use.
+    """An ISO: a file, or what was written onto a device. Raises CornerstoneError (VERIFY) when it can't be read as one.
 
-    size: of the file; volume_size: what the file system says; structure: the places of the file system's own blocks.
-    whole: refuse a file that is cut short; only a check that tells of it opens one.
+    size: how many bytes of it are there; behind: how many follow it, because a stick or its image is larger than what
+    was written; volume_size: what the file system says; structure: the places of the file system's own blocks. whole:
+    refuse an ISO that is cut short; only a check that tells of it opens one. Close it after use.
     """
 
     def __init__(self, path: Path, *, whole: bool = True) -> None:
         self.path = path
         self._file = path.open("rb")
-        self.size = self._file.seek(0, 2)
+        _forget_cached(self._file.fileno())
+        # a device's stat says nothing of its size
+        length = self.size = self._file.seek(0, 2)
         self._descriptors: list[bytes] = []
         try:
             self._read_descriptors()
@@ -95,6 +100,8 @@ class Image:
             if len(primary) != 1 or len(joliet) > 1 or any(d[88:91] not in JOLIET_ESCAPES for d in joliet):
                 raise ValueError("it has other volume descriptors than one for ISO 9660 and one for Joliet")
             self.volume_size = _both("I", primary[0], 80) * BLOCK
+            self.size = min(length, self.full_size)
+            self.behind = length - self.size
             if whole and (problem := self.cut_short()):
                 raise CornerstoneError(f"{path.name} is damaged: it {problem}", CUT_SHORT, Code.VERIFY)
             self.rock_ridge = self._tree(primary[0], wide=False)
@@ -111,7 +118,7 @@ class Image:
 
     @cached_property
     def full_size(self) -> int:
-        """How many bytes the file has to have by its GPT, if it has one, and by its file system."""
+        """How many bytes the ISO has by its GPT, if it has one, and by its file system."""
         header = self.at(SECTOR, SECTOR)
         # the header names the place of its backup, which is the last sector
         last = int.from_bytes(header[32:40], "little") if header[:8] == GPT_SIGNATURE else -1
@@ -128,9 +135,9 @@ class Image:
         self._file.close()
 
     def at(self, start: int, size: int) -> bytes:
-        """Bytes by their place; fewer than asked for at the end of the file."""
+        """Bytes by their place; fewer than asked for at the end of the ISO."""
         self._file.seek(start)
-        return self._file.read(size)
+        return self._file.read(max(min(size, self.size - start), 0))
 
     def content(self, path: str) -> bytes:
         """A whole file by its path, as Rock Ridge names it. Raises CornerstoneError (VERIFY) when it isn't there."""
@@ -139,7 +146,9 @@ class Image:
 
     def open(self, path: str) -> BinaryIO:
         """The same for a large file: to read a piece at a time, from its start."""
-        return io.BufferedReader(_Part(self._file, self.place(path)))
+        place = self.place(path)
+        there = max(min(place.size, self.size - place.start), 0)
+        return io.BufferedReader(_Part(self._file, Extent(place.start, there)))
 
     def place(self, path: str) -> Extent:
         """Where a file is. Raises CornerstoneError (VERIFY) when it isn't there."""
@@ -269,6 +278,13 @@ class _Part(io.RawIOBase):
         buffer[:len(chunk)] = chunk
         self._at, self._left = self._at + len(chunk), self._left - len(chunk)
         return len(chunk)
+
+
+def _forget_cached(file: int) -> None:
+    """Have what a device holds read from it, not from the memory in which it was when it was written."""
+    if stat.S_ISBLK(os.fstat(file).st_mode):
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _record(content: bytes, at: int) -> _Record:

@@ -32,8 +32,9 @@ ISO_SETTING, KEY_SETTING = "CORNERSTONE_ISO", "CORNERSTONE_KEY"
 def verify_iso(iso: Path, key: Path | None = None, format: str = "text") -> int:
     """Check an ISO and the roots inside, telling it on standard output; returns the exit code, 0 or Code.VERIFY.
 
-    key: PEM of the public key that must have signed it; None takes manifest.pem beside the ISO, never a key from the
-    ISO itself. format: text, or json: one document at the end, with what the roots' tests say on standard error.
+    iso: a file, or a block device onto which one was written; it may be longer than the ISO on it. key: PEM of the
+    public key that must have signed it; None takes manifest.pem beside the ISO, never a key from the ISO itself.
+    format: text, or json: one document at the end, with what the roots' tests say on standard error.
     Raises CornerstoneError when there is no usable key, a tool is missing, or without root's rights.
     """
     if format not in ("text", "json"):
@@ -46,6 +47,9 @@ def verify_iso(iso: Path, key: Path | None = None, format: str = "text") -> int:
     findings = list(told(subject, say))
     failed = [finding for finding in findings if finding.wrong]
     say(summary(findings, time.monotonic() - begun))
+    if subject.behind:
+        say(f"note: {subject.behind} bytes lie behind the ISO's own end, as on a stick that is larger: they aren't "
+            "part of it, and weren't looked at")
     for line in trust(findings, subject):
         say(line)
     if failed:
@@ -54,22 +58,23 @@ def verify_iso(iso: Path, key: Path | None = None, format: str = "text") -> int:
         roots = None if failed else check_roots(iso, key, quiet=format == "json")
     except CornerstoneError:
         if format == "json":
-            print_now(as_json(iso, key, findings, None))
+            print_now(as_json(iso, key, subject.behind, findings, None))
         raise
     if format == "json":
-        print_now(as_json(iso, key, findings, roots))
+        print_now(as_json(iso, key, subject.behind, findings, roots))
     return Code.VERIFY if failed else roots or 0
 
 
-def as_json(iso: Path, key: Path, findings: list[Finding], roots: int | None) -> str:
-    """The result for programs; roots: the exit code of their tests, None when they weren't looked at."""
+def as_json(iso: Path, key: Path, behind: int, findings: list[Finding], roots: int | None) -> str:
+    """The result for programs; behind: bytes after the ISO; roots: their tests' exit code, None when not looked at."""
     rows = [{"id": finding.check.id, "holds": finding.check.sentence,
              "result": "passed" if finding.passed else "failed" if finding.wrong else "not looked at",
              "wrong": list(finding.wrong), "hint": finding.check.hint if finding.wrong else None,
              "reason": f"{finding.kept_by} failed" if finding.kept_by else finding.absent or None}
             for finding in findings]
     inside = "not looked at" if roots is None else "failed" if roots else "passed"
-    return json.dumps({"v": 1, "iso": str(iso), "key": str(key), "checks": rows, "roots": inside}, indent=2)
+    return json.dumps({"v": 1, "iso": str(iso), "key": str(key), "behind": behind, "checks": rows, "roots": inside},
+                      indent=2)
 
 
 def find_key(iso: Path, key: Path | None) -> Path:

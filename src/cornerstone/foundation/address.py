@@ -61,19 +61,23 @@ class Conflict:
         return f"{self.address} is in use by {self.mac}, heard on {self.nic}"
 
 
-def check(site: Site, node: Node, nics: Collection[Nic], say: Callable[[str], object] = lambda text: None
-          ) -> list[str]:
+def check(site: Site, node: Node, nics: Collection[Nic], say: Callable[[str], object] = lambda text: None,
+          bmc_macs: Collection[str] = ()) -> list[str]:
     """Refuse unless the node has an uplink and its addresses are free. Returns warnings, one sentence each.
 
-    Takes about 4 s, and while the gateway is silent up to FORWARD_SECONDS; say is told then what it waits for. Raises
-    CornerstoneError with every conflict, each by address, MAC and card.
+    bmc_macs: those of its BMC, which may have its address already. Takes about 4 s, and while the gateway is silent up
+    to FORWARD_SECONDS; say is told then what it waits for. Raises CornerstoneError with every conflict, each by
+    address, MAC and card.
     """
     uplinks = link_up(node, nics)
     missing = [mac for mac in node.uplink.macs if not any(mac in _macs(nic) for nic in uplinks)]
     warnings = [f"uplink {mac} has no link" for mac in missing]
     roles, gateway = addresses(site, node), site.hypervisor_gateway
-    heard = duplicates(roles, uplinks, vlan=node.uplink.vlan, own=[mac for nic in nics for mac in _macs(nic)],
-                       gateway=gateway, say=say)
+    own = {mac for nic in nics for mac in _macs(nic)}
+    if unasked := _unasked(node, bmc_macs):
+        roles.pop(node.bmc.address.ip, None)
+        warnings.append(unasked)
+    heard = duplicates(roles, uplinks, vlan=node.uplink.vlan, own={*own, *bmc_macs}, gateway=gateway, say=say)
     if conflicts := [each for each in heard if each.address != gateway]:
         rows = "".join(f"\n  {roles[each.address]} {each}" for each in conflicts)
         one = f"{roles[conflicts[0].address]} address {conflicts[0]}"
@@ -96,12 +100,27 @@ def addresses(site: Site, node: Node) -> dict[IPv4Address, str]:
     does, the cluster has them, rightly, while later members are still being imaged.
     """
     roles = {node.hypervisor.ip: "hypervisor", node.cvm.ip: "CVM"}
+    if node.bmc and node.bmc.configure:
+        roles[node.bmc.address.ip] = "BMC"
     cluster = site.cluster_of(node)
     if cluster and cluster.form and cluster.members[0] == node.cvm.ip:
         for address, role in ((cluster.address, "cluster"), (cluster.data_services, "data services")):
             if address:
                 roles[address] = role
     return roles
+
+
+def _unasked(node: Node, bmc_macs: Collection[str]) -> str:
+    """Why nobody can be asked for the BMC's new address, as a warning; "" when somebody can, or it gets none.
+
+    In another network silence proves nothing, and a router may answer for whoever is behind it (RFC 1027).
+    """
+    if node.bmc is None or not node.bmc.configure:
+        return ""
+    address, network = node.bmc.address.ip, node.hypervisor.network
+    why = (f"it isn't in the node's own network {network}" if address not in network else
+           "the BMC's own MAC isn't known, so its answer wouldn't be" if not bmc_macs else "")
+    return f"whether the BMC's address {address} is free wasn't asked: {why}" if why else ""
 
 
 def link_up(node: Node, nics: Iterable[Nic], seconds: float = LINK_SECONDS) -> list[Nic]:

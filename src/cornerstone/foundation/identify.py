@@ -12,6 +12,7 @@ def identify(site: Site, facts: Facts) -> Node:
     Raises CornerstoneError when none matches or two do.
     """
     dmi = facts.dmi
-    macs = [mac for nic in facts.nics for mac in (nic.mac, nic.permanent_mac)] + [facts.bmc.mac]
+    macs = [mac for nic in facts.nics for mac in (nic.mac, nic.permanent_mac)]
+    macs += [facts.bmc.mac, *facts.bmc.other_macs]
     return site.node_for(serial=dmi.serial, block=dmi.chassis_serial, position=dmi.position,
                          macs=(mac for mac in macs if mac))

@@ -26,7 +26,7 @@ from cornerstone.model.event import Event, Listener
 from cornerstone.model.facts import Facts
 from cornerstone.model.site import Site
 from cornerstone.model.site_file import check_releases, read_site, secrets_of
-from cornerstone.model.slot_disk import layout
+from cornerstone.model.slot_disk import ESP_NUMBER, layout
 
 STAGE = "foundation"
 REINSTALL = "foundation.reinstall"
@@ -147,7 +147,8 @@ class Install:
         if plan.boot_disk is None or not any(refusal.id == "disk.installed" for refusal in plan.refusals):
             return False
         disk = Path("/dev", plan.boot_disk.name)
-        if not boot_entry.start_next(disk):
+        esp = next((each.uuid for each in plan.boot_disk.contents.partitions if each.number == ESP_NUMBER), "")
+        if not boot_entry.start_next(disk, esp):
             return False
         self._tell(Event(STAGE, "plan", "warning", f"this machine is installed: {disk} starts in {COUNT_DOWN} s"))
         for left in range(COUNT_DOWN, 0, -1):
@@ -158,7 +159,8 @@ class Install:
     def _claim_addresses(self, site: Site, plan: Plan) -> None:
         node = plan.node
         self.screen.row("Addresses", "asking whether they are free")
-        warnings = address.check(site, node, self.facts.nics)
+        bmc = self.facts.bmc
+        warnings = address.check(site, node, self.facts.nics, bmc_macs=[*filter(None, (bmc.mac, *bmc.other_macs))])
         for warning in warnings:
             self._tell(Event(STAGE, "address", "warning", warning))
         self.screen.row("Addresses", "; ".join(["free", *warnings]))

@@ -1,7 +1,9 @@
 """The machine's BMC: give it the address of the site, or compare, by ipmitool through /dev/ipmi0.
 
-All or nothing as far as IPMI allows: every setting is read back, and when one isn't there the old ones are put back.
-A password goes to ipmitool's standard input, never into its arguments, and is set last: an old one can't be read.
+A BMC can have several LAN channels, a port of its own and some of the host's: the site's ipmi_mac names the one, else
+it is the one in use. All or nothing as far as IPMI allows: every setting is read back, and when one isn't there the old
+ones are put back. A password goes to ipmitool's standard input, never into its arguments, and is set last: an old one
+can't be read.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
@@ -22,6 +25,8 @@ APPLY_SECONDS = 20.0
 POLL_SECONDS = 1.0
 # Channels that can be a LAN's (IPMI 2.0, table 6-1).
 CHANNELS = range(1, 12)
+UNSET = ("", "0.0.0.0")  # noqa: S104 (what a BMC says when nobody has set it)
+LAN_CHANNEL = re.compile(r"^Channel (0x[0-9a-f]+) info:\n +Channel Medium Type +: 802\.3 LAN$", re.MULTILINE)
 SOURCES = {"Static Address": "static", "DHCP Address": "dhcp", "BIOS Assigned Address": "bios"}
 # Set User Password: its bytes after the user number (IPMI 2.0, 22.30)
 SET_PASSWORD, TEST_PASSWORD = 2, 3
@@ -59,15 +64,9 @@ class Controller:
         wanted.configure False only compares. Raises CornerstoneError (MACHINE) when the BMC isn't the one that the
         site names, differs, or can't be set; then it is as it was, or the message says what it is now.
         """
-        try:
-            channel = self._channel()
-            before = self._read(channel)
-        except _Refused as error:
-            raise CornerstoneError(f"the BMC doesn't tell its LAN settings: {error}", "reset the BMC, or take ipmi_ip "
-                                   "out of the site to leave it alone", Code.MACHINE) from None
-        if wanted.mac and before.mac.lower() != wanted.mac:
-            raise CornerstoneError(f"the BMC has MAC {before.mac}, the site says ipmi_mac {wanted.mac}",
-                                   "this is another machine than the site means, or correct ipmi_mac", Code.MACHINE)
+        lans = self.lans()
+        channel = choose(lans, wanted)
+        before = lans[channel]
         if not wanted.configure:
             return _compare(before, wanted)
         target = _target(wanted, before.mac)
@@ -82,15 +81,22 @@ class Controller:
         return f"{wanted.address}, gateway {wanted.gateway}" + (", as it was" if before == target else "") \
             + (f"; password of {wanted.user} set" if wanted.password else "")
 
-    def _channel(self) -> int:
-        for number in CHANNELS:
-            try:
-                told = _fields(self._run("channel", "info", str(number)))
-            except _Refused:
-                continue
-            if told.get("Channel Medium Type") == "802.3 LAN":
-                return number
-        raise _Refused("none of its channels is a LAN")
+    def lans(self) -> dict[int, Lan]:
+        """What each channel that is a LAN is set to, by its number. Raises CornerstoneError (MACHINE) without any."""
+        found: dict[int, Lan] = {}
+        why = "none of its channels is a LAN"
+        try:
+            # all in one call, for each takes its time; what a BMC hasn't it refuses
+            told = self._run("exec", "/dev/stdin", given="".join(f"channel info {each}\n" for each in CHANNELS),
+                             all_done=False)
+            for number in (int(each, 16) for each in LAN_CHANNEL.findall(told)):
+                found[number] = self._read(number)
+        except _Refused as error:
+            why = str(error)
+        if not found:
+            raise CornerstoneError(f"the BMC doesn't tell its LAN settings: {why}", "reset the BMC, or take ipmi_ip "
+                                   "out of the site to leave it alone", Code.MACHINE)
+        return found
 
     def _read(self, channel: int) -> Lan:
         told = _fields(self._run("lan", "print", str(channel)))
@@ -146,8 +152,8 @@ class Controller:
                 # ipmitool's own words may have the bytes
                 raise _Refused(f"it doesn't take the password of {wanted.user} (at the step: {what})") from None
 
-    def _run(self, *words: str, given: str = "") -> str:
-        """ipmitool's output; given is its standard input. Raises _Refused with its last line."""
+    def _run(self, *words: str, given: str = "", all_done: bool = True) -> str:
+        """ipmitool's output; given is its standard input. Raises _Refused with its last line, with all_done."""
         try:
             done = subprocess.run(["ipmitool", *self.via, *words], input=given, capture_output=True, text=True,
                                   errors="replace", timeout=COMMAND_SECONDS, check=False)
@@ -155,10 +161,30 @@ class Controller:
             raise _Refused(f"no answer to `{' '.join(words)}` in {COMMAND_SECONDS} s") from None
         except OSError as error:
             raise _Refused(f"ipmitool can't be run: {error.strerror}") from None
-        if done.returncode:
+        if done.returncode and all_done:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             raise _Refused(f"`{' '.join(words)}` failed: {lines[-1].strip() if lines else 'without a word'}")
         return done.stdout
+
+
+def choose(lans: Mapping[int, Lan], wanted: Bmc) -> int:
+    """The channel that a site means: by ipmi_mac, else the one that has its address, else the one that has any.
+
+    Raises CornerstoneError (MACHINE), which lists them, when none or several are left.
+    """
+    listed = "".join(f"\n  channel {number}, MAC {lan.mac}: {lan}" for number, lan in lans.items())
+    left = {number: lan for number, lan in lans.items() if not wanted.mac or lan.mac.lower() == wanted.mac}
+    if not left:
+        macs = " and ".join(lan.mac for lan in lans.values())
+        raise CornerstoneError(f"the BMC has MAC {macs}, the site says ipmi_mac {wanted.mac}",
+                               "this is another machine than the site means, or correct ipmi_mac", Code.MACHINE)
+    for fits in (lambda lan: True, lambda lan: lan.address == str(wanted.address.ip),
+                 lambda lan: lan.address not in UNSET):
+        fitting = [number for number, lan in left.items() if fits(lan)]
+        if len(fitting) == 1:
+            return fitting[0]
+    raise CornerstoneError(f"the BMC has {len(left)} LAN channels, and nothing says which one is in use:{listed}",
+                           "write the MAC of the one that is connected into the site, as ipmi_mac", Code.MACHINE)
 
 
 def _target(wanted: Bmc, mac: str) -> Lan:

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
@@ -44,10 +45,8 @@ case $verb in
         done ;;
 esac
 """
-_LAN = """name "lab"
-set_working_mc 0x20
-  startlan {channel}
-    addr {address} {lan_port}
+_LAN = """  startlan {channel}
+    addr {address} {port}
     priv_limit admin
     allowed_auths_callback md5
     allowed_auths_user md5
@@ -56,7 +55,8 @@ set_working_mc 0x20
     guid c0a51de5c0a51de5c0a51de5c0a51de5
     lan_config_program "{keeper} {settings}"
   endlan
-  serial 15 {address} {vm_port} codec VM
+"""
+_REST = """  serial 15 {address} {vm_port} codec VM
   user 1 true "" "" user 10 md5
   user 2 true "{account}" "{password}" admin 10 md5
   user 3 true "{other}" "{password}" admin 10 md5
@@ -72,11 +72,13 @@ _numbers = itertools.count()
 class EmulatedBmc:
     """Context manager: ipmi_sim runs from enter to exit. It ends with this process too: its standard input closes.
 
-    folder: for its files, has to exist and be without spaces; password: of both accounts, at most 16 characters.
+    folder: for its files, has to exist and be without spaces; password: of both accounts, at most 16 characters. more:
+    further LAN channels than CHANNEL, each with settings of its own and a MAC that ends in its number.
     """
 
-    def __init__(self, folder: Path, password: str) -> None:
+    def __init__(self, folder: Path, password: str, more: Sequence[int] = ()) -> None:
         self.folder = folder.absolute()
+        self._more = tuple(more)
         # of 127.0.0.0/8, which is all this machine: four addresses for each process number, so that none is shared
         self.address = str(IPv4Address("127.0.0.0") + 4 * os.getpid() + next(_numbers) % 4)
         self._password = password
@@ -98,37 +100,46 @@ class EmulatedBmc:
         """All LAN settings."""
         return {name: self.setting(name) for name in UNSET}
 
-    def setting(self, name: str) -> str:
+    def setting(self, name: str, channel: int = CHANNEL) -> str:
         """A LAN setting by ipmi_sim's name, a key of UNSET."""
-        return (self.folder / "settings" / name).read_text()
+        return (self._settings(channel) / name).read_text()
 
-    def changes(self) -> list[str]:
+    def changes(self, channel: int = CHANNEL) -> list[str]:
         """What was set, in order: name and value."""
-        return (self.folder / "settings/changes").read_text().splitlines()
+        return (self._settings(channel) / "changes").read_text().splitlines()
 
     def refuse(self, *settings: str) -> None:
         """Don't keep these from now on; each is a name and a value with a space."""
-        (self.folder / "settings/refused").write_text("".join(f"{each}\n" for each in settings))
+        (self._settings() / "refused").write_text("".join(f"{each}\n" for each in settings))
 
-    def put(self, **settings: str) -> None:
+    def put(self, channel: int = CHANNEL, **settings: str) -> None:
         """Make settings be there."""
         for name, value in settings.items():
-            (self.folder / "settings" / name).write_text(value)
+            (self._settings(channel) / name).write_text(value)
+
+    def _settings(self, channel: int = CHANNEL) -> Path:
+        return self.folder / f"settings-{channel}"
+
+    def _lan(self, channel: int, keeper: Path) -> str:
+        port = LAN_PORT if channel == CHANNEL else VM_PORT + channel
+        return _LAN.format(channel=channel, address=self.address, port=port, keeper=shlex.quote(str(keeper)),
+                           settings=shlex.quote(str(self._settings(channel))))
 
     def __enter__(self) -> EmulatedBmc:
         if not shutil.which("ipmi_sim"):
             raise CornerstoneError("ipmi_sim isn't installed", "install the Debian package openipmi", Code.MACHINE)
-        settings, state, keeper = (self.folder / name for name in ("settings", "state", "keeper"))
-        settings.mkdir()
+        state, keeper = (self.folder / name for name in ("state", "keeper"))
         state.mkdir()
-        self.put(**UNSET, refused="", changes="")
+        for channel in (CHANNEL, *self._more):
+            self._settings(channel).mkdir()
+            mac = MAC if channel == CHANNEL else f"{MAC[:-2]}{channel:02x}"
+            self.put(channel, **{**UNSET, "mac_addr": mac}, refused="", changes="")
         keeper.write_text(_KEEPER)
         keeper.chmod(0o700)
-        files = {"lan.conf": _LAN.format(channel=CHANNEL, address=self.address, lan_port=LAN_PORT, vm_port=VM_PORT,
-                                         keeper=shlex.quote(str(keeper)), settings=shlex.quote(str(settings)),
-                                         account=ACCOUNT, other=OTHER_ACCOUNT,
-                                         password=self._password),
-                 "controller": _CONTROLLER}
+        lans = "".join(self._lan(channel, keeper) for channel in (CHANNEL, *self._more))
+        rest = _REST.format(address=self.address, vm_port=VM_PORT, account=ACCOUNT, other=OTHER_ACCOUNT,
+                            password=self._password)
+        files = {"lan.conf": f'name "lab"\nset_working_mc 0x20\n{lans}{rest}', "controller": _CONTROLLER}
         for name, text in files.items():
             (self.folder / name).touch(0o600)
             (self.folder / name).write_text(text)

@@ -269,7 +269,10 @@ class PciDevice:
 
 @dataclass(frozen=True)
 class Bmc:
-    """The management controller behind /dev/ipmi0, and the LAN channel as ipmitool reads it."""
+    """The management controller behind /dev/ipmi0, and the LAN channel in use as ipmitool reads it.
+
+    other_macs: those of its other LAN channels.
+    """
 
     present: bool = False
     vendor: str = ""
@@ -277,6 +280,7 @@ class Bmc:
     netmask: str = ""
     gateway: str = ""
     mac: str = ""
+    other_macs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

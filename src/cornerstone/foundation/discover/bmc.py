@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from cornerstone.model.disk_identity import shown
 from cornerstone.model.facts import Bmc
 
 SECONDS = 10
+# those that can be a LAN's (IPMI 2.0, table 6-1)
+CHANNELS = range(1, 12)
 UNSET = ("0.0.0.0", "00:00:00:00:00:00")  # noqa: S104 (what a BMC says when nobody has set it)
 
 
@@ -16,14 +19,23 @@ def read_bmc(root: Path) -> Bmc:
     """Present when the device is there; the rest is "" when the BMC doesn't tell it in time."""
     if not (root / "dev/ipmi0").exists():
         return Bmc()
-    lan = fields(_ipmitool("lan", "print"))
+    lans, vendor = [], ""
+    # one that is silent once stays so, and there are many channels to ask
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        vendor = fields(_ipmitool("mc", "info")).get("Manufacturer Name", "")
+        for number in CHANNELS:
+            lans += [fields(text)] if (text := _ipmitool("lan", "print", str(number))) else []
 
-    def told(key: str) -> str:
+    def told(key: str, lan: dict[str, str]) -> str:
         value = lan.get(key, "")
         return "" if value in UNSET else value
-    vendor = fields(_ipmitool("mc", "info")).get("Manufacturer Name", "")
-    return Bmc(True, "" if vendor.startswith("Unknown") else vendor, told("IP Address"),
-               told("Subnet Mask"), told("Default Gateway IP"), told("MAC Address"))
+
+    # of several LAN channels the one in use is shown; the machine is known by the MACs of all
+    used = next((lan for lan in lans if told("IP Address", lan)), lans[0] if lans else {})
+    macs = dict.fromkeys(told("MAC Address", lan) for lan in lans)
+    return Bmc(True, "" if vendor.startswith("Unknown") else vendor,
+               *(told(key, used) for key in ("IP Address", "Subnet Mask", "Default Gateway IP", "MAC Address")),
+               tuple(mac for mac in macs if mac and mac != used.get("MAC Address")))
 
 
 def fields(text: str) -> dict[str, str]:
@@ -35,6 +47,6 @@ def fields(text: str) -> dict[str, str]:
 def _ipmitool(*words: str) -> str:
     try:
         done = subprocess.run(["ipmitool", *words], capture_output=True, timeout=SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return ""
     return done.stdout.decode("utf-8", "replace")
