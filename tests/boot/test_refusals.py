@@ -1,13 +1,14 @@
 """What a machine refuses to become a node for: each time one exact reason, by its id, and nothing is written.
 
-One machine runs through all cases that only differ in disks and site: the tests put disks and a volume with the site
-into it while it runs, and press Enter, upon which it looks again.
+One machine runs through all cases that only differ in disks and site: the tests put disks and a disc with the site into
+it while it runs, and press Enter, upon which it looks again. Its ISO has no site, as two different ones are refused.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -15,12 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.customize import customize
 from cornerstone.lab.boot import follow
-from cornerstone.lab.hotplug import plug, unplug
+from cornerstone.lab.hotplug import plug, pull, unplug
 from cornerstone.lab.install import TO_INSTALLED, Run, started
 from cornerstone.lab.network import resolver
-from cornerstone.lab.shape import load_shape
+from cornerstone.lab.shape import DiskShape, load_shape
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits
 from cornerstone.model.error import Code
 from refused import refused, written_to
@@ -51,7 +51,7 @@ class Case:
     block: str = "LAB"
 
 
-# of the disks that are there beside the one that is meant: one for data, and the volume with the site
+# of the disks that are there beside the one that is meant
 NO_DISK = r"hw\.boot-disk: no disk is fit: (?:sd[a-z] has [08]\.0 GiB, below 26\.3; )*sd[a-z] "
 OTHERS = r"(?:; sd[a-z] has [08]\.0 GiB, below 26\.3)*"
 WWN = r"(?:no WWN|naa\.5000c5001ab1000a)"
@@ -94,7 +94,7 @@ def site_of(case: Case, site_file: Path) -> dict:
 
 
 def site_volume(folder: Path, site: dict) -> Path:
-    """A FAT volume with a site file, as somebody brings it on a stick."""
+    """A FAT volume with a site file, as somebody brings it."""
     raw, image = folder / "site.raw", folder / "site.qcow2"
     (folder / "site.json").write_text(json.dumps(site))
     raw.unlink(missing_ok=True)
@@ -118,13 +118,20 @@ def disk_image(path: Path, disk: Disk) -> Path:
 
 
 @pytest.fixture(scope="module")
-def machine(iso, site_file, runs):
-    """A machine without a disk to boot from: it has refused for that, and may look again."""
-    run = Run.prepare(runs / "refusals", load_shape("cage"), site_file.read_bytes(),
-                      lambda site, to: customize(iso, site, to), "uefi", "cd")
+def machine(iso, site_file, runs, tmp_path_factory):
+    """A machine without a disk to boot from: it has refused for that, and may look again. Its drive is out by then."""
+    shape = load_shape("cage")
+    cage, other = shape.controllers
+    disc = DiskShape(name="disc", size=1 << 20, optical=True)
+    shape = shape.model_copy(update={"controllers": (cage.model_copy(update={"disks": (disc,)}), other)})
+    run = Run.prepare(runs / "refusals", shape, site_file.read_bytes(), lambda _, to: shutil.copyfile(iso, to),
+                      "uefi", "cd")
+    shutil.copyfile(site_volume(tmp_path_factory.mktemp("disc"), json.loads(run.site_file.read_bytes())),
+                    run.image("disc"))
     try:
         with started(run, (TO_INSTALLED,)) as outcome:
             assert outcome.verdict.reason == "guest-failed", outcome.verdict.sentence
+            pull(outcome.running, "disc")
             yield outcome
     finally:
         run.remove_secrets()
@@ -138,7 +145,7 @@ def test_a_machine_without_a_boot_disk(machine):
 @pytest.mark.parametrize("name", CASES)
 def test_refused(machine, site_file, name, tmp_path):
     case, running = CASES[name], machine.running
-    plug(running, "hba0", "site", site_volume(tmp_path, site_of(case, site_file)), serial="SITE")
+    plug(running, "hba0", "site", site_volume(tmp_path, site_of(case, site_file)), optical=True)
     for number, disk in enumerate(case.disks, 1):
         plug(running, "hba0", f"disk{number}", disk_image(tmp_path / f"{number}.qcow2", disk), serial=disk.serial,
              wwn=disk.wwn, place=number)

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from cluster_nodes import SECRET, addresses
 from cornerstone.controller.membership.kept import MEMBERSHIP, Membership, keep
-from cornerstone.controller.membership.server import FreeBind, PublicHandler, PublicServer
+from cornerstone.controller.membership.server import (
+    MOST_FROM_ONE_ADDRESS,
+    TIMEOUT_SECONDS,
+    FreeBind,
+    PublicHandler,
+    PublicServer,
+)
 from cornerstone.hypervisor import bootstrap_secret
 from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret, is_member, wipe
 
 ROOT = Path(__file__).resolve().parents[2]
+LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
 @pytest.fixture
@@ -43,7 +53,7 @@ def test_it_is_wiped_when_the_cvm_says_that_the_node_is_a_member(tmp_path, addre
     path.write_text(SECRET)
     secret = BootstrapSecret(path, told.append, lambda: is_member(address, "lo"))
     secret.look()
-    with running(PublicServer(tmp_path, address)):
+    with running(PublicServer(tmp_path, address, LOOPBACK)):
         secret.look()
         assert (path.read_text(), told) == (SECRET, [])
         keep(Membership.draw(), tmp_path)
@@ -64,7 +74,7 @@ def test_a_node_without_one_asks_nobody(tmp_path):
 
 def test_the_page_tells_nothing_secret_and_takes_nothing(tmp_path, address):
     kept = keep(Membership.draw(), tmp_path)
-    with running(PublicServer(tmp_path, address)):
+    with running(PublicServer(tmp_path, address, LOOPBACK)):
         asked = subprocess.run(["curl", "-s", f"http://{address}:2100/membership.json"], capture_output=True, text=True,
                                check=True).stdout
         posted = subprocess.run(["curl", "-s", "-d", "{}", "-o", "/dev/null", "-w", "%{http_code}",
@@ -106,15 +116,65 @@ def test_any_other_answer_is_no(address, answer):
 
 def test_nobody_is_asked_but_on_the_internal_bridge(tmp_path, address):
     keep(Membership.draw(), tmp_path)
-    with running(PublicServer(tmp_path, address)):
+    with running(PublicServer(tmp_path, address, LOOPBACK)):
         assert is_member(address, "lo")
         # here there is none
         assert not is_member(address)
 
 
+def silent(address: str, source: str, count: int) -> list[socket.socket]:
+    """Connections that say nothing."""
+    return [socket.create_connection((address, bootstrap_secret.PORT), 10, (source, 0)) for _ in range(count)]
+
+
+def gone(connection: socket.socket) -> bool:
+    """Whether the other side closes it, within what its timeout is by far."""
+    connection.settimeout(TIMEOUT_SECONDS / 2)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def test_a16_a_stranger_who_says_nothing_keeps_nobody_from_an_answer(tmp_path, address):
+    """By whatever addresses he comes, and however often."""
+    keep(Membership.draw(), tmp_path)
+    strangers, host = [f"127.250.0.{number}" for number in range(1, 9)], "127.251.0.1"
+    with running(PublicServer(tmp_path, address, IPv4Network("127.251.0.0/24"))), contextlib.ExitStack() as stack:
+        held = [stack.enter_context(each) for source in strangers for each in silent(address, source, 8)]
+        assert asked_from(host, address) == b'{"member": true}'
+        assert all(map(gone, held)), "whoever isn't on the internal network isn't listened to"
+        assert asked_from(strangers[0], address) == b""
+
+
+def test_a16_connections_of_the_host_itself_that_say_nothing_are_bounded(tmp_path, address):
+    keep(Membership.draw(), tmp_path)
+    with running(PublicServer(tmp_path, address, LOOPBACK)), contextlib.ExitStack() as stack:
+        held = [stack.enter_context(each) for each in silent(address, "127.250.0.1", MOST_FROM_ONE_ADDRESS - 1)]
+        assert asked_from("127.250.0.1", address) == b'{"member": true}'
+        held += [stack.enter_context(each) for each in silent(address, "127.250.0.1", 3)]
+        # which of them is the one too many isn't told: the last but one may have been the one that was answered
+        assert any(map(gone, held[-2:])) and not gone(held[0])
+        assert is_member(address, "lo")
+
+
+def asked_from(source: str, address: str) -> bytes:
+    """What the page says to an address, b"" when it doesn't."""
+    connection = http.client.HTTPConnection(address, bootstrap_secret.PORT, bootstrap_secret.TIMEOUT_SECONDS,
+                                            (source, 0))
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().read()
+        except (ConnectionError, http.client.HTTPException):
+            return b""
+
+
 def test_a_damaged_membership_is_no_membership(tmp_path, address):
     (tmp_path / MEMBERSHIP).write_text("{")
-    with running(PublicServer(tmp_path, address)):
+    with running(PublicServer(tmp_path, address, LOOPBACK)):
         assert not is_member(address, "lo")
 
 

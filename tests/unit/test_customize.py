@@ -1,6 +1,7 @@
 """`invoke customize` on a small ISO made by the real mastering: only the area changes, and it changes back."""
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -81,6 +82,13 @@ def test_only_the_area_changes_and_reset_brings_the_built_bytes_back(iso, good):
     customize.reset(iso)
     assert iso.read_bytes() == good
     assert not is_customised(iso)
+
+
+def test_a11_customizing_says_which_short_hash_a_node_shows(iso):
+    lines = customize.customize(iso, ONE)
+    area = place(iso)
+    content = unpack(iso.read_bytes()[area.start:area.start + area.size])
+    assert f"a node that boots it shows sha256 {hashlib.sha256(content).hexdigest()[:16]}" in lines
 
 
 def test_another_site_leaves_nothing_of_the_first(iso, good):

@@ -7,6 +7,7 @@ import errno
 import functools
 import hashlib
 import io
+import json
 import os
 import subprocess
 import time
@@ -431,13 +432,63 @@ def test_d4_after_the_text_screen_the_machine_is_looked_at_again(environment, me
         planned.append(facts)
         raise Seen
     monkeypatch.setattr(install, "make_plan", plan)
-    monkeypatch.setattr(install, "read_site", lambda content, origin: content)
-    monkeypatch.setattr(install, "check_releases", lambda *_: None)
-    asked = []
+    asked, site = [], Path("sites/lab-one-node.json").read_bytes()
     with pytest.raises(Seen):
         install.Install(medium, before, {}, Screen(list(consoles)), environment[1].append,
-                        ask=lambda facts: asked.append(facts) or b"{}", look_again=lambda: after).run()
+                        ask=lambda facts: asked.append(facts) or site, look_again=lambda: after).run()
     assert (asked, planned) == ([before], [after])
+
+
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPHX6cVrw3DdPK1ShVYvqNbXbfPFcYDsvSXL4Q7bdgF6"
+
+
+def shown_of(medium, consoles, told, content: bytes, monkeypatch) -> str:
+    """The screen of a machine, with blanks as one, when it has found its site in the ISO and plans."""
+    class Seen(BaseException):
+        pass
+
+    def plan(*_: object) -> None:
+        raise Seen
+    monkeypatch.setattr(install, "make_plan", plan)
+    (medium.mount_point / SITE_AREA).write_bytes(site_area.pack(content))
+    screen = Screen(list(consoles))
+    with pytest.raises(Seen):
+        install.Install(medium, None, {}, screen, told.append).run()
+    return " ".join(" ".join(screen.lines()).split())
+
+
+@pytest.mark.parametrize("keys", [[], [ED25519], [f"{ED25519} ops@example.net", f"{ED25519} {'long ' * 40}end"]])
+def test_a11_the_screen_shows_whose_keys_get_in_and_the_sites_short_hash(environment, medium, consoles, monkeypatch,
+                                                                         tmp_path, keys):
+    (tmp_path / "key.pub").write_text(ED25519)
+    said = subprocess.run(["ssh-keygen", "-l", "-f", tmp_path / "key.pub"], capture_output=True, text=True, check=True)
+    fingerprint = said.stdout.split()[1]
+    site = json.loads(Path("sites/lab-one-node.json").read_bytes())
+    site["cornerstone"] = {"authorized_keys": keys}
+    content = json.dumps(site).encode()
+    text = shown_of(medium, consoles, environment[1], content, monkeypatch)
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert f"Site the ISO's reserved area, sha256 {sha256[:16]} " in text
+    assert ("SSH keys " + {0: "nobody: the site has no ssh key", 1: fingerprint,
+                           2: f"{fingerprint} ops@example.net; {fingerprint} long long"}[len(keys)]) in text
+    [found] = [event for event in environment[1] if (event.step, event.state) == ("site", "done")]
+    assert found.data == {"origin": "the ISO's reserved area", "sha256": sha256, "keys": [fingerprint] * len(keys)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="loop devices take root")
+def test_a13_a_volume_that_is_left_aside_is_told_of(environment, medium, consoles, monkeypatch, tmp_path):
+    (tmp_path / "volume").write_bytes(bytes(1 << 20))
+    subprocess.run(["mkfs.vfat", "-n", "FOUND-SITE", tmp_path / "volume"], check=True, capture_output=True)
+    device = subprocess.run(["losetup", "--find", "--show", tmp_path / "volume"], check=True, capture_output=True,
+                            text=True).stdout.strip()
+    try:
+        monkeypatch.setattr(site_source, "block_devices", lambda: [Path(device)])
+        text = shown_of(medium, consoles, environment[1], Path("sites/lab-one-node.json").read_bytes(), monkeypatch)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+    words = f"{device} is labelled FOUND-SITE and isn't removable: no site is read from it"
+    assert words in text and "the ISO's reserved area" in text
+    assert words in [event.message for event in environment[1] if (event.step, event.state) == ("site", "warning")]
 
 
 @pytest.mark.parametrize("consoles_there", [True, False])

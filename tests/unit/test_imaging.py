@@ -22,13 +22,23 @@ from cornerstone.model.disk_identity import fingerprint, read_identity
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import LINUX_DATA, SECTOR, Partition, disk_guid
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, Manifest, entry_of
-from cornerstone.model.node import CVM_FILE, NODE_FILE, SECRET_FILE, Controller, Hypervisor, NodeConfig, Uplink
-from cornerstone.model.slot_disk import BOOT_FOLDER, MIB, disk_identity, layout
+from cornerstone.model.node import (
+    CVM_FILE,
+    FIRST_BOOT_FILE,
+    NODE_FILE,
+    SECRET_FILE,
+    Controller,
+    Hypervisor,
+    NodeConfig,
+    Uplink,
+)
+from cornerstone.model.slot_disk import BOOT_FOLDER, ESP_FILES, MIB, disk_identity, layout
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes a loop device")
 
 SIZE, SLOT, SERIAL = 1200 * MIB, 32 * MIB, "DISK-1"
-LAYERS = {HYPERVISOR: os.urandom(3 * MIB + 77), CVM: os.urandom(9 * MIB + 1), FIRST_BOOT: b"#!/bin/bash\n",
+# the hypervisor's is made below, of LOADERS
+LAYERS = {HYPERVISOR: b"", CVM: os.urandom(9 * MIB + 1), FIRST_BOOT: b"#!/bin/bash\n",
           "boot/vmlinuz": os.urandom(MIB), "boot/initrd.img": os.urandom(2 * MIB)}
 LOADERS = {"boot.img": os.urandom(SECTOR), "disk.img": os.urandom(30 * SECTOR), "shimx64.efi": b"shim",
            "grubx64.efi": b"grub", "mmx64.efi": b"mm"}
@@ -69,10 +79,19 @@ def disk():
             yield device
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hypervisor(tmp_path_factory):
+    """A squashfs whose size is no multiple of anything."""
+    folder = tmp_path_factory.mktemp("hypervisor")
+    write_files(folder / "root", {"noise": os.urandom(3 * MIB + 77),
+                                  **{f"{BOOT_FOLDER}/{name}": content for name, content in LOADERS.items()}})
+    subprocess.run(["mksquashfs", folder / "root", folder / "squashfs", "-nopad", "-quiet", "-no-progress"], check=True)
+    LAYERS[HYPERVISOR] = (folder / "squashfs").read_bytes()
+
+
 @pytest.fixture
 def medium(tmp_path):
     write_files(tmp_path / "medium", LAYERS)
-    write_files(tmp_path / "root", {f"{BOOT_FOLDER}/{name}": content for name, content in LOADERS.items()})
     entries = tuple(entry_of(path, tmp_path / "medium" / path) for path in LAYERS)
     return Medium(tmp_path / "medium", "", Manifest("identity", {}, "development", 0, entries, 0))
 
@@ -83,9 +102,8 @@ def told():
 
 
 @pytest.fixture
-def job(disk, medium, told, tmp_path):
-    return Imaging(medium, disk, SERIAL, SIZE, layout(SERIAL, SIZE, SLOT), CONFIG, told.append, "c2VjcmV0",
-                   tmp_path / "root")
+def job(disk, medium, told):
+    return Imaging(medium, disk, SERIAL, SIZE, layout(SERIAL, SIZE, SLOT), CONFIG, told.append, "c2VjcmV0")
 
 
 def guid(device: Path) -> str:
@@ -197,7 +215,7 @@ def test_a_power_cut_at_any_point_leaves_no_half_node(job, monkeypatch):
     assert changes > 40
     finished = disk_identity(SERIAL, finished=True)
     # the tables' writing and what makes it start, call by call; what lies between only fills the disk
-    for point in [*range(12), *range(12, changes - 14, 4), *range(changes - 14, changes)]:
+    for point in [*range(12), *range(12, changes - 16, 4), *range(changes - 16, changes)]:
         subprocess.run(["blkdiscard", "--zeroout", job.disk], check=True)
         with monkeypatch.context() as patch:
             cut_after(patch, point)
@@ -206,7 +224,7 @@ def test_a_power_cut_at_any_point_leaves_no_half_node(job, monkeypatch):
         if guid(job.disk) == finished:
             # all was checked: only what makes it start may be missing, and can be done again
             with block.opened(job.disk) as descriptor:
-                imaging.complete(descriptor, job.disk, SERIAL, job.layout, job.root)
+                imaging.complete(descriptor, job.disk, SERIAL, job.layout)
             assert completed(job.disk), f"cut after change {point}"
         else:
             assert not bootable(job), f"cut after change {point}"
@@ -236,6 +254,72 @@ def test_a_disk_that_reads_back_other_bytes_is_refused(job, monkeypatch):
     with pytest.raises(CornerstoneError, match="root slot A reads back other bytes than layer hypervisor.squashfs"):
         job.run()
     assert not bootable(job)
+
+
+@pytest.mark.parametrize("path", ["boot/vmlinuz", "boot/initrd.img", FIRST_BOOT])
+@pytest.mark.parametrize("change", [lambda content: content[:-1] + b"?", lambda content: content[:-1],
+                                    lambda content: content + b"?", lambda content: b""])
+def test_a7_a_file_that_is_another_than_the_manifests_is_named_before_the_disk_is_touched(job, medium, path, change):
+    (medium.mount_point / path).write_bytes(change(LAYERS[path]))
+    with pytest.raises(CornerstoneError, match=f"layer {path.removeprefix('layers/')} ") as caught:
+        job.run()
+    assert caught.value.code is Code.VERIFY and "manifest" in caught.value.message
+    assert not any(read_at(job.disk, 0, MIB))
+
+
+def on_disk(job) -> dict[str, bytes]:
+    """What came from the medium, by its name there or in the root, as the finished disk has it."""
+    with block.part(job.disk, job.layout.esp, read_only=True) as device, \
+            mounted(job.disk, job.layout.state, "ext4", read_only=True) as state:
+        return {**{name: esp.read(device, path) for path, name in ESP_FILES.items()},
+                FIRST_BOOT: (state / FIRST_BOOT_FILE).read_bytes(), CVM: (state / CVM_FILE).read_bytes(),
+                "boot.img": read_at(job.disk, 0, 0x5c), "disk.img": read_at(job.disk, job.layout.bios.offset, 0x1f4),
+                HYPERVISOR: read_at(job.disk, job.layout.root_a.offset, len(LAYERS[HYPERVISOR]))}
+
+
+def expected() -> dict[str, bytes]:
+    named = {name.removeprefix("boot/"): content for name, content in LAYERS.items()}
+    return {**named, **LOADERS, "boot.img": LOADERS["boot.img"][:0x5c], "disk.img": LOADERS["disk.img"][:0x1f4]}
+
+
+@pytest.mark.parametrize("path", ["boot/vmlinuz", "boot/initrd.img", FIRST_BOOT])
+@pytest.mark.parametrize("phase", imaging.PHASES[:2])
+def test_a7_what_was_compared_is_what_is_written(job, medium, path, phase):
+    """The medium is swapped after that."""
+    def tell(event) -> None:
+        if event.data["phase"] == phase:
+            (medium.mount_point / path).write_bytes(b"other")
+    replace(job, tell=tell).run()
+    assert on_disk(job) == expected()
+
+
+def test_a7_boot_loaders_are_those_of_the_root_that_was_compared(job, monkeypatch):
+    """Not those of the live one: it is read from the medium piece by piece, long after the initramfs has hashed it."""
+    opened, real = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or real(path))
+    job.run()
+    loaders = [path for path in opened if BOOT_FOLDER in str(path)]
+    assert {path.name for path in loaders} == LOADERS.keys()
+    assert not [path for path in loaders if path.is_relative_to(Path("/") / BOOT_FOLDER)]
+    assert on_disk(job) == expected()
+
+
+@pytest.mark.parametrize("name", [*ESP_FILES, FIRST_BOOT_FILE])
+def test_a7_what_reads_back_otherwise_is_named(job, monkeypatch, name):
+    """As of a disk that loses bits: what is on it is changed between writing and reading back."""
+    def spoil() -> None:
+        if name == FIRST_BOOT_FILE:
+            with mounted(job.disk, job.layout.state, "ext4") as state:
+                (state / name).write_bytes(b"spoilt")
+        else:
+            with block.part(job.disk, job.layout.esp) as device:
+                esp.put(device, "EFI/BOOT/SHIM.TMP" if name.endswith("BOOTX64.EFI") else name, b"spoilt")
+    real = Imaging._check
+    monkeypatch.setattr(Imaging, "_check", lambda self, *rest: (spoil(), real(self, *rest))[1])
+    with pytest.raises(CornerstoneError, match="reads back other bytes than were written") as caught:
+        job.run()
+    assert Path(name).name in caught.value.message or "SHIM.TMP" in caught.value.message
+    assert caught.value.code is Code.VERIFY and not bootable(job)
 
 
 def test_a_disk_of_another_size_than_planned_is_left_alone(job):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import queue
@@ -17,7 +18,7 @@ from cornerstone.controller.membership.authority import BEGIN, END, Authority, s
 from cornerstone.controller.membership.client import Absent, Client, Refused
 from cornerstone.controller.membership.kept import MEMBER, Membership, keep
 from cornerstone.controller.membership.member import PORT, Member, certify
-from cornerstone.controller.membership.server import MOST_FROM_ONE_ADDRESS, MembersServer
+from cornerstone.controller.membership.server import MOST_FROM_ONE_ADDRESS, MOST_FROM_STRANGERS, MembersServer
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.record import to_record
 
@@ -207,6 +208,17 @@ def test_connections_that_say_nothing_keep_nobody_else_out(formed):
     finally:
         for each in silent:
             each.close()
+
+
+def test_a16_strangers_by_many_addresses_keep_no_member_out(formed):
+    one, other = formed
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection((one.member.address, PORT), 10, (source, 0)))
+                  for number in range(1, 10) for source in [f"127.249.0.{number}"]
+                  for _ in range(MOST_FROM_ONE_ADDRESS)]
+        closed = [each for each in silent[MOST_FROM_STRANGERS:] if each.recv(1) == b""]
+        assert len(closed) == len(silent) - MOST_FROM_STRANGERS
+        assert Client(other.member, other.folder).ask(one.member.address, "join")
 
 
 def test_an_answer_that_breaks_off_is_no_answer(formed, monkeypatch):

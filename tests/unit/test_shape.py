@@ -52,6 +52,11 @@ def test_a_machine_is_what_its_shape_says(tmp_path):
     assert "-device e1000e,id=nic1,netdev=net1,mac=52:54:00:00:00:02,bus=rp3" in text
 
 
+def test_a_disc_is_in_a_drive(tmp_path):
+    text = words(shape(tmp_path, GOOD.replace("name: data,", "name: data, optical: true,")))
+    assert "-device scsi-cd,id=data,bus=hba1.0,scsi-id=0,drive=data," in text and "scsi-hd" not in text
+
+
 def test_without_an_iommu_virtio_needs_no_translation(tmp_path):
     assert "iommu_platform" not in words(shape(tmp_path, GOOD + "iommu: false\n"))
 
@@ -67,6 +72,7 @@ def test_without_an_iommu_virtio_needs_no_translation(tmp_path):
     ("kind: virtio-scsi", "kind: virtio-blk", "a virtio-blk disk tells neither wwn nor model"),
     ("kind: virtio-scsi\n    disks:\n      - {", "kind: sata\n    disks:\n      - {serial: D-1, ",
      "there are two sata controllers"),
+    ("name: boot,", "name: boot, optical: true,", "the sata disk boot is optical"),
     ("disks:", "disk:", "unknown key"),
 ])
 def test_a_wrong_shape_is_told_with_its_line(tmp_path, old, new, says):

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
+import json
 import os
 import shutil
 import socketserver
+import ssl
 import subprocess
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cornerstone.foundation import site_source
-from cornerstone.foundation.site_source import MOST, Found, block_devices, find_site, kernel_arguments
+from cornerstone.foundation.site_source import (
+    MOST,
+    Found,
+    block_devices,
+    fetch,
+    find_site,
+    is_carried,
+    kernel_arguments,
+)
 from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.site_file import read_site, to_area
+from machine_tree import HBA, Link, tree
 
 SITE = b'{"blocks": []}\n'
+PIN = hashlib.sha256(SITE).hexdigest()
 root = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices take root")
 
 
@@ -35,8 +50,13 @@ def refusal(**named) -> CornerstoneError:
     return error.value
 
 
-def find(medium: Path, url: str = "", devices=()) -> Found | None:
-    return find_site(medium, {"foundation.site": url} if url else {}, devices=devices, connect=on_loopback)
+def find(medium: Path, url: str = "", devices=(), pin: str | None = None, **named) -> Found | None:
+    """What is found with these kernel arguments; what comes over the network is pinned to SITE unless pin says else."""
+    if pin is None and url.startswith("http"):
+        pin = PIN
+    arguments = {"foundation.site": url} if url else {}
+    return find_site(medium, arguments | ({"foundation.site.sha256": pin} if pin else {}), devices=devices,
+                     **{"connect": on_loopback, "carried": lambda device: True} | named)
 
 
 @pytest.mark.parametrize(("line", "arguments"), [
@@ -64,6 +84,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
             self.end_headers()
+        elif name.startswith("/to/"):
+            self.send_response(int(name.split("/")[2]))
+            self.send_header("Location", urllib.parse.unquote(name.split("/", 3)[3]))
+            self.end_headers()
+        elif name in ("/circle", "/moved-endless"):
+            self.send_response(302)
+            self.send_header("Location", "/circle" if name == "/circle" else "/site.json")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while name == "/moved-endless":
+                    self.wfile.write(bytes(1 << 16))
         elif name == "/silent":
             self.server.release.wait()
         elif name in ("/site.json", "/endless", "/short"):
@@ -82,18 +113,42 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server():
+@contextlib.contextmanager
+def serving(certificate: Path | None = None) -> Iterator[str]:
+    """A server on the loopback, with a certificate by https; yields its address."""
     class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         release = threading.Event()
 
     with Server(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
         server.release.set()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server():
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture
+def secure(tmp_path, monkeypatch):
+    """A server by https whose certificate this process trusts."""
+    certificate = tmp_path / "server.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-subj", "/CN=loopback", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2",
+                    "-keyout", certificate, "-out", tmp_path / "public.pem"], check=True, capture_output=True)
+    certificate.write_bytes(certificate.read_bytes() + (tmp_path / "public.pem").read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "public.pem"))
+    with serving(certificate) as address:
+        yield address
 
 
 @pytest.mark.parametrize("path", ["/site.json", "/site.json?token=s3cret", "/moved"])
@@ -114,6 +169,102 @@ def test_a_url_that_gives_no_site(server, tmp_path, path, message):
     error = refusal(medium=tmp_path, url=server + path)
     assert message in error.message and "s3cret" not in str(error)
     assert server + path.partition("?")[0] in error.message
+
+
+def to(server: str, target: str, code: int = 302) -> str:
+    """An address that answers with a redirect."""
+    return f"{server}/to/{code}/{urllib.parse.quote(target, safe='')}"
+
+
+@pytest.mark.parametrize("kind", ["server", "secure"])
+def test_a11_a_site_over_the_network_needs_a_pin(request, tmp_path, kind):
+    """By https too: whoever gets a certificate for a name, or the name itself, isn't the operator yet."""
+    asked = []
+
+    @contextlib.contextmanager
+    def connect() -> Iterator[str]:
+        asked.append(1)
+        yield "by loopback"
+    url = f"{request.getfixturevalue(kind)}/site.json"
+    error = refusal(medium=tmp_path, url=f"{url}?token=s3cret", pin="", connect=connect)
+    assert error.message == f"foundation.site={url} comes over the network, and nothing says that it is yours"
+    assert "foundation.site.sha256=" in error.hint and "sha256sum" in error.hint
+    assert not asked, "nothing is asked of a network that can't be believed"
+
+
+@pytest.mark.parametrize("kind", ["server", "secure"])
+def test_a11_another_site_than_the_pinned_one_is_refused(request, tmp_path, kind):
+    url = f"{request.getfixturevalue(kind)}/site.json"
+    error = refusal(medium=tmp_path, url=url, pin="0" * 64)
+    assert error.code is Code.VERIFY
+    assert error.message == (f"foundation.site={url} (by loopback) has the sha256 {PIN}, and foundation.site.sha256 "
+                             f"is {'0' * 64}")
+    assert find(tmp_path, url, pin=PIN.upper()).content == SITE
+
+
+@pytest.mark.parametrize("pin", ["12", PIN[:-1], PIN + "0", f"sha256:{PIN}", PIN[:-1] + "g", " "])
+def test_a11_a_pin_that_is_none_is_refused(server, tmp_path, pin):
+    assert "foundation.site.sha256" in refusal(medium=tmp_path, url=f"{server}/site.json", pin=pin).message
+    with pytest.raises(CornerstoneError, match="foundation.site.sha256= isn't a sha256"):
+        find_site(tmp_path, {"foundation.site.sha256": ""}, devices=[])
+
+
+def test_a11_a_pin_holds_wherever_the_site_is(tmp_path):
+    (tmp_path / "site.json").write_bytes(SITE)
+    (tmp_path / "site.area").write_bytes(site_area.pack(SITE))
+    for url in ("", "file:site.json"):
+        assert find(tmp_path, url, pin=PIN).content == SITE
+        assert refusal(medium=tmp_path, url=url, pin="0" * 64).code is Code.VERIFY
+    (tmp_path / "site.area").write_bytes(site_area.pack(None))
+    error = refusal(medium=tmp_path, pin=PIN)
+    assert error.message == "foundation.site.sha256 pins a site, and there is none"
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a12_no_redirect_leads_from_https_to_http(secure, server, code):
+    with pytest.raises(CornerstoneError, match="redirects from https to http") as caught:
+        fetch(to(secure, f"{server}/site.json", code), "https://shown")
+    assert caught.value.code is Code.NETWORK and caught.value.message.startswith("https://shown ")
+
+
+@pytest.mark.parametrize("make", [
+    lambda secure, server: to(secure, server.replace("http", "HTTP") + "/site.json"),
+    lambda secure, server: to(secure, to(secure, f"{server}/site.json")),
+    # by http, by https, and back
+    lambda secure, server: to(server, to(secure, f"{server}/site.json")),
+    lambda secure, server: to(secure, f"http://{secure.removeprefix('https://')}/site.json"),
+])
+def test_a12_no_chain_of_redirects_does_either(secure, server, make):
+    with pytest.raises(CornerstoneError, match="redirects from https to http"):
+        fetch(make(secure, server), "shown")
+
+
+@pytest.mark.parametrize("target", ["/site.json", "//{0}/site.json", "https://{0}/site.json", "HTTPS://{0}/site.json",
+                                    "https://{0}/site.json#top", "https://{0}/site.json?a=b c"])
+def test_a12_redirects_by_https_are_followed(secure, server, target):
+    assert fetch(to(secure, target.format(secure.removeprefix("https://"))), "shown") == SITE
+    assert fetch(to(server, f"{secure}/site.json"), "shown") == SITE
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/site.json", "file:///etc/passwd", "data:,x", "https://me:s3cret@h/",
+                                    "https://me@h/", "https://", "https://h:port/", "https://[::1/",
+                                    "http:site.json"])
+def test_a12_a_redirect_to_what_is_no_address_is_refused(secure, target):
+    with pytest.raises(CornerstoneError) as caught:
+        fetch(to(secure, target), "shown")
+    assert caught.value.code is Code.NETWORK and "s3cret" not in str(caught.value)
+    assert caught.value.message.startswith("shown ")
+
+
+def test_a12_redirects_come_to_an_end(server, secure):
+    for each in (server, secure):
+        url = f"{each}/circle"
+        with pytest.raises(CornerstoneError, match="more than 10 redirects"):
+            fetch(url, "shown")
+
+
+def test_a12_what_comes_with_a_redirect_is_not_read(server):
+    assert fetch(f"{server}/moved-endless", "shown") == SITE
 
 
 def test_a_server_that_says_nothing(server, tmp_path, monkeypatch):
@@ -233,8 +384,93 @@ def test_two_volumes_may_say_the_same_but_not_two_things(tmp_path):
                         for name, content in (("a", SITE), ("b", SITE), ("c", SITE + b" ")))
     with attached(one) as first, attached(same) as second, attached(other) as third:
         assert find(tmp_path, devices=[first, second]).content == SITE
-        assert refusal(medium=tmp_path, devices=[first, third]).message == (
-            f"{first} and {third} both have a site, and not the same")
+        error = refusal(medium=tmp_path, devices=[first, third])
+    assert error.code is Code.REFUSED
+    assert error.message == (
+        f"two sites that aren't the same: volume FOUNDATION-SITE on {first} (sha256 {PIN[:16]}) and "
+        f"volume FOUNDATION-SITE on {third} (sha256 {hashlib.sha256(SITE + b' ').hexdigest()[:16]})")
+
+
+@root
+def test_a13_two_partitions_of_one_stick_with_one_label_and_two_sites(tmp_path):
+    one, other = (volume(tmp_path / name, "ext4", label, content) for name, label, content in (
+        ("a", "FOUNDATION-SITE", SITE), ("b", "foundation-site", SITE + b" ")))
+    stick = tmp_path / "stick.img"
+    stick.write_bytes(bytes(1 << 20) + one.read_bytes() + other.read_bytes())
+    with attached(stick, "--offset", str(1 << 20), "--sizelimit", str(16 << 20)) as first, \
+            attached(stick, "--offset", str(17 << 20)) as second:
+        error = refusal(medium=tmp_path, devices=[first, second])
+    assert str(first) in error.message and str(second) in error.message and error.code is Code.REFUSED
+
+
+@root
+@pytest.mark.parametrize("label", ["FOUND-SITE", "Found-Site", "FOUNDATION-SITE"])
+def test_a13_a_site_on_a_disk_that_is_built_in_is_none(tmp_path, label):
+    (tmp_path / "site.area").write_bytes(site_area.pack(SITE + b"area"))
+    kind = "ext4" if len(label) > 11 else "vfat"
+    told = []
+    with attached(volume(tmp_path / "a", kind, label, SITE + b"tenant")) as disk, \
+            attached(volume(tmp_path / "b", "vfat", "FOUND-SITE", SITE + b"stick")) as stick:
+        found = find(tmp_path, devices=[disk], carried=lambda device: False, tell=told.append)
+        assert found.content == SITE + b"area"
+        (tmp_path / "site.area").unlink()
+        assert find(tmp_path, devices=[disk], carried=lambda device: False) is None
+        found = find(tmp_path, devices=[disk, stick], carried=lambda device: device == stick, tell=told.append)
+        assert found.content == SITE + b"stick"
+    assert told == [f"{disk} is labelled {told[0].split()[3]} and isn't removable: no site is read from it"] * 2
+    assert told[0].split()[3].upper() == label.upper()
+
+
+@root
+def test_a13_a_volume_and_an_iso_with_two_sites_are_refused_by_both_names(tmp_path):
+    (tmp_path / "site.area").write_bytes(site_area.pack(SITE + b"area"))
+    with attached(volume(tmp_path / "stick", "vfat", "FOUND-SITE", SITE)) as stick:
+        error = refusal(medium=tmp_path, devices=[stick])
+        assert f"volume FOUNDATION-SITE on {stick} (sha256 {PIN[:16]})" in error.message
+        assert "the ISO's reserved area (sha256 " in error.message and error.code is Code.REFUSED
+        # a pin says which site it has to be, not which of two: the other one is somebody's
+        assert refusal(medium=tmp_path, devices=[stick], pin=PIN).code is Code.REFUSED
+        (tmp_path / "site.area").write_bytes(site_area.pack(SITE))
+        assert find(tmp_path, devices=[stick]).content == SITE
+
+
+@root
+def test_a13_the_same_site_is_the_same_in_the_words_of_the_iso(tmp_path):
+    """An ISO holds it without blanks and in one order of keys."""
+    content = Path("sites/lab-one-node.json").read_bytes()
+    (tmp_path / "site.area").write_bytes(site_area.pack(to_area(read_site(content))))
+    assert site_area.unpack((tmp_path / "site.area").read_bytes()) != content
+    with attached(volume(tmp_path / "stick", "vfat", "FOUND-SITE", content)) as stick:
+        assert find(tmp_path, devices=[stick]).content == content
+        site = json.loads(content)
+        site["blocks"][0]["nodes"][0]["hypervisor_hostname"] = "other"
+        (tmp_path / "site.area").write_bytes(site_area.pack(to_area(read_site(json.dumps(site).encode()))))
+        assert refusal(medium=tmp_path, devices=[stick]).code is Code.REFUSED
+
+
+USB = "usb1/1-1/1-1:1.0/host0/target0:0:0/0:0:0:0"
+
+
+@pytest.mark.parametrize(("name", "where", "files", "carried"), [
+    ("sdb", USB, {"block/sdb/removable": "0"}, True), ("sdb1", USB, {}, True), ("sr0", "ata1/host1", {}, True),
+    # a bay of a server: the kernel calls it removable, and its disk is a former tenant's as any other
+    ("sdb", "ata1/host1/target1:0:0/1:0:0:0", {"block/sdb/removable": "1"}, False),
+    ("sdb1", "ata1/host1/target1:0:0/1:0:0:0", {"block/sdb/removable": "1"}, False),
+    ("sdb", "host0/port-0:0/end_device-0:0/target0:0:0/0:0:0:0", {"block/sdb/removable": "1"}, False),
+    ("sdb", "host0/target0:0:0/0:0:0:0", {"scsi_level": "6", "block/sdb/removable": "1"}, False),
+    ("nvme0n1", "nvme/nvme0", {"block/nvme0n1/removable": "0"}, False), ("vda", "virtio1", {}, False),
+    ("mmcblk0p1", "mmc_host/mmc0/mmc0:0001", {"type": "SD"}, True),
+    ("mmcblk0p1", "mmc_host/mmc0/mmc0:0001", {"type": "MMC"}, False),
+    ("dm-0", "virtual", {}, False), ("md127", "virtual", {}, False),
+])
+def test_a13_what_people_carry_about(tmp_path, name, where, files, carried):
+    disk = name[:-2] if name.startswith("mmcblk") else name.rstrip("1") if name[:-1].isalpha() else name
+    device = f"{HBA}/{where}"
+    at = f"{device}/block/{disk}" + f"/{name}" * (name != disk)
+    root = tree(tmp_path, {f"{device}/block/{disk}/device": Link(device), f"sys/class/block/{disk}": Link(
+        f"{device}/block/{disk}"), **({f"{at}/partition": "1", f"sys/class/block/{name}": Link(at)} if name != disk
+                                      else {}), **{f"{device}/{path}": text for path, text in files.items()}})
+    assert is_carried(Path("/dev") / name, root / "sys") == carried
 
 
 @root
@@ -265,10 +501,16 @@ def test_the_isos_area(tmp_path):
 
 
 @root
-def test_the_argument_goes_before_the_volume_and_that_before_the_area(tmp_path):
+def test_the_argument_goes_before_volume_and_area(tmp_path):
     (tmp_path / "site.area").write_bytes(site_area.pack(SITE + b"area"))
     (tmp_path / "file.json").write_bytes(SITE + b"file")
     with attached(volume(tmp_path / "stick", "vfat", "FOUND-SITE", SITE + b"volume")) as stick:
         assert find(tmp_path, "file:file.json", [stick]).content == SITE + b"file"
-        assert find(tmp_path, devices=[stick]).content == SITE + b"volume"
     assert find(tmp_path).content == SITE + b"area"
+
+
+@root
+def test_a13_an_area_that_is_damaged_is_not_passed_over_for_a_volume(tmp_path):
+    (tmp_path / "site.area").write_bytes(site_area.pack(SITE).replace(b"blocks", b"clocks"))
+    with attached(volume(tmp_path / "stick", "vfat", "FOUND-SITE", SITE)) as stick:
+        assert refusal(medium=tmp_path, devices=[stick]).code is Code.VERIFY

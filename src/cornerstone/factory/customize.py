@@ -23,7 +23,16 @@ from cornerstone.model.json_text import read_bounded
 from cornerstone.model.site import Site
 from cornerstone.model.site_area import pack, unpack
 from cornerstone.model.site_fields import EXTRA
-from cornerstone.model.site_file import MOST, check_releases, compact, has_secrets, read_site, redacted, to_area
+from cornerstone.model.site_file import (
+    MOST,
+    check_releases,
+    compact,
+    has_secrets,
+    read_site,
+    redacted,
+    short_hash,
+    to_area,
+)
 
 SECRET_BYTES = 32
 
@@ -41,7 +50,8 @@ def customize(iso: Path, site_file: Path, output: Path | None = None) -> list[st
         _put(iso, file, place, area, output, private=has_secrets(site))
     nodes = "1 node" if len(site.nodes) == 1 else f"{len(site.nodes)} nodes"
     clusters = "".join(f", cluster {cluster.name}" for cluster in site.clusters)
-    lines = [f"{output or iso} carries the site of {nodes}{clusters}"]
+    lines = [f"{output or iso} carries the site of {nodes}{clusters}",
+             f"a node that boots it shows sha256 {short_hash(to_area(site))}"]
     lines += [f"note: {warning}; {warning.hint}" for warning in site.warnings]
     lines += [f"note: cluster {name} has no bootstrap secret in the file, so one was drawn: all its nodes have to boot "
               "this very ISO, or a copy of it" for name in drawn]

@@ -5,6 +5,7 @@ writing go on side by side.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from cornerstone.foundation.block import forget_cached, write_all
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import Entry
+from cornerstone.model.manifest import Entry, difference, digest
 
 CHUNK = 4 << 20
 # bytes after which the medium is made to take them: twice that may be on their way, enough to keep it busy, little
@@ -57,6 +58,22 @@ def copy(source: Path, entry: Entry, target: int, offset: int, progress: Progres
                                "the medium is damaged: write it anew", Code.VERIFY)
 
 
+def read_whole(source: Path, entry: Entry) -> bytes:
+    """Return the content of a manifest entry's file, a small one.
+
+    CornerstoneError (VERIFY) unless it can be read, and is what the manifest says.
+    """
+    # a byte more than it may have, so that one that has grown is told
+    content = bytearray(entry.size + 1)
+    with _opened(source, entry) as file, memoryview(content) as view:
+        done = 0
+        while done < len(content) and (size := _read(file, view[done:], entry)):
+            done += size
+    if problem := difference(entry, *digest(io.BytesIO(content[:done]), entry.masked)):
+        raise CornerstoneError(problem, UNREADABLE, Code.VERIFY)
+    return bytes(content[:done])
+
+
 def _opened(source: Path, entry: Entry) -> FileIO:
     try:
         return FileIO(source)
@@ -64,7 +81,7 @@ def _opened(source: Path, entry: Entry) -> FileIO:
         raise _unreadable(entry, error) from error
 
 
-def _read(file: FileIO, chunk: bytearray, entry: Entry) -> int:
+def _read(file: FileIO, chunk: bytearray | memoryview, entry: Entry) -> int:
     try:
         return file.readinto(chunk) or 0
     except OSError as error:

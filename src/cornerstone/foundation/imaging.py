@@ -5,14 +5,18 @@ The order makes a power cut harmless at every point. The partition table is writ
 ESP isn't typed as one and has no loader by the name that firmware looks for, and its boot code hands on to the next
 device. When all is written and read back, one sector changes what the disk is: the primary GPT header. What comes
 after it (`complete`) only makes it start, and is done again when it was cut.
+
+No byte of the medium is written that wasn't compared with the manifest on its way: large layers are hashed while they
+are copied, small ones are read once and kept, and the boot loaders are taken out of the root slot that was written. The
+live root has them too, but is read from the medium piece by piece, long after it was hashed.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +32,6 @@ from cornerstone.foundation.block import (
     step,
     write_all,
 )
-from cornerstone.foundation.copying import UNREADABLE
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.plan import Plan
 from cornerstone.model.disk_identity import DiskIdentity
@@ -61,7 +64,8 @@ LOADER = "EFI/BOOT/BOOTX64.EFI"
 LOADER_BEFORE = "EFI/BOOT/SHIM.TMP"
 # int 18h: a BIOS that starts this goes on to its next boot device; if it comes back, hlt for ever
 NO_BOOT_CODE = b"\xcd\x18\xf4\xeb\xfd"
-ROOT = Path("/")
+# what of ESP_FILES is on the medium itself, by its name there
+BOOT_LAYERS = {"vmlinuz": "boot/vmlinuz", "initrd.img": "boot/initrd.img"}
 PHASES = ("partition", "root", "esp", "state", "controller", "check", "commit")
 
 
@@ -69,8 +73,8 @@ PHASES = ("partition", "root", "esp", "state", "controller", "check", "commit")
 class Imaging:
     """One disk to be imaged. disk: its device; secret: the cluster's bootstrap secret, or "".
 
-    root: the root whose boot loaders are used, the live one. serial, size, wwn, model, sequence: by what the disk is
-    known; contents: the fingerprint of what may be overwritten, "" for an empty disk.
+    serial, size, wwn, model, sequence: by what the disk is known; contents: the fingerprint of what may be overwritten,
+    "" for an empty disk.
     """
 
     medium: Medium
@@ -81,7 +85,6 @@ class Imaging:
     config: NodeConfig
     tell: Listener
     secret: str = ""
-    root: Path = ROOT
     wwn: str = ""
     model: str = ""
     sequence: int | None = None
@@ -99,9 +102,11 @@ class Imaging:
     def run(self) -> None:
         """Write the disk, read it back, and make it boot. An error leaves it marked as unfinished.
 
-        Raises CornerstoneError, REFUSED before the first byte when it isn't the disk that was chosen, STEP with the
-        disk and the step when it can't be written.
+        Raises CornerstoneError, REFUSED before the first byte when it isn't the disk that was chosen, VERIFY with the
+        file when the medium's isn't the manifest's, STEP with the disk and the step when it can't be written.
         """
+        small = {path: copying.read_whole(self.medium.mount_point / path, self._entry(path))
+                 for path in (FIRST_BOOT, *BOOT_LAYERS.values())}
         with opened(self.disk) as disk:
             require_disk(disk, self.disk, DiskIdentity(self.serial, self.wwn, self.size, self.model, self.sequence),
                          self.contents)
@@ -110,14 +115,14 @@ class Imaging:
             with self._phase("root"):
                 self._copy("root", HYPERVISOR, disk, self.layout.root_a.offset)
             with self._phase("esp"):
-                self._make_esp(disk)
+                self._make_esp(disk, small)
             with self._phase("state"):
-                self._make_state(disk)
+                self._make_state(disk, small)
             with self._phase("check"):
-                self._check(disk)
+                self._check(disk, small)
             with self._phase("commit"):
                 write_tables(disk, self.serial, self.layout, finished=True)
-            complete(disk, self.disk, self.serial, self.layout, self.root)
+            complete(disk, self.disk, self.serial, self.layout)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -143,37 +148,37 @@ class Imaging:
         entry = self._entry(path)
         copying.copy(self.medium.mount_point / path, entry, target, offset, self._progress(phase, entry.size))
 
-    def _make_esp(self, disk: int) -> None:
-        with part(disk, self.layout.esp) as device:
-            esp.make(device, "ESP", self.layout.esp.identity.hex[:8], self._esp_files())
+    def _make_esp(self, disk: int, small: Mapping[str, bytes]) -> None:
+        with root_slot(disk, self.layout) as root, part(disk, self.layout.esp) as device:
+            esp.make(device, "ESP", self.layout.esp.identity.hex[:8], self._esp_files(root, small))
 
-    def _esp_files(self) -> Iterator[tuple[str, bytes]]:
-        kernel, loaders = self.medium.mount_point / "boot", self.root / BOOT_FOLDER
+    def _esp_files(self, root: Path, small: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        """Yield path and content of each file; small: the medium's, as they were compared."""
         for path, name in ESP_FILES.items():
-            source = (kernel if name in ("vmlinuz", "initrd.img") else loaders) / name
-            yield (LOADER_BEFORE if path == LOADER else path), read_medium(source)
+            layer = BOOT_LAYERS.get(name)
+            yield (LOADER_BEFORE if path == LOADER else path), small[layer] if layer else loader(root, name)
         for path in GRUB_CONFIGS:
             yield path, grub_config(self.layout, HYPERVISOR_ARGUMENTS).encode()
         yield f"{Path(INSTALLED_MARK).parent}/README", b"The file beside this one says that imaging came to its end.\n"
 
-    def _make_state(self, disk: int) -> None:
+    def _make_state(self, disk: int, small: Mapping[str, bytes]) -> None:
         with part(disk, self.layout.state) as device:
             run(["mkfs.ext4", "-q", "-F", "-L", "state", "-U", self.layout.state.identity, "-m", "1",
                  "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", device])
         with mounted(disk, self.layout.state, "ext4") as state:
-            for path, content, mode in self._state_files():
+            for path, content, mode in self._state_files(small):
                 put(state / path, content, mode)
             with (state / CVM_FILE).open("xb", buffering=0) as target:
                 self._copy("controller", CVM, target.fileno())
 
-    def _state_files(self) -> Iterator[tuple[str, bytes, int]]:
+    def _state_files(self, small: Mapping[str, bytes]) -> Iterator[tuple[str, bytes, int]]:
         yield NODE_FILE, self.config.to_json().encode(), 0o644
-        yield FIRST_BOOT_FILE, read_medium(self.medium.mount_point / FIRST_BOOT), 0o644
+        yield FIRST_BOOT_FILE, small[FIRST_BOOT], 0o644
         if self.secret:
             yield SECRET_FILE, self.secret.encode(), 0o600
 
-    def _check(self, disk: int) -> None:
-        """Read back from the medium what was written, and compare it with the manifest."""
+    def _check(self, disk: int, small: Mapping[str, bytes]) -> None:
+        """Read back from the disk what was written, and compare it with the manifest, or with what was compared."""
         root, cvm = self._entry(HYPERVISOR), self._entry(CVM)
         progress = self._progress("check", root.size + cvm.size)
         copying.read_back(disk, self.layout.root_a.offset, root, "root slot A", progress)
@@ -181,10 +186,10 @@ class Imaging:
             with (state / CVM_FILE).open("rb", buffering=0) as file:
                 copying.read_back(file.fileno(), 0, cvm, "the Controller VM's disk",
                                   lambda done: progress(root.size + done))
-            for path, content, _ in self._state_files():
+            for path, content, _ in self._state_files(small):
                 same(path, (state / path).read_bytes(), content)
-        with part(disk, self.layout.esp, read_only=True) as device:
-            for name, content in self._esp_files():
+        with root_slot(disk, self.layout) as slot, part(disk, self.layout.esp, read_only=True) as device:
+            for name, content in self._esp_files(slot, small):
                 same(name, esp.read(device, name), content)
 
 
@@ -214,15 +219,17 @@ def _write_table(disk: int, table: Copy) -> None:
     os.fsync(disk)
 
 
-def complete(disk: int, device: Path, serial: str, disk_layout: Layout, root: Path = ROOT) -> None:
+def complete(disk: int, device: Path, serial: str, disk_layout: Layout) -> None:
     """Make a finished disk start: the loader's name, the mark that GRUB on an ISO looks for, and boot code last.
+
+    The boot code is that of the disk's own root slot, which was read back and compared before the disk was finished.
 
     Each is harmless to do again. disk: a descriptor of device, which is only named. Raises CornerstoneError (STEP) with
     the device when it can't be written.
     """
-    images = [read_medium(root / BOOT_FOLDER / name) for name in ("boot.img", "disk.img")]
-    boot, core = bios_grub(disk_layout.bios, *images)
     with step(device, "boot"):
+        with root_slot(disk, disk_layout) as root:
+            boot, core = bios_grub(disk_layout.bios, loader(root, "boot.img"), loader(root, "disk.img"))
         write_tables(disk, serial, disk_layout, finished=True)
         write_all(disk, core, disk_layout.bios.offset)
         with part(disk, disk_layout.esp) as partition:
@@ -234,13 +241,14 @@ def complete(disk: int, device: Path, serial: str, disk_layout: Layout, root: Pa
         forget_cached(disk)
 
 
-def read_medium(path: Path) -> bytes:
-    """Return the content of a file on the medium. CornerstoneError (VERIFY) when it can't be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CornerstoneError(f"{path.name} can't be read from the medium: {error.strerror}", UNREADABLE,
-                               Code.VERIFY) from error
+def root_slot(disk: int, disk_layout: Layout) -> AbstractContextManager[Path]:
+    """Mount root slot A of an open disk."""
+    return mounted(disk, disk_layout.root_a, "squashfs", read_only=True)
+
+
+def loader(root: Path, name: str) -> bytes:
+    """Return one of the boot loaders that a root carries."""
+    return (root / BOOT_FOLDER / name).read_bytes()
 
 
 def completed(device: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cornerstone.foundation import address, boot_entry, live_network
 from cornerstone.foundation.ask import ask_site
@@ -17,7 +18,7 @@ from cornerstone.foundation.ipmi import Controller
 from cornerstone.foundation.medium import Medium
 from cornerstone.foundation.plan import Plan, make_plan
 from cornerstone.foundation.plan_text import lines
-from cornerstone.foundation.rows import summary
+from cornerstone.foundation.rows import fingerprint, summary, who_gets_in
 from cornerstone.foundation.screen import Screen
 from cornerstone.foundation.site_source import Found, find_site
 from cornerstone.foundation.webhook import Webhook
@@ -25,7 +26,7 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.facts import Facts
 from cornerstone.model.site import Site
-from cornerstone.model.site_file import check_releases, read_site, secrets_of
+from cornerstone.model.site_file import check_releases, read_site, secrets_of, short_hash
 from cornerstone.model.slot_disk import ESP_NUMBER, layout
 
 STAGE = "foundation"
@@ -96,11 +97,13 @@ class Install:
             self._image(plan, site)
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def _stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Tell of a stage's begin and end; what is put into the yielded data is told at the end."""
         self._step = name
         self._tell(Event(STAGE, name, "started"))
-        yield
-        self._tell(Event(STAGE, name, "done"))
+        data: dict[str, Any] = {}
+        yield data
+        self._tell(Event(STAGE, name, "done", data=data))
 
     def _tell(self, event: Event) -> None:
         self.listener(event)
@@ -108,19 +111,26 @@ class Install:
             self._webhook(event)
 
     def _find_site(self) -> Site:
-        found = find_site(self.medium.mount_point, self.arguments)
+        found = find_site(self.medium.mount_point, self.arguments, tell=self._leave_aside)
         if found is None:
             self.screen.wait("a site file: this medium carries none.")
             self._tell(Event(STAGE, "screen", "waiting", "site", summary(self.facts)))
             found = Found(self.ask(self.facts), "the text screen")
             if self.look_again is not None:
                 self.facts = self.look_again()
-        with self._stage("site"):
-            self.screen.row("Site", found.origin)
+        with self._stage("site") as data:
+            self.screen.row("Site", f"{found.origin}, sha256 {short_hash(found.content)}")
             site = read_site(found.content, found.origin)
+            # before anything is written: who is at the machine sees whose it will be
+            self.screen.row("SSH keys", who_gets_in(site.authorized_keys))
+            data.update(origin=found.origin, sha256=found.sha256, keys=[*map(fingerprint, site.authorized_keys)])
             profile = self.medium.manifest.profile
             check_releases(site, profile["aos"], profile["ahv"])
         return site
+
+    def _leave_aside(self, text: str) -> None:
+        self.screen.row("Left aside", text)
+        self._tell(Event(STAGE, "site", "warning", text))
 
     def _show(self, plan: Plan) -> None:
         for number, line in enumerate(lines(plan), 1):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 
 from cornerstone.model.facts import Facts, Nic
 from cornerstone.model.rules import Level, Verdict
 
+# of a key on the screen: its fingerprint has 50
+KEY_WIDTH = 90
 LINK = {True: "up", False: "down", None: "unknown"}
 
 
@@ -54,6 +58,18 @@ def outcome(verdicts: Sequence[Verdict]) -> tuple[str, str, dict]:
               for verdict in verdicts if verdict.severity}
     errors = [rule_id for rule_id, about in missed.items() if about["level"] == Level.ERROR]
     return "warning" if errors else "done", ", ".join(errors), {"rules": len(verdicts), "missed": missed}
+
+
+def fingerprint(key: str) -> str:
+    """Return the fingerprint of a public ssh key, a line of a .pub file, as ssh-keygen -l shows it."""
+    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def who_gets_in(keys: Sequence[str]) -> str:
+    """Say whose keys let in as root: the fingerprint of each, and its comment, which anybody may have written."""
+    named = [" ".join([fingerprint(key), *key.split(None, 2)[2:]])[:KEY_WIDTH] for key in keys]
+    return "; ".join(named) or "nobody: the site has no ssh key"
 
 
 def _nic(nic: Nic) -> str:

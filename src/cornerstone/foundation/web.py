@@ -5,10 +5,10 @@ from __future__ import annotations
 import urllib.request
 
 
-def opener(*, redirects: bool) -> urllib.request.OpenerDirector:
-    """Its open() raises urllib.error.HTTPError for every answer but a 2xx, so for a redirect that isn't followed."""
+def opener() -> urllib.request.OpenerDirector:
+    """Its open() raises urllib.error.HTTPError for every answer but a 2xx, so for a redirect: none is followed."""
     found = urllib.request.OpenerDirector()
     for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPDefaultErrorHandler,
-                    urllib.request.HTTPErrorProcessor, *([urllib.request.HTTPRedirectHandler] if redirects else [])):
+                    urllib.request.HTTPErrorProcessor):
         found.add_handler(handler())
     return found

@@ -114,7 +114,7 @@ class Webhook:
             request = urllib.request.Request(self._url, report.to_json(), headers)  # noqa: S310
             left = max(0.1, min(POST_SECONDS, self._deadline - time.monotonic()))
             # a POST doesn't survive a redirect
-            with opener(redirects=False).open(request, timeout=left):
+            with opener().open(request, timeout=left):
                 return ""
         except urllib.error.HTTPError as error:
             return f"it says {error.code}"

@@ -11,16 +11,18 @@ from cornerstone.model.error import Code, CornerstoneError
 
 # How long a guest under emulation may take to see a disk come or go.
 SECONDS = 120.0
-_ATTACHED = re.compile(rb"\[sd[a-z]+\] Attached SCSI (?:removable )?disk")
+_ATTACHED = re.compile(rb"\[sd[a-z]+\] Attached SCSI (?:removable )?disk|\[sr\d+\] scsi\S+ drive")
 
 
 def plug(running: RunningMachine, controller: str, name: str, image: Path, *, serial: str = "", wwn: str = "",
-         place: int = 0) -> None:
-    """Put a disk (a qcow2 image) into a place of a controller; returns when the guest's kernel has it."""
-    running.ask("blockdev-add", driver="qcow2", **{"node-name": name}, discard="unmap",
+         place: int = 0, optical: bool = False) -> None:
+    """Put a disk (a qcow2 image), or a drive with a disc, into a place of a controller; returns when the guest has it.
+    """
+    running.ask("blockdev-add", driver="qcow2", **{"node-name": name, "read-only": optical}, discard="unmap",
                 file={"driver": "file", "filename": str(image.absolute())})
     tells = {"scsi-id": place, **({"serial": serial} if serial else {}), **({"wwn": int(wwn, 16)} if wwn else {})}
-    running.ask("device_add", driver="scsi-hd", bus=f"{controller}.0", id=name, drive=name, **tells)
+    running.ask("device_add", driver="scsi-cd" if optical else "scsi-hd", bus=f"{controller}.0", id=name, drive=name,
+                **tells)
     _await(running, "console", _ATTACHED, f"the disk {name} to be attached")
 
 

@@ -34,13 +34,17 @@ class _Part(BaseModel):
 
 
 class DiskShape(_Part):
-    """A disk. name: its image is NAME.qcow2 in the run's folder; serial, wwn, model: left out, the disk tells none."""
+    """A disk. name: its image is NAME.qcow2 in the run's folder; serial, wwn, model: left out, the disk tells none.
+
+    optical: it is a disc in a drive, which takes virtio-scsi or megasas.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,20}$")
     size: Size
     serial: str = Field("", pattern=_SERIAL)
     wwn: str = Field("", pattern=r"^0x[0-9a-f]{16}$")
     model: str = Field("", pattern=r"^[A-Za-z0-9 ._-]{1,16}$")
+    optical: StrictBool = False
 
 
 class Controller(_Part):
@@ -61,6 +65,8 @@ class Controller(_Part):
                 raise _wrong(f"the {self.kind} disk {disk.name} has no serial", "take virtio-scsi for that")
             if one and (disk.wwn or disk.model):
                 raise _wrong(f"a {self.kind} disk tells neither wwn nor model", "take sata or virtio-scsi")
+            if disk.optical and (one or self.kind == "sata"):
+                raise _wrong(f"the {self.kind} disk {disk.name} is optical", "take virtio-scsi for that")
         return self
 
 
@@ -163,7 +169,8 @@ class Shape(_Part):
             return [*words, *ports.add(f"{_PCI[controller.kind]},id={name},{self._tells(controller.disks[0])}", virtio)]
         else:
             words += ports.add(f"{_PCI[controller.kind]},id={name}", virtio)
-            devices = [f"scsi-hd,id={disk.name},bus={name}.0,scsi-id={number},{self._tells(disk, 'product')}"
+            devices = [f"scsi-{'cd' if disk.optical else 'hd'},id={disk.name},bus={name}.0,scsi-id={number},"
+                       f"{self._tells(disk, 'product')}"
                        for number, disk in enumerate(controller.disks)]
         return [*words, *(word for device in devices for word in ("-device", device))]
 

@@ -45,11 +45,16 @@ def data_disks(facts: Facts) -> tuple[Disk, ...]:
 
 
 def is_removable(disk: Disk) -> bool:
-    """Return whether a disk is one that people carry about.
+    """Return whether a disk is one that people carry about."""
+    return travels(disk.transport, removable=disk.removable)
 
-    The kernel's own word for it is also said of the bays of a server, so it counts only where no transport is known.
+
+def travels(transport: str, *, removable: bool) -> bool:
+    """Return whether people carry about what hangs off a transport, and is removable in the kernel's word.
+
+    That word is also said of the bays of a server, so it counts only where no transport is known.
     """
-    return disk.transport in ("usb", "mmc") or (disk.removable and not disk.transport)
+    return transport in ("usb", "mmc") or (removable and not transport)
 
 
 def ambiguity(disk: Disk, facts: Facts) -> str:

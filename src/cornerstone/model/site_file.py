@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from ipaddress import IPv4Address, IPv4Interface
@@ -19,6 +20,8 @@ from cornerstone.model.site_rules import BUNDLED, RULES, each_node, macs_of, set
 REDACTED = "(not shown)"
 # bytes of a site file; without blanks and with the secrets that are drawn it has to fit the area of an ISO, too
 MOST = SIZE
+# digits of a site's short hash: nobody makes a second site with the same 64 bits while a machine boots
+SHORT = 16
 # a bootstrap secret of 32 bytes in base64 with its keys, as customising adds it
 DRAWN = len(',"cornerstone":{"bootstrap_secret":""}') + 44
 # the tables with secrets, by the path from the top; [] stands for every entry
@@ -87,6 +90,11 @@ def compact(document: dict[str, Any]) -> bytes:
 def _size_in_iso(document: dict[str, Any]) -> int:
     drawn = [cluster for cluster in document.get("clusters", ()) if "bootstrap_secret" not in cluster.get(EXTRA, {})]
     return len(compact(document)) + DRAWN * len(drawn)
+
+
+def short_hash(content: bytes) -> str:
+    """Return by what people tell site files apart: the first digits of what sha256sum shows."""
+    return hashlib.sha256(content).hexdigest()[:SHORT]
 
 
 def redacted(site: Site) -> str:

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from cornerstone.model.error import CornerstoneError, ends_in_one_line
 from cornerstone.model.event import note
 from cornerstone.model.failures import Failures
 from cornerstone.model.json_text import parse_once
+from cornerstone.model.network import INTERNAL
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import from_record
 
@@ -40,6 +42,8 @@ TIMEOUT_SECONDS = 10
 MAX_BYTES = 1 << 16
 # before the handshake is over nobody knows who it is: one address can't take all threads
 MOST_FROM_ONE_ADDRESS = 8
+# of all addresses together that are no member's
+MOST_FROM_STRANGERS = 32
 # linux/in.h, bind before the address is there; the module socket has no name for it
 IP_FREEBIND = 15
 
@@ -62,19 +66,15 @@ class FreeBind(HTTPServer):
         self._failures.add(CornerstoneError(f"{client_address[0]}: {type(error).__name__}: {error}"))
 
 
-class MembersServer(FreeBind, ThreadingHTTPServer):
-    """Mutual TLS for members; every connection has its handshake on a thread of its own."""
+class Bounded(FreeBind, ThreadingHTTPServer):
+    """Every connection has a thread of its own, and one address a few: who says nothing keeps nobody else out."""
 
     daemon_threads = True
 
-    def __init__(self, me: Member, folder: Path = STATE) -> None:
-        super().__init__((me.address, PORT), MembersHandler)
-        self.me = me
-        self.actions = Actions(me, folder)
-        self._folder = folder
+    def __init__(self, address: str, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__((address, PORT), handler)
         self._open: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._noted: dict[str, str] = {}
 
     def verify_request(self, request: Any, client_address: tuple[str, int]) -> bool:
         return self._open[client_address[0]] < MOST_FROM_ONE_ADDRESS
@@ -98,6 +98,23 @@ class MembersServer(FreeBind, ThreadingHTTPServer):
     def _close(self, address: str) -> None:
         with self._lock:
             self._open -= Counter([address])
+
+
+class MembersServer(Bounded):
+    """Mutual TLS for members; the handshake is on the connection's own thread."""
+
+    def __init__(self, me: Member, folder: Path = STATE) -> None:
+        super().__init__(me.address, MembersHandler)
+        self.me = me
+        self.actions = Actions(me, folder)
+        self._folder = folder
+        self._noted: dict[str, str] = {}
+
+    def verify_request(self, request: Any, client_address: tuple[str, int]) -> bool:
+        with self._lock:
+            strangers = sum(count for address, count in self._open.items() if address not in self.me.members)
+        return super().verify_request(request, client_address) and (
+            client_address[0] in self.me.members or strangers < MOST_FROM_STRANGERS)
 
     def finish_request(self, request: Any, client_address: tuple[str, int]) -> None:
         request.settimeout(TIMEOUT_SECONDS)
@@ -173,15 +190,23 @@ class MembersHandler(BaseHTTPRequestHandler):
         """Nothing: what is worth it goes into the journal by note()."""
 
 
-class PublicServer(FreeBind):
-    """The page for the host: plain, to read only."""
+class PublicServer(Bounded):
+    """The page for the host: plain, to read only.
 
-    def __init__(self, folder: Path = STATE, address: str = INTERNAL_ADDRESS) -> None:
-        super().__init__((address, PORT), PublicHandler)
+    hosts: the network that is answered. Linux takes what comes for an address by any card, so a neighbour reaches it.
+    """
+
+    def __init__(self, folder: Path = STATE, address: str = INTERNAL_ADDRESS, hosts: IPv4Network = INTERNAL) -> None:
+        super().__init__(address, PublicHandler)
         self.folder = folder
+        self._hosts = hosts
+
+    def verify_request(self, request: Any, client_address: tuple[str, int]) -> bool:
+        # who forges such an address gets no connection: what TCP answers goes to the host
+        return IPv4Address(client_address[0]) in self._hosts and super().verify_request(request, client_address)
 
     def finish_request(self, request: Any, client_address: tuple[str, int]) -> None:
-        # one at a time: who never comes to an end would keep all others waiting
+        # who never comes to an end keeps no thread
         with within(request, TIMEOUT_SECONDS):
             super().finish_request(request, client_address)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from cornerstone.foundation.discover.sysfs import children, link_name, number, pci_function, read
 from cornerstone.model.disk_identity import read_identity
 from cornerstone.model.facts import Disk, PciDevice
+from cornerstone.model.fitness import travels
 
 # Optical and floppy drives, and the boot areas of eMMC, which are no disks.
+OPTICAL = re.compile(r"sr\d+")
 NOT_DISKS = re.compile(r"sr\d+|fd\d+|mmcblk\d+(boot\d+|rpmb)")
 SECTOR = 512
 # The SCSI channels on which a driver shows volumes instead of disks, from the kernel's own sources:
@@ -31,6 +33,18 @@ def disk_of(sys: Path, device: str) -> str:
     """The name of the disk or drive that a device is, or is a partition of: /dev/sdb1 → sdb."""
     path = (sys / "class/block" / Path(device).name).resolve()
     return path.parent.name if (path / "partition").exists() else path.name
+
+
+def is_carried(device: Path, sys: Path = Path("/sys")) -> bool:
+    """Return whether a block device is, or is a partition of, what people carry about: a stick, a card, a disc."""
+    path = sys / "class/block" / disk_of(sys, str(device))
+    if OPTICAL.fullmatch(path.name):
+        return True
+    transport = _transport(path, "")
+    # of the same kind as a card, but soldered in
+    if transport == "mmc" and read(path / "device/type") != "SD":
+        return False
+    return travels(transport, removable=read(path / "removable") == "1")
 
 
 def _is_disk(path: Path) -> bool:
