@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+from ipaddress import IPv4Network
 from types import SimpleNamespace
 
 import pytest
@@ -279,7 +280,8 @@ def test_the_host_s_page_is_there_after_any_error_and_for_the_next(tmp_path, mon
     monkeypatch.setattr(server, "TIMEOUT_SECONDS", 0.3)
     address, = addresses(1)
     (tmp_path / "membership.json").mkdir()
-    with running(PublicServer(tmp_path, address)), socket.create_connection((address, PORT)) as endless:
+    loopback = IPv4Network("127.0.0.0/8")
+    with running(PublicServer(tmp_path, address, loopback)), socket.create_connection((address, PORT)) as endless:
         stop = threading.Event()
 
         def drip() -> None:
@@ -294,6 +296,9 @@ def test_the_host_s_page_is_there_after_any_error_and_for_the_next(tmp_path, mon
                     asked = http.client.HTTPConnection(address, PORT, timeout=10)
                     asked.request("GET", "/")
                     asked.getresponse()
+            # until it is cut off
+            thread.join(10)
+            assert not thread.is_alive()
         finally:
             stop.set()
             thread.join()
