@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cornerstone.controller import clocks, data_services, disks, membership, status
+from cornerstone.controller import clocks, data_services, disks, membership, path_mtu, status
 from cornerstone.controller.ceph import check, engine, osd, pool
 from cornerstone.controller.membership import words
 from cornerstone.controller.node import EVENTS, STAGE, STATE, Node
@@ -79,10 +79,17 @@ def look_for_disks(node: Node) -> None:
         node.warn(problem)
 
 
+def look_at_paths(node: Node) -> None:
+    """Warn of members to which large packets don't get through; the others can't be told apart from slow ones."""
+    for warning in path_mtu.warnings(node.address, node.members):
+        node.warn(warning)
+
+
 def join(node: Node) -> None:
     if node.membership is None and words.said(words.RECOVER):
         membership.keep(membership.Membership.renew(recovered_cluster(node)))
     node.membership = membership.bring_up(node.config, membership.bootstrap_secret(), osds=node.osds)
+    look_at_paths(node)
 
 
 def recovered_cluster(node: Node) -> str:
