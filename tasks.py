@@ -22,6 +22,7 @@ PROFILE = "name in profiles/, or a path (default: aos-6.8)"
 ISO = "path of an ISO, or the profile whose ISO in output/ it is (default: aos-6.8)"
 MEDIUM = "path of an ISO or of a device with one, or the profile whose ISO in output/ it is (default: aos-6.8)"
 JSON = "text or json"
+JUNIT = "a folder that gets reports in JUnit's form"
 
 
 def finish(code: int) -> None:
@@ -33,6 +34,16 @@ def finish(code: int) -> None:
 def optional(path: str) -> Path | None:
     """The path, or None where none is given."""
     return Path(path) if path else None
+
+
+def tell(text: str, file: Path | None) -> None:
+    """Print a text, or write it into a file, whose folder is made."""
+    text = text.rstrip("\n") + "\n"
+    if file is None:
+        print(text, end="")
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
 
 
 @task(positional=["profile"], help={
@@ -67,12 +78,12 @@ def profiles(c, format="table"):
 
 
 @task(positional=["iso"], help={
-    "iso": MEDIUM, "profile": "whose ISO in output/, in place of --iso", "format": JSON,
+    "iso": MEDIUM, "profile": "whose ISO in output/, in place of --iso", "format": JSON, "junit": JUNIT,
     "key": "public key (PEM) that must have signed it; default: the one beside the ISO"})
-def verify(c, iso="", profile="", key="", format="text"):
+def verify(c, iso="", profile="", key="", format="text", junit=""):
     """Check an ISO or a written stick: signature, every hash, boot entries, partition tables, and the roots inside."""
     from cornerstone.factory.verify import verify_iso
-    finish(verify_iso(find_iso(WORKSPACE, iso, profile, device=True), optional(key), format))
+    finish(verify_iso(find_iso(WORKSPACE, iso, profile, device=True), optional(key), format, optional(junit)))
 
 
 @task(positional=["a", "b"], help={
@@ -88,14 +99,14 @@ def diff(c, a, b, format="text", files=False, max_growth="", output=""):
 
 
 @task(positional=["iso"], help={
-    "iso": ISO, "profile": "whose ISO in output/, in place of --iso", "firmware": "bios, uefi or secureboot",
-    "media": "cd, usb or disk", "memory": "MiB"})
-def boot(c, iso="", profile="", firmware="uefi", media="cd", memory=4096):
+    "iso": ISO, "profile": "whose ISO in output/, in place of --iso", "firmware": "bios, uefi, secureboot, several "
+    "with commas, or all", "media": "cd, usb, several with commas, or all; disk for a disk image", "memory": "MiB",
+    "junit": JUNIT})
+def boot(c, iso="", profile="", firmware="uefi", media="cd", memory=4096, junit=""):
     """Boot an ISO in QEMU to the Foundation screen, or say why it doesn't get there."""
-    from cornerstone.lab.boot import boot_task
+    from cornerstone.cli.booting import boot_ways
     path = find_iso(WORKSPACE, iso, profile)
-    logs = WORKSPACE.output / "boots" / f"{path.stem}-{firmware}-{media}"
-    finish(boot_task(path, firmware=firmware, media=media, memory_mib=memory, log_dir=logs))
+    finish(boot_ways(path, firmware, media, memory, WORKSPACE.output / "boots", optional(junit)))
 
 
 # Without short flags where invoke would make one -h, which is --help.
@@ -167,12 +178,13 @@ def cluster(c, profile="", site="", machine="small-node", firmware="uefi", outpu
 
 @task(auto_shortflags=False, help={
     "format": "table, json, junit or markdown", "strict": "warnings fail too",
-    "aos": "an AOS release, with --ahv: ask about one pair", "ahv": "an AHV build"})
-def matrix(c, format="table", strict=False, aos="", ahv=""):
+    "aos": "an AOS release, with --ahv: ask about one pair", "ahv": "an AHV build",
+    "output": "a file to write instead of standard output"})
+def matrix(c, format="table", strict=False, aos="", ahv="", output=""):
     """Check every profile against every compatibility rule, or answer for one pair."""
     from cornerstone.factory.matrix import run_matrix
     text, code = run_matrix(ROOT, format=format, strict=strict, aos=aos or None, ahv=ahv or None)
-    print(text, end="" if text.endswith("\n") else "\n")
+    tell(text, optional(output))
     finish(code)
 
 

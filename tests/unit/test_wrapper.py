@@ -359,14 +359,3 @@ def test_the_lock_has_all_that_pyproject_names() -> None:
     assert len(lists) == 2
     named = {re.split("[=<>]", name)[0] for part in lists for name in re.findall(r'"([^"]+)"', part)}
     assert named <= locked
-
-
-def test_jenkins_cuts_each_profile_and_runs_only_our_tasks() -> None:
-    text = (ROOT / "Jenkinsfile").read_text()
-    values = re.search(r"values ('.*?')\n +\}", text, re.DOTALL)
-    assert values
-    profiles = {path.stem for path in (ROOT / "profiles").glob("aos-*.yaml")}
-    assert set(re.findall(r"'([^']+)'", values[1])) == profiles, "a new profile has a cell: docs/catalogue.md"
-    for step in re.findall(r"^ +sh '([^'].*)'$", text, re.MULTILINE):
-        assert re.match(r"\./invoke (--list|[a-z]+)", step), step
-    assert text.count("{") == text.count("}")

@@ -6,7 +6,6 @@ import datetime
 import io
 import json
 import shutil
-import socket
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cornerstone.factory import junit
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.located import did_you_mean
@@ -217,60 +217,38 @@ def _json_row(matrix: Matrix, row: Row) -> dict[str, Any]:
 def _junit(matrix: Matrix) -> str:
     """A suite per row, a case per rule. What fails the run is a failure, an unknown is skipped, the rest is printed.
 
-    As junit-10.xsd of Jenkins' xUnit plugin has it: each suite with errors beside tests and failures. Nothing in it
-    takes time, so each time is 0; the moment is that of the report.
+    Nothing in it takes time, so each time is 0; the moment is that of the report.
     """
     suites = ET.Element("testsuites", name="cornerstone matrix")
-    moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     for row in matrix.rows:
-        suite = ET.SubElement(suites, "testsuite", name=row.name, timestamp=moment, hostname=socket.gethostname())
-        # a reader splits a class name at its last dot
-        classname = f"matrix.{row.name.replace('.', '_')}"
+        suite = junit.suite(suites, row.name)
+        classname = junit.class_name("matrix", row.name)
         for name, outcome in _cases(matrix, row):
             case = ET.SubElement(suite, "testcase", classname=classname, name=name, time="0.000")
             if outcome is not None:
                 case.append(outcome)
-        _count(suite)
-    _count(suites)
-    ET.indent(suites)
-    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    return junit.as_text(suites)
 
 
 def _cases(matrix: Matrix, row: Row) -> Iterator[tuple[str, ET.Element | None]]:
     """Name and outcome of each test case of a row; no outcome is a pass."""
     failing = {Level.ERROR, Level.WARNING} if matrix.strict else {Level.ERROR}
     if row.malformed:
-        yield MALFORMED, _element("failure", f"{row.malformed.message}\nhint: {row.malformed.hint}",
+        yield MALFORMED, junit.element("failure", f"{row.malformed.message}\nhint: {row.malformed.hint}",
                                   message=row.malformed.message, type=MALFORMED)
     for verdict in row.verdicts:
         if verdict.severity in failing:
             text = f"{verdict.rule.sentence}\nhint: {verdict.rule.hint}"
-            yield verdict.rule.id, _element("failure", text, message=_stated(verdict), type=str(verdict.severity))
+            yield verdict.rule.id, junit.element("failure", text, message=_stated(verdict), type=str(verdict.severity))
         elif verdict.outcome is Outcome.UNKNOWN:
-            yield verdict.rule.id, _element("skipped", message=_stated(verdict))
+            yield verdict.rule.id, junit.element("skipped", message=_stated(verdict))
         elif verdict.severity:
-            yield verdict.rule.id, _element("system-out", f"{verdict.severity}: {verdict.message}")
+            yield verdict.rule.id, junit.element("system-out", f"{verdict.severity}: {verdict.message}")
         else:
             yield verdict.rule.id, None
     if matrix.asked and row.answer:
         wrong = row.answer.answer is not Answer.COMPATIBLE
-        yield "answer", _element("failure", message=row.answer.reason, type=row.word) if wrong else None
-
-
-def _element(tag: str, text: str | None = None, **attributes: str) -> ET.Element:
-    element = ET.Element(tag, attributes)
-    element.text = text
-    return element
-
-
-def _count(element: ET.Element) -> None:
-    """Write how many tests, failures, errors and, of a suite, skipped ones there are into an element."""
-    tags = {"tests": "testcase", "failures": "failure", "errors": "error"}
-    if element.tag == "testsuite":
-        tags["skipped"] = "skipped"
-    for attribute, tag in tags.items():
-        element.set(attribute, str(len(list(element.iter(tag)))))
-    element.set("time", "0.000")
+        yield "answer", junit.element("failure", message=row.answer.reason, type=row.word) if wrong else None
 
 
 def _markdown(matrix: Matrix) -> str:

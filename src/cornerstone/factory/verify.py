@@ -19,6 +19,7 @@ from cornerstone.factory import boot_checks as boot_checks
 from cornerstone.factory import evidence_checks as evidence_checks
 from cornerstone.factory.evidence import KEY_NAME
 from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
+from cornerstone.factory.junit import Case, write_report
 from cornerstone.model.error import Code, CornerstoneError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,12 +30,13 @@ WIDTH = max(map(len, CHECKS))
 ISO_SETTING, KEY_SETTING = "CORNERSTONE_ISO", "CORNERSTONE_KEY"
 
 
-def verify_iso(iso: Path, key: Path | None = None, format: str = "text") -> int:
+def verify_iso(iso: Path, key: Path | None = None, format: str = "text", junit: Path | None = None) -> int:
     """Check an ISO and the roots inside, telling it on standard output; returns the exit code, 0 or Code.VERIFY.
 
     iso: a file, or a block device onto which one was written; it may be longer than the ISO on it. key: PEM of the
     public key that must have signed it; None takes manifest.pem beside the ISO, never a key from the ISO itself.
     format: text, or json: one document at the end, with what the roots' tests say on standard error.
+    junit: a folder that gets reports of both, also when something is wrong.
     Raises CornerstoneError when there is no usable key, a tool is missing, or without root's rights.
     """
     if format not in ("text", "json"):
@@ -46,6 +48,8 @@ def verify_iso(iso: Path, key: Path | None = None, format: str = "text") -> int:
     subject = Subject(iso, read_key(key))
     findings = list(told(subject, say))
     failed = [finding for finding in findings if finding.wrong]
+    if junit is not None:
+        write_report(junit / f"verify-{iso.stem}.xml", "verify", iso.stem, map(as_case, findings))
     say(summary(findings, time.monotonic() - begun))
     if subject.behind:
         say(f"note: {subject.behind} bytes lie behind the ISO's own end, as on a stick that is larger: they aren't "
@@ -55,7 +59,7 @@ def verify_iso(iso: Path, key: Path | None = None, format: str = "text") -> int:
     if failed:
         say("the roots inside were not looked at")
     try:
-        roots = None if failed else check_roots(iso, key, quiet=format == "json")
+        roots = None if failed else check_roots(iso, key, quiet=format == "json", junit=junit)
     except CornerstoneError:
         if format == "json":
             print_now(as_json(iso, key, subject.behind, findings, None))
@@ -75,6 +79,12 @@ def as_json(iso: Path, key: Path, behind: int, findings: list[Finding], roots: i
     inside = "not looked at" if roots is None else "failed" if roots else "passed"
     return json.dumps({"v": 1, "iso": str(iso), "key": str(key), "behind": behind, "checks": rows, "roots": inside},
                       indent=2)
+
+
+def as_case(finding: Finding) -> Case:
+    """A check's finding as a test of a JUnit report."""
+    wrong = "\n".join((*finding.wrong, f"hint: {finding.check.hint}")) if finding.wrong else ""
+    return Case(finding.check.id, wrong, f"{finding.kept_by} failed" if finding.kept_by else finding.absent or "")
 
 
 def find_key(iso: Path, key: Path | None) -> Path:
@@ -153,9 +163,10 @@ def print_now(line: str) -> None:
     print(line, flush=True)
 
 
-def check_roots(iso: Path, key: Path, tests: Path = TESTS, *, quiet: bool = False) -> int:
+def check_roots(iso: Path, key: Path, tests: Path = TESTS, *, quiet: bool = False, junit: Path | None = None) -> int:
     """Run the tests of the roots on an ISO in a process of their own; 0 or Code.VERIFY. quiet: on standard error.
 
+    junit: a folder that gets a report of them, with the ISO in the class names.
     Raises CornerstoneError (MACHINE) without root's rights, or when the tests couldn't run at all.
     """
     if os.geteuid() != 0:
@@ -168,6 +179,9 @@ def check_roots(iso: Path, key: Path, tests: Path = TESTS, *, quiet: bool = Fals
     # the checks of the ISO itself have just been made
     argv = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", str(tests),
             f"--ignore={tests / 'test_iso.py'}"]
+    if junit is not None:
+        argv += [f"--junitxml={junit.absolute() / f'verify-roots-{iso.stem}.xml'}",
+                 f"--junit-prefix={iso.stem.replace('.', '_')}"]
     # a session of its own: Ctrl-C reaches it once, through us, and doesn't disturb its cleaning up
     child = subprocess.Popen(argv, cwd=ROOT, env=env, start_new_session=True, stdout=sys.stderr if quiet else None)
     try:
