@@ -1,7 +1,9 @@
 """Site files: what is read comes out as meant, and what is refused is refused with the text beside it, all at once."""
 
+import base64
 import copy
 import json
+import random
 import re
 import subprocess
 import sys
@@ -40,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path for path in (ROOT / "sites").glob("*.json") if path.name != "schema.json")
 REFUSED = json.loads((ROOT / "tests" / "data" / "sites" / "refused.json").read_text())
 THREE = json.loads((ROOT / "sites" / "lab-three-nodes.json").read_text())
-SECRET = "3q2+7wABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhs="
+SECRET = "BQXcnm+lvZAf6kv0vp85HOJxJeaue/rr8wEmvEUCoxU="
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g somebody"
 
 
@@ -353,3 +355,39 @@ def test_only_the_standard_library_is_imported():
     done = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(ROOT / 'src')!r}); "
                            + program], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) - sys.stdlib_module_names == {"cornerstone"}
+
+
+def site_with_secret(secret: str) -> bytes:
+    site = json.loads((ROOT / "sites/lab-one-node.json").read_bytes())
+    site["clusters"][0]["cornerstone"] = {"bootstrap_secret": secret}
+    return json.dumps(site).encode()
+
+
+def b64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+@pytest.mark.parametrize("secret", [
+    # printf password12345678 | base64
+    "cGFzc3dvcmQxMjM0NTY3OA==", b64(random.Random(1).randbytes(31)),
+    b64(b"correct horse battery staple, and more of it\n"), b64("Straße Größe Käse Öl Übermut äöü ß ÄÖÜ".encode()),
+    b64("a passphrase of thirty letters".encode("utf-16")), b64("a passphrase in thirty-two letters".encode("utf-32")),
+    b64(random.Random(2).randbytes(32).hex().encode()), b64(bytes(64)), b64(bytes(range(64))),
+    b64(bytes(range(0, 256, 5))), b64(bytes(range(255, 100, -3))), b64(random.Random(3).randbytes(8) * 8),
+    "correcthorsebatterystaplecorrecthorsebattery", "CORRECTHORSEBATTERYSTAPLECORRECTHORSEBATTERY",
+    "12345678901234567890123456789012345678901234", "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqr",
+])
+def test_a23_a_secret_that_can_be_guessed_is_refused(secret):
+    with pytest.raises(SiteError) as caught:
+        read_site(site_with_secret(secret))
+    [problem] = caught.value.problems
+    assert problem.path == ".clusters[0].cornerstone.bootstrap_secret" and secret not in str(caught.value)
+    assert "openssl rand -base64 32" in problem.hint
+
+
+@pytest.mark.parametrize("size", [32, 33, 48, 64, 256])
+def test_a23_a_secret_that_was_drawn_passes(size):
+    chance = random.Random(size)
+    for _ in range(50):
+        secret = b64(chance.randbytes(size))
+        assert read_site(site_with_secret(secret)).clusters[0].bootstrap_secret == secret

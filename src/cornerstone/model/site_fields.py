@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -53,7 +54,7 @@ PLACEHOLDERS = {"none", "n/a", "0", "unknown", "not specified", "default string"
                 "system serial number", "chassis serial number", "0123456789", "123456789"}
 SSH_KEYS = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
             "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com")
-SECRET_BITS = 128
+SECRET_BYTES = 32
 
 _URL = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[!-~]*)?")
 # a label as resolvers take it, which is more than a host may be called
@@ -111,9 +112,32 @@ def _bootstrap_secret(value: str) -> str | None:
         found = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         return "isn't base64"
-    if len(found) * 8 < SECRET_BITS or len(set(found)) < 8:
-        return f"has less than {SECRET_BITS} bits of chance"
-    return None
+    if len(found) < SECRET_BYTES:
+        return f"has {len(found)} bytes, and {SECRET_BYTES} by chance are needed"
+    return None if _may_be_drawn(found, value) else "is a text or a pattern, and anybody may guess it without asking"
+
+
+def _may_be_drawn(found: bytes, value: str) -> bool:
+    """Whether bytes, written as value, may come from a random source.
+
+    Whoever connects to a member sees what is derived from the secret, and can try guesses at home as fast as he can
+    compute. Of a thousand million secrets that are drawn each test here refuses one at most.
+    """
+    steps = {(later - earlier) % 256 for earlier, later in itertools.pairwise(found)}
+    if len(set(found)) < 20 or len(steps) < 19:
+        return False
+    # of a text's base64, and of a text that happens to be base64
+    if sum(32 <= byte < 127 for byte in found) > 0.9 * len(found) or _is_text(found):
+        return False
+    typed = value.rstrip("=")
+    return all(sum(map(kind, typed)) < 0.88 * len(typed) for kind in (str.islower, str.isupper, str.isdigit))
+
+
+def _is_text(found: bytes) -> bool:
+    try:
+        return found.decode().replace("\n", "").isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def _passthrough(value: Any, path: str, notes: Notes) -> Any:
@@ -183,10 +207,11 @@ CLUSTER_EXTRA: Fields = {
     "data_services_ip": Field(IPV4, "address of the cluster's iSCSI target"),
     "patience": Field(number(1, 10), "how many times longer than usual members wait for one another before they take "
                                      "one for dead: 1, and more where machines are slow, for instance emulated"),
-    "bootstrap_secret": Field(text(_bootstrap_secret, "base64 of 16 random bytes or more: `openssl rand -base64 32`",
-                                   secret=True), "shared secret by which nodes know each other while the cluster "
-                                                 "forms, base64; `invoke customize` draws one when it is missing",
-                              secret=True),
+    "bootstrap_secret": Field(
+        text(_bootstrap_secret, "base64 of 32 random bytes or more: `openssl rand -base64 32` draws one, and so does "
+             "invoke customize when it is missing", secret=True),
+        "shared secret by which nodes know each other while the cluster forms, base64; `invoke customize` draws one "
+        "when it is missing", secret=True),
 }
 
 VSWITCH: Fields = {
