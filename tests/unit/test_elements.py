@@ -141,6 +141,24 @@ def test_our_own_units_are_enabled_where_they_want_to_be():
     assert wanting <= enabled
 
 
+UNITS = sorted(ELEMENTS.glob("*/static/usr/lib/systemd/system/*.service"))
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a26_every_unit_of_ours_gives_up_what_nothing_in_it_needs(unit):
+    """These hinder none of our programs: none is real-time or of another architecture, or changes its personality."""
+    assert {"LockPersonality=yes", "RestrictRealtime=yes", "SystemCallArchitectures=native"} <= set(
+        unit.read_text().splitlines())
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze isn't here")
+def test_a26_the_unit_that_listens_is_less_exposed_than_the_others(tmp_path):
+    [unit] = [unit for unit in UNITS if unit.name == "membership.service"]
+    done = subprocess.run(["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=67", unit],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
 # the readers
 
 def tree(folder: Path, files: dict[str, str]) -> Path:
