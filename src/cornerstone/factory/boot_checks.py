@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 import subprocess
@@ -147,7 +146,7 @@ def gpt_problems(path: Path) -> str:
 
 def tool(*words: str) -> subprocess.CompletedProcess[bytes]:
     """Run a tool that only reads. Raises CornerstoneError (MACHINE) when it isn't installed."""
-    env = {**os.environ, "LC_ALL": "C", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"}
+    env = process.environment({"LC_ALL": "C", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"})
     try:
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, env=env, check=False)
     except FileNotFoundError as error:

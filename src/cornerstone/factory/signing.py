@@ -17,7 +17,7 @@ from cornerstone.model.error import Code, CornerstoneError
 SETTING = "CORNERSTONE_SIGNING_KEY"
 PEM_SETTING = "CORNERSTONE_SIGNING_KEY_PEM"
 PIN_SETTING = "CORNERSTONE_PKCS11_PIN"
-# what no tool of a build may see
+# what no program that we start may see
 SECRETS = (PEM_SETTING, PIN_SETTING)
 
 
@@ -130,6 +130,12 @@ def signing_key(cache: Path) -> SigningKey:
             beside.chmod(0o644)
             beside.rename(public)
     return key
+
+
+def forget() -> None:
+    """Take the secrets out of this process's environment, for one that has signed and goes on to start machines."""
+    for name in SECRETS:
+        os.environ.pop(name, None)
 
 
 HINT = f"make one with: openssl genpkey -algorithm ed25519 -out KEY.pem, and set {SETTING} to its path"
