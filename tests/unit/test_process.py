@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.factory import boot_checks, hold, process
-from cornerstone.factory.signing import SECRETS
+from cornerstone.factory.signing import SECRETS, for_a_build
 from cornerstone.model.error import Code, CornerstoneError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -77,6 +77,15 @@ def test_a9_no_tool_sees_a_key_a_pin_or_whatever_else_is_secret(log, monkeypatch
         assert "PATH=" in text
         assert "SECRET" not in text
         assert "LD_PRELOAD" not in text
+
+
+def test_a9_what_a_build_of_our_own_needs_is_told_nowhere(log, monkeypatch):
+    """`reproduce` builds again in a process of its own, with the same key."""
+    monkeypatch.setenv(SECRETS[0], "SECRET")
+    with pytest.raises(CornerstoneError) as caught:
+        process.run(["sh", "-c", f'[ "${SECRETS[0]}" = "$SHOWN" ]; exit 7'], log=log, private=for_a_build(),
+                    env={"SHOWN": "x"})
+    assert "SECRET" not in f"{log.read_text()} {caught.value}".replace("$CORNERSTONE_SIGNING_KEY_PEM", "")
 
 
 STARTS = {"run", "Popen", "call", "check_call", "check_output"}

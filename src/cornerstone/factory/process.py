@@ -42,11 +42,12 @@ _stopping = threading.Event()
 
 
 def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None,
-        cwd: Path | None = None, stdin: bytes | None = None) -> None:
+        cwd: Path | None = None, stdin: bytes | None = None, private: Mapping[str, str] | None = None) -> None:
     """Run argv to its end, appending command, output and exit status to log.
 
-    env is added to the tools' one environment (ENVIRONMENT, UMASK). The tool gets a session of its own, so that
-    whatever ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and only that family.
+    env is added to the tools' one environment (ENVIRONMENT, UMASK); private too, and is told nowhere. The tool gets a
+    session of its own, so that whatever ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and
+    only that family.
     When we are killed outright, the kernel kills the tool itself.
     Raises CornerstoneError (STEP) naming the log, its last lines and the command to run by hand.
     """
@@ -61,7 +62,7 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         if shutil.which(words[0], path=whole_env.get("PATH")) is None:
             raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
                                    Code.MACHINE)
-        with started(words, env=env, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
+        with started(words, env={**(env or {}), **(private or {})}, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
                      stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL) as child:
             child.communicate(stdin)
         out.write(f"= exit status {child.returncode}\n".encode())

@@ -22,7 +22,7 @@ from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
 from cornerstone.factory.plan import make_plan
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
+from cornerstone.factory.signing import for_a_build, signing_key
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Listener
 from cornerstone.model.profile import Profile
@@ -76,7 +76,7 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
             process.run(["unshare", "--uts", "--net", "--", "sh", "-c", ELSEWHERE, "-",
                          "taskset", "--cpu-list", str(min(os.sched_getaffinity(0))),
                          sys.executable, "tasks.py", "build", "--profile", profile.name],
-                        log=log, cwd=other.root, env={
+                        log=log, cwd=other.root, private={**for_a_build(), "CORNERSTONE_CACHE": str(cache)}, env={
                             "CORNERSTONE_CACHE": str(cache), "HOME": str(folder), "LC_ALL": "POSIX", "LANG": "POSIX",
                             "LOGNAME": "somebody", "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "USER": "somebody"})
         there = iso_path(other, profile)
