@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.files import read_regular, require_own
+from cornerstone.factory.files import beside, put, read_regular, require_own
 from cornerstone.model.error import Code, CornerstoneError
 
 
@@ -69,3 +69,43 @@ def test_a6_who_may_change_the_checkout_may_write_its_output(checkout):
     checkout.chmod(0o755)
     with pytest.raises(CornerstoneError, match="others may write in"):
         require_own([checkout / "output/cache"], checkout)
+
+
+def test_what_is_written_is_whole_or_not_there(tmp_path):
+    target = tmp_path / "x"
+    put(target, "one", 0o600)
+    assert (target.read_text(), target.stat().st_mode & 0o777) == ("one", 0o600)
+    put(target, b"two")
+    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (b"two", 0o644)
+    with pytest.raises(KeyboardInterrupt), beside(target) as path:
+        path.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a10_a_link_in_the_way_is_not_written_through(tmp_path, monkeypatch):
+    """Whoever guesses even the random name gets an error, or another name is taken."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    monkeypatch.setattr(tempfile, "_get_candidate_names", lambda: iter(["guessed", "other"]))
+    (tmp_path / ".x.guessed").symlink_to(victim)
+    put(tmp_path / "x", "content")
+    assert (victim.read_text(), (tmp_path / "x").read_text()) == ("untouched", "content")
+    monkeypatch.setattr(tempfile, "_get_candidate_names", lambda: iter(["guessed"] * tempfile.TMP_MAX))
+    monkeypatch.setattr(tempfile, "TMP_MAX", 1)
+    with pytest.raises(FileExistsError):
+        put(tmp_path / "x", "more")
+    assert victim.read_text() == "untouched"
+
+
+SOURCES = Path(__file__).resolve().parents[2] / "src/cornerstone"
+
+
+@pytest.mark.parametrize("path", sorted([*(SOURCES / "factory").rglob("*.py"), *(SOURCES / "cli").rglob("*.py")]),
+                         ids=lambda path: path.name)
+def test_a10_no_name_of_a_temporary_file_can_be_foreseen(path):
+    """From a process's number, or always the same; what lies in a build's own closed folder may."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if "with_name(" in line or "with_suffix(" in line:
+            assert not any(word in line for word in ("getpid", '".new"', '.new"', '".tmp"')), f"{path.name}:{number}"

@@ -17,7 +17,8 @@ from typing import Any
 
 from cornerstone.factory import evidence, packages, pool, process
 from cornerstone.factory.fat import MIB
-from cornerstone.factory.files import require_own
+from cornerstone.factory.files import beside as new_beside
+from cornerstone.factory.files import put, require_own
 from cornerstone.factory.hold import hold
 from cornerstone.factory.iso_area import TAKE_OUT, is_customised
 from cornerstone.factory.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
@@ -100,7 +101,7 @@ def put_iso(plan: Plan, store: Store, target: Path, work: Path, listener: Listen
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with hold(target.parent, waiting):
-        for left in target.parent.glob(f".{target.name}.*"):
+        for left in (*target.parent.glob(f".{target.name}.*"), *target.parent.glob(f".{RECORD}.*")):
             left.unlink()
         if is_current(plan, target):
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: another build has made it"))
@@ -315,8 +316,7 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
     put(SITE_AREA, site_area.pack(None))
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with new_beside(target) as beside:
         iso.master(beside, files, boot_hybrid=boot_hybrid, identity=identity,
                    epoch=plan.epoch, progress=_throttled(listener, "iso"))
         wrong = iso.read_back(beside, manifest)
@@ -326,8 +326,6 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         papers = evidence.write(target, plan, beside)
         beside.replace(target)
         return papers
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def require_unchanged(contents: Mapping[Path, tuple[int, str]], entries: Mapping[Path, Entry],
@@ -361,9 +359,7 @@ def remember(plan: Plan, target: Path, papers: Mapping) -> None:
     stat = target.stat()
     record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns], "evidence": papers}
     path = target.with_name(RECORD)
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(sealed(record, SEALED, plan.key), indent=1))
-    beside.replace(path)
+    put(path, json.dumps(sealed(record, SEALED, plan.key), indent=1))
 
 
 def recall(target: Path) -> dict:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cornerstone.model.error import Code, CornerstoneError
@@ -24,6 +26,29 @@ def read_regular(path: Path, most: int) -> bytes:
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and at most {most} are read", str(path))
         return opened.read(most)
+
+
+@contextlib.contextmanager
+def beside(target: Path, mode: int = 0o644) -> Iterator[Path]:
+    """A new, empty file in the folder of target, to be renamed into its place; gone at the end if it wasn't.
+
+    Its name comes from chance and it is made by O_EXCL, so nobody can have put a link in its way.
+    """
+    file, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    path = Path(name)
+    try:
+        os.fchmod(file, mode)
+        os.close(file)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def put(target: Path, content: bytes | str, mode: int = 0o644) -> None:
+    """Write a file whole or not at all: beside, and renamed into its place."""
+    with beside(target, mode) as path:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.replace(target)
 
 
 def others_may_write(status: os.stat_result, checkout: os.stat_result) -> bool:

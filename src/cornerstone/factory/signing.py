@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from cornerstone.factory.files import put
 from cornerstone.model.error import Code, CornerstoneError
 
 SETTING = "CORNERSTONE_SIGNING_KEY"
@@ -119,18 +120,12 @@ def signing_key(cache: Path) -> SigningKey:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        beside = path.with_suffix(f".{os.getpid()}")
-        beside.touch(0o600)
-        beside.write_bytes(made)
-        beside.rename(path)
+        put(path, made, 0o600)
     key = SoftwareKey(_load(_read(path), str(path)), "development")
     public = development_public_key(cache)
     if not public.is_file() or public.read_bytes() != key.public_pem():
         with contextlib.suppress(PermissionError):
-            beside = public.with_suffix(f".{os.getpid()}")
-            beside.write_bytes(key.public_pem())
-            beside.chmod(0o644)
-            beside.rename(public)
+            put(public, key.public_pem())
     return key
 
 
