@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cornerstone.factory import iso, verify
 from cornerstone.factory.authenticode import signatures
+from cornerstone.factory.boot_checks import MICROSOFT
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
 from cornerstone.factory.iso_image import Image
@@ -25,7 +26,7 @@ from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
 from cornerstone.model.site_area import pack
-from small_iso import KEY, Workshop, pe
+from small_iso import GRUB_SBAT, KEY, SHIM_SBAT, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
@@ -359,9 +360,18 @@ def test_an_esp_that_is_no_fat_is_refused(workshop):
     (KERNEL, pe(b"kern" * 600, "Debian").replace(b"kern", b"evil", 1), "was changed after it was signed"),
     (KERNEL, pe(b"kern" * 600, "Debian")[:-60], "its table of signatures is damaged"),
     (KERNEL, b"MZ", "it is cut short"),
+    (SHIM, pe(SHIM_SBAT.replace(b"shim,4", b"shim,3"), *MICROSOFT), "SBAT level 3 of shim, and below 4 it is revoked"),
+    (SHIM, pe(b"shim" * 400, *MICROSOFT), "has no SBAT entry of shim, and below 4 it is revoked"),
+    (GRUB, pe(GRUB_SBAT.replace(b"grub,5", b"grub,4"), "Debian"), "SBAT level 4 of grub, and below 5 it is revoked"),
+    (SHIM, pe(SHIM_SBAT, MICROSOFT[0]),
+     "isn't signed under Microsoft UEFI CA 2023, so machines that know only this one don't start it"),
+    (SHIM, pe(SHIM_SBAT, MICROSOFT[1]),
+     "isn't signed under Microsoft Corporation UEFI CA 2011, so machines that know only this one don't start it"),
 ])
-def test_signatures_of_efi_programs(workshop, path, content, words):
+def test_a4_signatures_and_levels_of_efi_programs(workshop, path, content, words):
     workshop.content[path] = content
+    if path in workshop.fat:
+        workshop.fat[path] = content
     found = wrong(workshop.master())
     assert list(found) == ["secure-boot"]
     assert found["secure-boot"][0].endswith(words)
