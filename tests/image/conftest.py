@@ -1,17 +1,13 @@
-"""The roots inside an ISO, unpacked for testinfra: of the ISO that CORNERSTONE_ISO names, else of profiles built here.
+"""The roots inside an ISO, read for tests: of the ISO that CORNERSTONE_ISO names, else of profiles built here.
 
-Needs root: unpacking keeps the files' owners, and chroot is root's. What is unpacked lies below the cache and goes when
-the last test that wants it has ended.
+An ISO is data: nothing of it is run, mounted or unpacked, and looking needs no root's rights (building does). What
+must be run to be tested is in tests/sandbox.
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 import signal
-import stat
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +15,11 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
-import testinfra
-from testinfra.host import Host
 
 from cornerstone.factory.build import build
+from cornerstone.factory.diff.packages import STATUS, versions
+from cornerstone.factory.evidence_checks import MOST
+from cornerstone.factory.inside.units import Units
 from cornerstone.factory.iso_image import Extent, Image
 from cornerstone.factory.layers import Store
 from cornerstone.factory.lock import read_lock
@@ -30,9 +27,11 @@ from cornerstone.factory.plan import make_plan
 from cornerstone.factory.roots import Disk, copy_disk
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
+from cornerstone.factory.tree import Tree, read_tree
 from cornerstone.factory.verify import ISO_SETTING, KEY_SETTING, find_key
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event
+from cornerstone.model.json_text import read_bounded, read_json
 from cornerstone.model.manifest import CVM, HYPERVISOR, Manifest
 from cornerstone.model.profile import load_profile
 
@@ -43,7 +42,7 @@ PROFILES = ("aos-6.8", "aos-6.7")
 
 @dataclass(frozen=True)
 class Product:
-    """An ISO with the public key that signed it, and a folder to unpack into.
+    """An ISO with the public key that signed it, and a folder to read into.
 
     layers: the folders of the layers that it was made from, by name, when it was built here; else None.
     """
@@ -80,38 +79,34 @@ class Product:
 
 @dataclass(frozen=True)
 class Root:
-    """An unpacked root: its name, its folder, testinfra's view of it (chroot), and its packages (name: version)."""
+    """A root as data: its name, what it holds, its systemd units, and the packages that it should have by version."""
 
     name: str
-    path: Path
-    host: Host
+    tree: Tree
     packages: dict[str, str]
     product: Product
 
-    def read(self, path: str) -> str:
-        return (self.path / path).read_text()
+    @cached_property
+    def units(self) -> Units:
+        return Units(self.tree)
 
-    def run(self, command: str) -> str:
-        """The output of a shell command in the root; it must succeed."""
-        return self.host.check_output(command)
-
-    def files(self, *below: str) -> Iterator[Path]:
-        """All regular files, of the whole root or below some folders; never through a link."""
-        for start in [self.path / folder for folder in below] or [self.path]:
-            for folder, _, names in os.walk(start):
-                for name in names:
-                    if stat.S_ISREG((path := Path(folder, name)).lstat().st_mode):
-                        yield path
-
-    def short(self, path: Path) -> str:
-        """A path as the root itself has it, without the leading slash."""
-        return str(path.relative_to(self.path))
+    @cached_property
+    def installed(self) -> dict[str, str]:
+        """The version of each package that is installed, by name."""
+        return versions({STATUS: self.tree.read(STATUS)})
 
     @cached_property
     def kernel(self) -> str:
         """The release of its one kernel."""
-        (folder,) = (self.path / "usr/lib/modules").iterdir()
-        return folder.name
+        (release,) = self.tree.names("usr/lib/modules")
+        return release
+
+    @cached_property
+    def modules(self) -> set[str]:
+        """The names of its kernel's modules, built in or not, with underscores."""
+        folder = f"usr/lib/modules/{self.kernel}"
+        known = self.tree.text(f"{folder}/modules.dep") + self.tree.text(f"{folder}/modules.builtin")
+        return {Path(line.split(":")[0]).name.split(".")[0].replace("-", "_") for line in known.splitlines()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -161,65 +156,39 @@ def build_profile(name: str, config: pytest.Config, scratch: Path) -> Product:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A folder for what is unpacked, below the cache; it is removed at the end, and so is what a killed run left."""
-    if os.geteuid() != 0:
-        pytest.fail("unpacking roots needs root: run the image tests with sudo", pytrace=False)
-    WORKSPACE.cache.mkdir(parents=True, exist_ok=True)
-    for left in WORKSPACE.cache.glob("tmp-verify-*"):
-        if not Path("/proc", left.name.rpartition("-")[2]).exists():
+    """A folder for what is read, below the cache; it is removed at the end, and so is what a killed run left."""
+    place = WORKSPACE.cache
+    with contextlib.suppress(PermissionError):
+        place.mkdir(parents=True, exist_ok=True)
+    if not os.access(place, os.W_OK):
+        place = Path(tempfile.gettempdir())
+    for left in place.glob("tmp-verify-*-*"):
+        if not Path("/proc", left.name.split("-")[2]).exists():
             shutil.rmtree(left, ignore_errors=True)
-    folder = WORKSPACE.cache / f"tmp-verify-{os.getpid()}"
     # SIGTERM, which ends a job in CI, ends the tests as Ctrl-C does: with their cleaning up
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folder.mkdir()
     try:
-        yield folder
+        with tempfile.TemporaryDirectory(prefix=f"tmp-verify-{os.getpid()}-", dir=place) as folder:
+            yield Path(folder)
     finally:
-        shutil.rmtree(folder)
         signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
 def hypervisor(product: Product) -> Iterator[Root]:
     """The hypervisor's root, from its squashfs in its place on the ISO."""
-    yield from unpacked("hypervisor", product, product.iso, product.place(HYPERVISOR).start)
+    yield from opened("hypervisor", product, product.iso, product.place(HYPERVISOR).start)
 
 
 @pytest.fixture(scope="session")
 def cvm(product: Product, cvm_disk: Disk) -> Iterator[Root]:
     """The CVM's root, from slot A of its disk."""
-    yield from unpacked("cvm", product, cvm_disk.path, cvm_disk.partition("root-a").start)
+    yield from opened("cvm", product, cvm_disk.path, cvm_disk.partition("root-a").start)
 
 
-def unpacked(name: str, product: Product, file: Path, offset: int) -> Iterator[Root]:
-    # a path of its own for each product: testinfra keeps what it learned of a host by this path
-    target = product.scratch / f"{hashlib.sha256(os.fsencode(product.iso)).hexdigest()[:16]}-{name}"
-    done = subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-offset", str(offset), "-dest", target, file],
-                          capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(f"the {name} root can't be unpacked into {product.scratch}: {done.stderr.strip()[-500:]}; "
-                    "is there room for 2 GiB?", pytrace=False)
-    # programs in the chroot want it; the squashfs itself carries no devices
-    (target / "dev/null").unlink(missing_ok=True)
-    os.mknod(target / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    try:
-        with ascii_name(target) as link:
-            yield Root(name, target, testinfra.get_host(str(link), connection="chroot"), packages_of(name, product),
-                       product)
-    finally:
-        shutil.rmtree(target)
-
-
-@contextlib.contextmanager
-def ascii_name(folder: Path) -> Iterator[Path]:
-    """A link to a folder by a path without blanks and letters beyond ASCII, whatever the folder's own is.
-
-    testinfra asks a host for its locale by a command with this path, which it can't encode before it knows the locale.
-    """
-    with tempfile.TemporaryDirectory(prefix="cornerstone-root-", dir="/tmp") as home:
-        link = Path(home) / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-        link.symlink_to(folder.absolute())
-        yield link
+def opened(name: str, product: Product, file: Path, offset: int) -> Iterator[Root]:
+    with contextlib.closing(read_tree(file, offset, product.scratch)) as tree:
+        yield Root(name, tree, packages_of(name, product), product)
 
 
 def packages_of(name: str, product: Product) -> dict[str, str]:
@@ -229,7 +198,8 @@ def packages_of(name: str, product: Product) -> dict[str, str]:
     """
     bill = product.iso.with_name(f"sbom-{name}.cdx.json")
     if product.layers is None and bill.is_file():
-        return {part["name"]: part["version"] for part in json.loads(bill.read_text())["components"] if "purl" in part}
+        parts = read_json(read_bounded(bill, MOST), bill.name, most=MOST)["components"]
+        return {part["name"]: part["version"] for part in parts if "purl" in part}
     lock = read_lock(WORKSPACE.locks, name, product.suite)
     if product.manifest.epoch < lock.epoch:
         pytest.fail("versions/locks is newer than this ISO: check out the commit that it was built from, take the "

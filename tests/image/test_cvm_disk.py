@@ -78,7 +78,7 @@ def test_esp_holds_the_boot_files(cvm_disk):
     ("EFI/BOOT/mmx64.efi", "usr/share/cornerstone/boot/mmx64.efi")])
 def test_boot_files_are_the_root_s_own(cvm_disk, cvm, path, source):
     content = fat(cvm_disk.path, cvm_disk.partition("esp").start, "mtype", f"::/{path}")
-    assert content == (cvm.path / source).read_bytes()
+    assert content == cvm.tree.read(source)
 
 
 def test_grub_knows_both_slots(cvm_disk):
@@ -95,11 +95,11 @@ def test_grub_knows_both_slots(cvm_disk):
 
 
 def test_a_bios_boots_the_root_s_grub(cvm_disk, cvm):
-    boot = cvm.path / "usr/share/cornerstone/boot"
+    boot = "usr/share/cornerstone/boot"
     sizes = cvm.product.manifest.profile["controller"]
     partition = slot_disk.layout("cvm", sizes["disk"], sizes["root_slot"]).bios
-    wanted, core = io.BytesIO(), (boot / "disk.img").read_bytes()
-    slot_disk.install_bios_grub(wanted, partition, (boot / "boot.img").read_bytes(), core)
+    wanted, core = io.BytesIO(), cvm.tree.read(f"{boot}/disk.img")
+    slot_disk.install_bios_grub(wanted, partition, cvm.tree.read(f"{boot}/boot.img"), core)
     assert cvm_disk.read(0, 440) == wanted.getvalue()[:440]
     assert cvm_disk.read(partition.offset, len(core)) == wanted.getvalue()[partition.offset:]
 

@@ -48,4 +48,4 @@ def test_nothing_secret_and_nothing_unrendered(script):
 
 def test_its_programs_are_in_the_root(hypervisor):
     for program in ("jq", "ovs-vsctl", "virsh", "hostnamectl", "networkctl", "ip", "install", "dd", "python3"):
-        assert hypervisor.host.exists(program), program
+        assert hypervisor.tree.program(program), program

@@ -50,8 +50,13 @@ PLAN = Plan(None, KEY, LOCKS, LAYERS, {"code": "7" * 64})
 BOOT_HYBRID = b"\xeb\x63".ljust(384, b"\x90") + b"GRUB ".ljust(128, b"\x90")
 
 
-def pe(body: bytes, signer: str | None) -> bytes:
-    """A PE32+ file of headers and a body, with an Authenticode-shaped signature by a certificate of that name."""
+# what the SBAT of a shim and a GRUB that nobody has revoked begins with, in a length that fits pe
+SHIM_SBAT = b"sbat,1,SBAT Version,sbat,1,https\nshim,4,UEFI shim,shim,1,https\n".ljust(80)
+GRUB_SBAT = b"sbat,1,SBAT Version,sbat,1,https\ngrub,5,FSF,grub,2.12,https\n".ljust(80)
+
+
+def pe(body: bytes, *signers: str | None) -> bytes:
+    """A PE32+ file of headers and a body, with an Authenticode-shaped signature by a certificate of each name."""
     header = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
     optional = struct.pack("<H", 0x20B).ljust(108, b"\0") + struct.pack("<I", 16)
     start = len(header) + 24 + len(optional) + 16 * 8 + len(body)
@@ -62,21 +67,22 @@ def pe(body: bytes, signer: str | None) -> bytes:
         struct.pack_into("<II", directory, 4 * 8, start if size else 0, size)
         return header + b"PE\0\0".ljust(24, b"\0") + optional + directory + body
 
-    if signer is None:
+    if None in signers:
         return assembled(0)
     plain = assembled(0)
     checksum, entry = 0x40 + 24 + 64, 0x40 + 24 + 112 + 4 * 8
     digest = hashlib.sha256(plain[:checksum] + plain[checksum + 4:entry] + plain[entry + 8:]).digest()
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, signer)])
-    day = datetime.datetime.fromtimestamp(EPOCH, datetime.UTC)
-    certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-                   .serial_number(1).not_valid_before(day).not_valid_after(day + datetime.timedelta(days=1))
-                   .sign(key, hashes.SHA256()))
-    blob = (pkcs7.PKCS7SignatureBuilder().set_data(digest).add_signer(certificate, key, hashes.SHA256())
-            .sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary]))
-    table = struct.pack("<IHH", 8 + len(blob), 0x200, 2) + blob
-    table += bytes(-len(table) % 8)
+    day, table = datetime.datetime.fromtimestamp(EPOCH, datetime.UTC), b""
+    for signer in signers:
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, signer)])
+        certificate = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+                       .serial_number(1).not_valid_before(day).not_valid_after(day + datetime.timedelta(days=1))
+                       .sign(key, hashes.SHA256()))
+        blob = (pkcs7.PKCS7SignatureBuilder().set_data(digest).add_signer(certificate, key, hashes.SHA256())
+                .sign(serialization.Encoding.DER, [pkcs7.PKCS7Options.Binary]))
+        table += struct.pack("<IHH", 8 + len(blob), 0x200, 2) + blob
+        table += bytes(-len(table) % 8)
     return assembled(len(table)) + table
 
 
@@ -86,8 +92,8 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.content = {
-            SHIM: pe(b"shim" * 400, "Microsoft Windows UEFI Driver Publisher"),
-            GRUB: pe(b"grub" * 500, "Debian Secure Boot Signer - grub2"),
+            SHIM: pe(SHIM_SBAT + b"shim" * 400, "Microsoft Corporation UEFI CA 2011", "Microsoft UEFI CA 2023"),
+            GRUB: pe(GRUB_SBAT + b"grub" * 500, "Debian Secure Boot Signer - grub2"),
             MOK_MANAGER: pe(b"moks" * 300, "Debian Secure Boot Signer - shim"),
             KERNEL: pe(b"kern" * 600, "Debian Secure Boot Signer - linux"),
             iso.BIOS_IMAGE: bytes(64).ljust(2548, b"\xaa") + struct.pack("<Q", 2) + b"\x55" * 1001,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import tempfile
 import threading
 import time
 from collections import namedtuple
@@ -10,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_plans import MIB, Told, package, plan_of, profile, touch
 from cornerstone.factory import build as build_module
@@ -17,6 +21,8 @@ from cornerstone.factory import process
 from cornerstone.factory.build import check_space, fetch_packages, make_layer, make_layers, step
 from cornerstone.factory.layers import Layer, Store
 from cornerstone.factory.pool import pooled
+from cornerstone.factory.settings import Workspace
+from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event
 
@@ -275,3 +281,44 @@ def test_progress_is_told_once_a_percent_and_never_goes_back(total):
     assert len(percents) <= 101
     assert percents[-1] == (100 if total else 0)
     assert {event.state for event in told} == {"progress"}
+
+
+# what others could have put there
+
+def test_a6_a_planted_layer_is_made_anew_with_a_warning(workspace):
+    plan = plan_of(workspace, root := Layer("root", {}, lambda folder, needed: (folder / "x").write_bytes(b"good")))
+    planted = Store(workspace.layers).path(root)
+    planted.mkdir(parents=True)
+    (planted / "x").write_bytes(b"EVIL")
+    (planted / "layer.json").write_text(json.dumps({
+        "name": "root", "inputs": {}, "files": {"x": [4, hashlib.sha256(b"EVIL").hexdigest()]}}))
+    told = Told()
+    store = Store(workspace.layers, workspace.temporary, plan.key)
+    make_layers(plan, store, told)
+    assert told == [("root", "warning"), ("root", "started"), ("root", "done")]
+    assert (planted / "x").read_bytes() == b"good"
+    assert store.contents(root) == {planted / "x": (4, hashlib.sha256(b"good").hexdigest())}
+
+
+@pytest.mark.parametrize("place", ["cache", "layers", "pool", "output"])
+def test_a6_a_release_build_trusts_no_folder_that_others_may_write(monkeypatch, place):
+    with tempfile.TemporaryDirectory() as above:
+        # others may enter it, unlike pytest's folders
+        Path(above).chmod(0o755)
+        workspace = Workspace(Path(above, "checkout"))
+        development = plan_of(workspace)
+        release = replace(development, key=SoftwareKey(Ed25519PrivateKey.generate(), "release"))
+        monkeypatch.setattr(build_module, "check_privilege", lambda: None)
+        monkeypatch.setattr(build_module, "make_plan", lambda *_: release)
+        monkeypatch.setattr(build_module, "is_current", lambda *_: 1 / 0)
+        folder = getattr(workspace, place)
+        folder.mkdir(parents=True, exist_ok=True)
+        with pytest.raises(ZeroDivisionError):
+            build_module.build(workspace, profile(), Told())
+        folder.chmod(0o777)
+        with pytest.raises(CornerstoneError, match=f"others may write in {folder},") as caught:
+            build_module.build(workspace, profile(), Told())
+        assert caught.value.code is Code.MACHINE
+        monkeypatch.setattr(build_module, "make_plan", lambda *_: development)
+        with pytest.raises(ZeroDivisionError):
+            build_module.build(workspace, profile(), Told())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import random
 import subprocess
 from dataclasses import replace
@@ -14,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_plans import MIB, Told, package, plan_of
 from cornerstone.factory import build as build_module
-from cornerstone.factory import iso
+from cornerstone.factory import iso, signing
 from cornerstone.factory.build import is_current, iso_path, remember, write_iso
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.signing import SoftwareKey, check_signature
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest
+from cornerstone.model.site_area import pack
 
 
 @pytest.fixture
@@ -91,6 +94,111 @@ def test_what_is_missing_beside_a_current_iso_is_written_anew(workspace, layers,
     assert is_current(plan, target)
     build_module.mend_evidence(plan, target, told)
     assert len(told) == 2
+
+
+@pytest.fixture
+def attacked(workspace, layers, tmp_path):
+    """A built ISO, its plan, and the attack of somebody who may write there but hasn't the key."""
+    plan = plan_of(workspace, packages=(package("jq", 7),))
+    target = iso_path(workspace, plan.profile)
+    remember(plan, target, write_iso(plan, layers, target, tmp_path / "work", Told()))
+
+    def attack(*, record: bool = True, at: str = HYPERVISOR) -> None:
+        before = target.stat()
+        with contextlib.closing(Image(target)) as image:
+            place = image.place(at).start
+        with target.open("r+b") as file:
+            file.seek(place)
+            file.write(b"EVIL")
+        os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if record:
+            path = target.with_name("build.json")
+            content = json.loads(path.read_text())
+            content["evidence"]["sha256"] = hashlib.sha256(target.read_bytes()).hexdigest()
+            path.write_text(json.dumps(content))
+        target.with_name("report.md").unlink()
+    return plan, target, attack
+
+
+def nothing_is_signed_over(target, sums):
+    assert target.with_name("SHA256SUMS").read_bytes() == sums
+    assert not target.with_name("report.md").exists()
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["record too", "ISO alone"])
+def test_a5_a_changed_iso_gets_no_signature(attacked, record):
+    plan, target, attack = attacked
+    sums = target.with_name("SHA256SUMS").read_bytes()
+    attack(record=record)
+    assert is_current(plan, target), "it looks as it was left"
+    told = Told()
+    assert not build_module.mend_evidence(plan, target, told)
+    assert ("iso", "warning") in told
+    nothing_is_signed_over(target, sums)
+    assert not is_current(plan, target), "it is made again"
+
+
+def test_a5_a_commit_of_somebody_s_own_is_not_signed(attacked):
+    """The provenance's source comes from the record, too."""
+    plan, target, _ = attacked
+    path = target.with_name("build.json")
+    content = json.loads(path.read_text())
+    content["evidence"]["source"] = {"name": "source", "digest": {"gitCommit": "f" * 40}}
+    path.write_text(json.dumps(content))
+    target.with_name("report.md").unlink()
+    assert not build_module.mend_evidence(plan, target, Told())
+
+
+def test_a5_a_record_that_another_key_sealed_is_none(attacked, workspace):
+    plan, target, _ = attacked
+    record = json.loads(target.with_name("build.json").read_text())
+    other = SoftwareKey(Ed25519PrivateKey.generate(), "development")
+    target.with_name("build.json").write_text(json.dumps(signing.sealed(record, build_module.SEALED, other)))
+    target.with_name("report.md").unlink()
+    assert not build_module.mend_evidence(plan, target, Told())
+
+
+def test_a5_a_seal_of_a_layer_seals_no_build(attacked):
+    plan, target, _ = attacked
+    record = json.loads(target.with_name("build.json").read_text())
+    assert not signing.is_sealed(signing.sealed(record, "layer", plan.key), "build", plan.key.public_pem())
+    assert signing.is_sealed(signing.sealed(record, "build", plan.key), "build", plan.key.public_pem())
+
+
+def test_a5_a_customised_iso_is_told_apart_and_not_built_away(attacked):
+    """The site area isn't signed, so a site is no change; one that was changed elsewhere, too, is an error."""
+    plan, target, attack = attacked
+    before = target.stat()
+    with contextlib.closing(Image(target)) as image:
+        place = image.place(SITE_AREA)
+    with target.open("r+b") as file:
+        file.seek(place.start)
+        file.write(pack(b"{}", place.size))
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    target.with_name("report.md").unlink()
+    assert build_module.mend_evidence(plan, target, Told())
+    assert target.with_name("report.md").exists()
+    attack()
+    with pytest.raises(CornerstoneError, match="isn't known|isn't the ISO|no record") as caught:
+        build_module.mend_evidence(plan, target, Told())
+    assert caught.value.code is Code.VERIFY
+    assert target.exists()
+
+
+@pytest.mark.parametrize("name", ["hypervisor/hypervisor.squashfs", "hypervisor-boot/vmlinuz",
+                                  "hypervisor-boot/cd.img", "hypervisor-boot/boot_hybrid.img"])
+def test_a7_what_is_signed_is_what_the_store_has_read(workspace, layers, tmp_path, name):
+    contents = {path: (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+                for folder in layers.values() for path in folder.iterdir()}
+    path, target = tmp_path / "layers" / name, tmp_path / "x.iso"
+    write_iso(plan_of(workspace), layers, target, tmp_path / "work", Told(), contents)
+    target.unlink()
+    content = path.read_bytes()
+    path.write_bytes(b"EVIL" + content[4:])
+    with pytest.raises(CornerstoneError, match=f"{path.name} was changed while the ISO was made") as caught:
+        write_iso(plan_of(workspace), layers, target, tmp_path / "work", Told(), contents)
+    assert caught.value.code is Code.VERIFY
+    assert not target.exists()
 
 
 def test_report_says_what_is_in_it(workspace, layers, tmp_path):

@@ -107,7 +107,8 @@ def test_t1_t3_an_empty_value_is_an_error_by_name(call, words):
 
 @pytest.mark.parametrize("tier", ["data", "machines", "unit,", ",", "../src", "..", "units", "unit/", "Unit"])
 def test_t2_what_is_no_tier_is_refused_with_the_list(call, tier):
-    require_error(call("test", "--tier", tier), Code.INPUT, "there is no test tier", "unit, build, image, boot, node")
+    require_error(call("test", "--tier", tier), Code.INPUT, "there is no test tier",
+                  "unit, build, image, sandbox, boot, node")
 
 
 @pytest.mark.parametrize(("ended", "code"), [(0, 0), (1, Code.FAILED), (2, Code.FAILED)])

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,8 +111,9 @@ def test_what_a_build_knows_its_iso_by_stays(iso):
 
 
 def test_a_build_with_nothing_to_do_says_that_its_iso_carries_a_site(iso, tmp_path, monkeypatch):
-    for name, answer in (("check_privilege", None), ("make_plan", None), ("signing_key", None), ("is_current", True),
-                         ("mend_evidence", None), ("iso_path", iso)):
+    plan = SimpleNamespace(key=SimpleNamespace(kind="development"))
+    for name, answer in (("check_privilege", None), ("make_plan", plan), ("signing_key", None), ("is_current", True),
+                         ("mend_evidence", True), ("iso_path", iso)):
         monkeypatch.setattr(build_module, name, lambda *_, answer=answer: answer)
     told = []
     build_module.build(Workspace(tmp_path), None, told.append)

@@ -211,7 +211,7 @@ def damaged(make, tmp_path, kind):
 
 @pytest.mark.parametrize(("kind", "problem"), [
     ("text", "can't be read as an ISO"), ("another ISO", f"has no {NAME}"), ("squashfs", "the squashfs can't be read"),
-    ("qcow2", "qemu-img failed"), ("no squashfs in slot A", "holds no squashfs"),
+    ("qcow2", "is a qcow2 of version"), ("no squashfs in slot A", "holds no squashfs"),
     ("manifest", "not a Foundation manifest"),
     ("part", "doesn't name layers/cvm.qcow2"), ("size", r"\.files\[[0-9]+\]\.size has to be a whole number")])
 def test_an_iso_that_is_no_good_is_one_error_with_its_name(plain_iso, make, tmp_path, kind, problem):

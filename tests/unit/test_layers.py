@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cornerstone.factory import process
 from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
+from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.error import Code, CornerstoneError
 
 
@@ -208,6 +210,82 @@ def test_prune_leaves_what_another_build_uses(store, tmp_path):
     other.release()
     assert store.prune(0) == [store.path(BASE).name]
     assert all_below(tmp_path / "layers") == []
+
+
+KEY = SoftwareKey(Ed25519PrivateKey.generate(), "release")
+NOBODY = "nobody with our key made it"
+
+
+@pytest.fixture
+def sealing(tmp_path) -> Store:
+    return Store(tmp_path / "layers", tmp_path / "new", KEY)
+
+
+def again(tmp_path, key=KEY) -> Store:
+    """The store as the next build sees it."""
+    return Store(tmp_path / "layers", tmp_path / "new", key)
+
+
+def plant(store, content=b"EVIL", **record):
+    """What somebody puts into a store who knows the layer's key, but not the build's."""
+    folder = store.path(BASE)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "content").write_bytes(content)
+    (folder / RECORD).write_text(json.dumps({
+        "name": BASE.name, "inputs": BASE.all_inputs(),
+        "files": {"content": [len(content), hashlib.sha256(content).hexdigest()]}, **record}))
+
+
+def test_a6_a_layer_that_was_made_here_is_taken(sealing, tmp_path):
+    sealing.make(BASE)
+    assert again(tmp_path).damage(BASE) == ""
+    assert again(tmp_path).contents(BASE) == {}, "nothing was read yet"
+    store = again(tmp_path)
+    assert store.damage(BASE) == ""
+    content = (store.path(BASE) / "content").read_bytes()
+    assert store.contents(BASE) == {store.path(BASE) / "content": (len(content), hashlib.sha256(content).hexdigest())}
+
+
+@pytest.mark.parametrize("record", [{}, {"seal": ""}, {"seal": "00" * 64}, {"seal": 7}],
+                         ids=["none", "empty", "wrong", "no text"])
+def test_a6_a_layer_that_somebody_put_there_is_not_taken(sealing, record):
+    plant(sealing, **record)
+    assert sealing.has(BASE)
+    assert sealing.damage(BASE).startswith(NOBODY)
+
+
+def test_a6_a_layer_of_another_key_is_not_taken(tmp_path):
+    again(tmp_path, SoftwareKey(Ed25519PrivateKey.generate(), "release")).make(BASE)
+    assert again(tmp_path).damage(BASE).startswith(NOBODY)
+
+
+def test_a6_a_sealed_layer_is_not_taken_for_another(sealing, tmp_path):
+    """An older one, with its seal, in the place of the one that is wanted."""
+    older = replace(BASE, inputs={"lock": "0", "elements": "2"})
+    sealing.make(older)
+    sealing.path(older).rename(sealing.path(BASE))
+    assert again(tmp_path).damage(BASE) == f"{NOBODY}: its record is another layer's"
+
+
+@pytest.mark.parametrize("change", [
+    lambda folder: (folder / "content").write_text("EVIL"),
+    lambda folder: (folder / "more").write_text("EVIL"),
+    lambda folder: ((folder / "content").rename(folder.parent / "aside"),
+                    (folder / "content").symlink_to(folder.parent / "aside"))], ids=["changed", "more", "link"])
+def test_a6_a_changed_layer_is_not_taken(sealing, tmp_path, change):
+    sealing.make(BASE)
+    change(sealing.path(BASE))
+    assert again(tmp_path).damage(BASE)
+
+
+def test_a6_what_is_made_is_its_owner_s_to_write(sealing):
+    before = os.umask(0)
+    try:
+        sealing.make(BASE)
+    finally:
+        os.umask(before)
+    folder = sealing.path(BASE)
+    assert [path.name for path in (folder, *folder.iterdir()) if path.stat().st_mode & 0o022] == []
 
 
 def test_disk_full_leaves_nothing_half_and_the_next_with_room_succeeds(tmp_path):

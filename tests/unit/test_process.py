@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import select
 import shlex
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import hold, process
+from cornerstone.factory import boot_checks, hold, process
+from cornerstone.factory.signing import SECRETS, for_a_build
 from cornerstone.model.error import Code, CornerstoneError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -59,9 +61,51 @@ def test_log_has_command_output_and_status(log):
 
 def test_environment_folder_and_input(log, tmp_path, monkeypatch):
     monkeypatch.setenv("INHERITED", "yes")
-    process.run(["sh", "-c", 'echo "$INHERITED $ADDED $(pwd)"; cat'], log=log, env={"ADDED": "too"}, cwd=tmp_path,
-                stdin=b"given\n")
-    assert f"yes too {tmp_path}\ngiven\n" in log.read_text()
+    monkeypatch.setenv("https_proxy", "kept")
+    process.run(["sh", "-c", 'echo "$INHERITED,$https_proxy $ADDED $(pwd)"; cat'], log=log, env={"ADDED": "too"},
+                cwd=tmp_path, stdin=b"given\n")
+    assert f",kept too {tmp_path}\ngiven\n" in log.read_text()
+
+
+def test_a9_no_tool_sees_a_key_a_pin_or_whatever_else_is_secret(log, monkeypatch):
+    for name in (*SECRETS, "GITHUB_TOKEN", "LD_PRELOAD", "GIT_DIR"):
+        monkeypatch.setenv(name, "" if name == "LD_PRELOAD" else "SECRET")
+    process.run(["env"], log=log)
+    with process.started(["env"], stdout=subprocess.PIPE) as child:
+        said, _ = child.communicate()
+    for text in (log.read_text(), process.read(["env"]), said.decode(), boot_checks.tool("env").stdout.decode()):
+        assert "PATH=" in text
+        assert "SECRET" not in text
+        assert "LD_PRELOAD" not in text
+
+
+def test_a9_what_a_build_of_our_own_needs_is_told_nowhere(log, monkeypatch):
+    """`reproduce` builds again in a process of its own, with the same key."""
+    monkeypatch.setenv(SECRETS[0], "SECRET")
+    with pytest.raises(CornerstoneError) as caught:
+        process.run(["sh", "-c", f'[ "${SECRETS[0]}" = "$SHOWN" ]; exit 7'], log=log, private=for_a_build(),
+                    env={"SHOWN": "x"})
+    assert "SECRET" not in f"{log.read_text()} {caught.value}".replace("$CORNERSTONE_SIGNING_KEY_PEM", "")
+
+
+STARTS = {"run", "Popen", "call", "check_call", "check_output"}
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "cornerstone/factory").rglob("*.py")), ids=lambda path: path.name)
+def test_a9_each_program_of_the_factory_is_started_in_the_tools_environment(path):
+    """By process.run, read or started, or with an environment that process.environment made."""
+    module = ast.parse(path.read_text())
+    made = {target.id for node in ast.walk(module) if isinstance(node, ast.Assign)
+            and "environment" in ast.dump(node.value) and "process" in f"{path.stem} {ast.dump(node.value)}"
+            for target in node.targets if isinstance(target, ast.Name)}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in STARTS \
+                and ast.unparse(node.func.value) == "subprocess":
+            env = next((word.value for word in node.keywords if word.arg == "env"), None)
+            assert env is not None and (ast.unparse(env) in made or "environment(" in ast.unparse(env)), \
+                f"{path.name}:{node.lineno}"
+        assert not (isinstance(node, ast.Attribute) and node.attr in ("system", "popen", "execve", "execv")
+                    and ast.unparse(node.value) == "os"), f"{path.name}:{node.lineno}"
 
 
 def test_without_input_it_reads_nothing(log):

@@ -1,6 +1,7 @@
 """`invoke verify` on a small ISO, made by the real mastering: it passes, and tampering of each kind is refused."""
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cornerstone.cli import inputs
 from cornerstone.factory import iso, verify
 from cornerstone.factory.authenticode import signatures
+from cornerstone.factory.boot_checks import MICROSOFT
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
 from cornerstone.factory.iso_image import Image
@@ -27,7 +29,7 @@ from cornerstone.factory.signing import SoftwareKey
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
 from cornerstone.model.site_area import pack
-from small_iso import KEY, Workshop, pe
+from small_iso import GRUB_SBAT, KEY, SHIM_SBAT, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
@@ -455,9 +457,18 @@ def test_an_esp_that_is_no_fat_is_refused(workshop):
     (KERNEL, pe(b"kern" * 600, "Debian").replace(b"kern", b"evil", 1), "was changed after it was signed"),
     (KERNEL, pe(b"kern" * 600, "Debian")[:-60], "its table of signatures is damaged"),
     (KERNEL, b"MZ", "it is cut short"),
+    (SHIM, pe(SHIM_SBAT.replace(b"shim,4", b"shim,3"), *MICROSOFT), "SBAT level 3 of shim, and below 4 it is revoked"),
+    (SHIM, pe(b"shim" * 400, *MICROSOFT), "has no SBAT entry of shim, and below 4 it is revoked"),
+    (GRUB, pe(GRUB_SBAT.replace(b"grub,5", b"grub,4"), "Debian"), "SBAT level 4 of grub, and below 5 it is revoked"),
+    (SHIM, pe(SHIM_SBAT, MICROSOFT[0]),
+     "isn't signed under Microsoft UEFI CA 2023, so machines that know only this one don't start it"),
+    (SHIM, pe(SHIM_SBAT, MICROSOFT[1]),
+     "isn't signed under Microsoft Corporation UEFI CA 2011, so machines that know only this one don't start it"),
 ])
-def test_signatures_of_efi_programs(workshop, path, content, words):
+def test_a4_signatures_and_levels_of_efi_programs(workshop, path, content, words):
     workshop.content[path] = content
+    if path in workshop.fat:
+        workshop.fat[path] = content
     found = wrong(workshop.master())
     assert list(found) == ["secure-boot"]
     assert found["secure-boot"][0].endswith(words)
@@ -504,19 +515,16 @@ def run_roots(tmp_path: Path, body: str) -> int:
     return verify.check_roots(tmp_path / "some.iso", tmp_path / "some.pem", tests)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="unpacking roots needs root")
 def test_the_verdict_on_the_roots_is_the_exit_code(tmp_path):
     settings = (f"assert os.environ['CORNERSTONE_ISO'] == {str(tmp_path / 'some.iso')!r}\n"
                 f"    assert os.environ['CORNERSTONE_KEY'] == {str(tmp_path / 'some.pem')!r}")
     assert run_roots(tmp_path, settings) == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="unpacking roots needs root")
 def test_a_bad_root_fails_the_verification(tmp_path):
     assert run_roots(tmp_path, "assert False") == Code.VERIFY
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="unpacking roots needs root")
 def test_tests_that_cannot_run_are_no_pass(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CornerstoneError, match="pytest ended with 5") as caught:
@@ -524,15 +532,73 @@ def test_tests_that_cannot_run_are_no_pass(tmp_path):
     assert caught.value.code is Code.MACHINE
 
 
+def test_a9_the_tests_of_the_roots_see_no_key_and_no_pin(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORNERSTONE_SIGNING_KEY_PEM", "SECRET")
+    monkeypatch.setenv("CORNERSTONE_PKCS11_PIN", "SECRET")
+    assert run_roots(tmp_path, "assert 'SECRET' not in os.environ.values()") == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
-def test_roots_want_the_rights_of_root(tmp_path):
-    os.seteuid(65534)
-    try:
-        with pytest.raises(CornerstoneError, match="needs root") as caught:
-            verify.check_roots(tmp_path / "some.iso", tmp_path / "some.pem")
-    finally:
-        os.seteuid(0)
-    assert caught.value.code is Code.MACHINE
+def test_a1_looking_into_the_roots_needs_no_rights(tmp_path):
+    code = ("import sys; from pathlib import Path; from cornerstone.factory import verify\n"
+            "sys.exit(verify.check_roots(Path('x.iso'), Path('x.pem'), Path(sys.argv[1])))")
+    (tmp_path / "test_rights.py").write_text(
+        "from pathlib import Path\n\ndef test_rights():\n"
+        "    assert f'CapEff:\\t{0:016x}\\n' in Path('/proc/self/status').read_text()\n")
+    done = subprocess.run(["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", sys.executable, "-c",
+                           code, tmp_path], cwd=ROOT, env={"PYTHONPATH": "src", "PATH": os.environ["PATH"]},
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a3_it_tells_which_key_and_that_one_from_beside_proves_no_origin(medium, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(verify, "check_roots", lambda *words, **more: 0)
+    der = serialization.load_pem_public_key(KEY.public_pem()).public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    digest = hashlib.sha256(der).hexdigest()
+    assert verify.verify_iso(medium) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["sha256", digest]
+    assert lines[-1].startswith("integrity only: ")
+    given = tmp_path / "maker.pem"
+    # the same key in other lines has the same fingerprint
+    given.write_bytes(b"the maker's key\n" + KEY.public_pem())
+    assert verify.verify_iso(medium, given) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["sha256", digest]
+    assert not [line for line in lines if "integrity only" in line]
+    assert verify.verify_iso(medium, format="json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["key_sha256"], said["vouches_for"]) == (digest, "integrity only")
+
+
+def test_a3_a_forger_s_key_beside_a_forger_s_iso_is_integrity_only(workshop, capsys, monkeypatch):
+    """Whoever replaces ISO and key together passes every check; only the key's fingerprint is another."""
+    monkeypatch.setattr(verify, "check_roots", lambda *words, **more: 0)
+    assert verify.verify_iso(workshop.master()) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("integrity only: ")
+
+
+@pytest.mark.parametrize("make", [
+    lambda path: path.symlink_to("/etc/hostname"), os.mkfifo, lambda path: path.symlink_to("/dev/zero"),
+    lambda path: path.mkdir()])
+@pytest.mark.parametrize("name", ["SHA256SUMS", "SHA256SUMS.sig", "report.md", "provenance.intoto.json"])
+def test_a1_nothing_beside_an_iso_leads_elsewhere(workshop, make, name):
+    medium = workshop.master()
+    workshop.certify(medium)
+    medium.with_name(name).unlink()
+    make(medium.with_name(name))
+    found = wrong(medium)
+    assert found.keys() == {"evidence"}
+    assert f"{name} beside the ISO can't be read" in found["evidence"][0]
+
+
+def test_a1_a_key_beside_an_iso_is_no_link(medium, tmp_path):
+    key = medium.with_name(verify.KEY_NAME)
+    key.rename(tmp_path / "real.pem")
+    key.symlink_to("real.pem")
+    with pytest.raises(CornerstoneError, match="can't be read"):
+        verify.verify_iso(medium)
 
 
 def test_the_second_reader_is_another_program(medium, tmp_path):

@@ -20,6 +20,7 @@ from cornerstone.cli.testing import judge
 from cornerstone.factory import customize
 from cornerstone.factory.emulator import emulator
 from cornerstone.factory.settings import Workspace
+from cornerstone.factory.signing import forget
 from cornerstone.lab import cluster, report
 from cornerstone.lab.install import Run, started
 from cornerstone.lab.machine import QEMU_SETTING
@@ -63,6 +64,7 @@ def install(bench: Bench, firmware: str, media: str, output: str, keep: bool) ->
     """Install a blank machine and test the node that it becomes; returns the exit code of the installation."""
     folder = bench.folder(output, Path(bench.machine).stem, firmware, media)
     iso = build_one(bench.workspace, bench.profile)
+    forget()
     with best_qemu(iso, bench.workspace):
         run = Run.prepare(folder, bench.shape, bench.site_file, functools.partial(customize.customize, iso), firmware,
                           media)
@@ -85,6 +87,7 @@ def form(bench: Bench, name: str, count: int, firmware: str, output: str) -> Non
     """Install count machines, run them as one cluster, and test what it has become."""
     folder = bench.folder(output, name, firmware)
     iso = build_one(bench.workspace, bench.profile)
+    forget()
     manifest = Manifest.from_bytes(iso.with_name(NAME).read_bytes())
     shape = bench.shape
     about = {"begun": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "profile": bench.profile.name,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from cornerstone.factory import process
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
 
@@ -24,8 +24,8 @@ def lint(workspace: Workspace) -> None:
         "shellcheck": ["shellcheck", "--severity=warning", *shell_scripts(root)],
         "dib-lint": [programs / "dib-lint"],
     }
-    env = {**os.environ, "ELEMENTS_DIR": str(root / "elements"), "LIB_DIR": str(empty), "PYTHONPATH": str(root / "src"),
-           "PYTHONIOENCODING": "utf-8"}
+    env = process.environment({"ELEMENTS_DIR": str(root / "elements"), "LIB_DIR": str(empty),
+                               "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"})
     failed = []
     for name, argv in checks.items():
         try:
@@ -48,7 +48,7 @@ def shell_scripts(root: Path) -> list[str]:
     argv = ["git", "-c", f"safe.directory={root}", "grep", "--untracked", "-lE", SCRIPT]
     hint = "lint a git checkout; a copy without .git has no list of its files"
     try:
-        done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(argv, cwd=root, env=process.environment(), capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise CornerstoneError("git is not installed", "run ./invoke, which installs what is missing",
                                Code.MACHINE) from None

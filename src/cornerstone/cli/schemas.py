@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from cornerstone.factory.files import put
 from cornerstone.factory.settings import Workspace
 from cornerstone.model import facts, profile, report, site_fields
 from cornerstone.model.catalogue import load_catalogue
@@ -28,8 +28,6 @@ def write_schemas(workspace: Workspace) -> list[Path]:
         path = workspace.root / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        put(path, text)
         changed.append(path)
     return changed

@@ -12,11 +12,11 @@ from pathlib import Path
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
 
-TIERS = ("unit", "build", "image", "boot", "node")
+TIERS = ("unit", "build", "image", "sandbox", "boot", "node")
 ON_DEMAND = ("engine", "power")
 # Tiers of different lanes run beside each other, for a machine under emulation keeps about one CPU busy. The second
 # lane makes the ISOs while the unit tests, which need none, run in the first.
-LANES = (("unit", "boot"), ("build", "image", "node", *ON_DEMAND))
+LANES = (("unit", "boot"), ("build", "image", "sandbox", "node", *ON_DEMAND))
 
 
 def run_tiers(workspace: Workspace, names: str, nightly: bool = False) -> int:

@@ -17,6 +17,8 @@ from typing import Any
 
 from cornerstone.factory import evidence, packages, pool, process
 from cornerstone.factory.fat import MIB
+from cornerstone.factory.files import beside as new_beside
+from cornerstone.factory.files import put, require_own
 from cornerstone.factory.hold import hold
 from cornerstone.factory.iso_area import TAKE_OUT, is_customised
 from cornerstone.factory.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
@@ -26,7 +28,7 @@ from cornerstone.factory.preflight import preflight
 from cornerstone.factory.render import LIVE_ARGUMENTS, render
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import public_key, signing_key
+from cornerstone.factory.signing import is_sealed, public_key, sealed, signing_key
 from cornerstone.model import site_area
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
@@ -40,6 +42,7 @@ from cornerstone.model.manifest import (
     NAME,
     SIGNATURE_NAME,
     SITE_AREA,
+    Entry,
     Manifest,
     entry_of,
 )
@@ -47,6 +50,8 @@ from cornerstone.model.profile import Profile
 from cornerstone.model.slot_disk import INSTALLED_MARK
 
 STAGE = "build"
+# what a build remembers of its ISO, beside it, and what its seal calls it
+RECORD, SEALED = "build.json", "build"
 
 
 def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool = False,
@@ -64,15 +69,16 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
     with own_folder(workspace) as mine:
         plan = make_plan(mine, profile, signing_key(mine.cache), keep)
         target = iso_path(mine, profile)
-        if is_current(plan, target):
-            mend_evidence(plan, target, listener)
+        if plan.key.kind == "release":
+            require_own((mine.cache, mine.layers, mine.pool, mine.cache / "tmp", mine.output, target.parent), mine.root)
+        if is_current(plan, target) and mend_evidence(plan, target, listener):
             carries = f"; it carries a site: {TAKE_OUT.format(iso=target)}" if is_customised(target) else ""
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do{carries}"))
             return target
         # not at the top: a build that has nothing to do shall be over soon
         from cornerstone.model.rules import require_profile
         require_profile(profile, load_catalogue(mine.root), today=datetime.date.today())
-        store = Store(mine.layers, mine.temporary)
+        store = Store(mine.layers, mine.temporary, plan.key)
         to_make = [layer for layer in plan.layers.values() if not store.has(layer)]
         if {layer.name for layer in to_make} & plan.locks.keys():
             preflight(mine)
@@ -95,28 +101,64 @@ def put_iso(plan: Plan, store: Store, target: Path, work: Path, listener: Listen
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with hold(target.parent, waiting):
-        for left in target.parent.glob(f".{target.name}.*"):
+        for left in (*target.parent.glob(f".{target.name}.*"), *target.parent.glob(f".{RECORD}.*")):
             left.unlink()
         if is_current(plan, target):
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: another build has made it"))
             return
         with step(listener, "iso"):
             files = {name: store.path(layer) for name, layer in plan.layers.items()}
-            papers = write_iso(plan, files, target, work, listener)
+            contents = {path: each for layer in plan.layers.values() for path, each in store.contents(layer).items()}
+            papers = write_iso(plan, files, target, work, listener, contents)
         remember(plan, target, papers)
 
 
-def mend_evidence(plan: Plan, target: Path, listener: Listener) -> None:
-    """Write the files beside an ISO that is current anew, where one is missing or isn't what was written."""
+def mend_evidence(plan: Plan, target: Path, listener: Listener) -> bool:
+    """Write the files beside an ISO that is current anew, where one is missing or isn't what was written.
+
+    Before anything is signed again the whole ISO is read and compared with what a build with this key has sealed. When
+    it is another, or there is no such record, nothing is signed: the record goes, so that the ISO is made again, and
+    the answer is False. Raises CornerstoneError (VERIFY) when that would take a site with it.
+    """
     if evidence.is_current(target, recall(target).get("evidence")):
-        return
+        return True
 
     def waiting(who: str) -> None:
         listener(Event(STAGE, "evidence", "waiting", f"{who} is writing it"))
 
     with hold(target.parent, waiting), step(listener, "evidence"):
-        if is_current(plan, target):
-            remember(plan, target, evidence.write(target, plan, target, recall(target).get("evidence")))
+        if not is_current(plan, target):
+            return False
+        record = recall(target)
+        if not (problem := unvouched(plan, target, record)):
+            remember(plan, target, evidence.write(target, plan, target, record["evidence"]))
+            return True
+        if is_customised(target):
+            raise CornerstoneError(f"{target} {problem}, so its evidence can't be signed, and it carries a site",
+                                   f"keep a copy if you need it, remove it and build again; "
+                                   f"{TAKE_OUT.format(iso=target)}", Code.VERIFY)
+        listener(Event(STAGE, "iso", "warning", f"{target} {problem}: it is made again"))
+        target.with_name(RECORD).unlink()
+        return False
+
+
+def unvouched(plan: Plan, target: Path, record: Mapping) -> str:
+    """Why an ISO isn't known to be the one that a build with this key made, as a clause; empty when it is.
+
+    The whole ISO is read, with its site area counted as empty.
+    """
+    # not at the top: a build that has nothing to do shall be over soon
+    from cornerstone.factory.iso_checks import Subject
+    if not is_sealed(record, SEALED, plan.key.public_pem()) or not (record.get("evidence") or {}).get("source"):
+        return "has no record that is sealed with this build's key"
+    subject = Subject(target, plan.key.public_pem())
+    try:
+        same = subject.sha256_as_built == record["evidence"].get("sha256")
+    except CornerstoneError:
+        same = False
+    finally:
+        subject.close()
+    return "" if same else "isn't the ISO that was built"
 
 
 def iso_path(workspace: Workspace, profile: Profile) -> Path:
@@ -221,9 +263,12 @@ def make_layer(layer: Layer, store: Store, listener: Listener) -> None:
         listener(Event(STAGE, layer.name, "cached"))
 
 
-def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, listener: Listener) -> dict:
+def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, listener: Listener,
+              contents: Mapping[Path, tuple[int, str]] | None = None) -> dict:
     """Master the ISO beside its place, read it back, write its evidence, and only then put it there.
 
+    contents: size and sha256 by path of the layers' files, as the store has read them; what goes onto the ISO is
+    compared with that. Raises CornerstoneError (VERIFY) when it has changed meanwhile.
     Returns the record of the evidence, for remember.
     """
     # pycdlib takes a while to import
@@ -262,15 +307,17 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
     put(f".disk/{identity}", b"")
     entries = tuple(entry_of(path, source, BIOS_IMAGE_MASK if path == BIOS_IMAGE else ())
                     for path, source in sorted(files.items()))
+    boot_hybrid = (boot / "boot_hybrid.img").read_bytes()
+    require_unchanged(contents or {}, {files[entry.path]: entry for entry in entries if not entry.masked},
+                      {boot / "boot_hybrid.img": boot_hybrid, files[BIOS_IMAGE]: files[BIOS_IMAGE].read_bytes()})
     manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, site_area.SIZE)
     put(NAME, manifest.to_bytes())
     put(SIGNATURE_NAME, plan.key.sign(manifest.to_bytes()))
     put(SITE_AREA, site_area.pack(None))
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        iso.master(beside, files, boot_hybrid=(boot / "boot_hybrid.img").read_bytes(), identity=identity,
+    with new_beside(target) as beside:
+        iso.master(beside, files, boot_hybrid=boot_hybrid, identity=identity,
                    epoch=plan.epoch, progress=_throttled(listener, "iso"))
         wrong = iso.read_back(beside, manifest)
         if wrong:
@@ -279,8 +326,17 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         papers = evidence.write(target, plan, beside)
         beside.replace(target)
         return papers
-    finally:
-        beside.unlink(missing_ok=True)
+
+
+def require_unchanged(contents: Mapping[Path, tuple[int, str]], entries: Mapping[Path, Entry],
+                      small: Mapping[Path, bytes]) -> None:
+    """Raise CornerstoneError (VERIFY) when files of layers aren't what the store has read, now that they are signed."""
+    read = {path: (entry.size, entry.sha256) for path, entry in entries.items()}
+    read |= {path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in small.items()}
+    for path, wanted in contents.items():
+        if read.get(path, wanted) != wanted:
+            raise CornerstoneError(f"{path} was changed while the ISO was made",
+                                   "see who else writes to the cache, and build again", Code.VERIFY)
 
 
 def _throttled(listener: Listener, name: str):
@@ -302,15 +358,13 @@ def remember(plan: Plan, target: Path, papers: Mapping) -> None:
     """Write down what the ISO was made from and what evidence lies beside it, for the next build and for `why`."""
     stat = target.stat()
     record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns], "evidence": papers}
-    path = target.with_name("build.json")
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(record, indent=1))
-    beside.replace(path)
+    path = target.with_name(RECORD)
+    put(path, json.dumps(sealed(record, SEALED, plan.key), indent=1))
 
 
 def recall(target: Path) -> dict:
     """Read what the last build wrote down; an empty record when there is none or it isn't of that shape."""
-    path = target.with_name("build.json")
+    path = target.with_name(RECORD)
     try:
         record = read_json(read_bounded(path), str(path))
     except (OSError, CornerstoneError):

@@ -16,6 +16,7 @@ import stat
 from pathlib import Path
 
 from cornerstone.factory import process
+from cornerstone.factory.files import beside
 from cornerstone.factory.iso_area import area_of
 from cornerstone.factory.iso_image import Extent
 from cornerstone.model.error import Code, CornerstoneError
@@ -115,17 +116,14 @@ def _put(iso: Path, file: int, place: Extent, area: bytes, output: Path | None, 
         raise CornerstoneError(f"{output} is there already", "remove it, or choose another name")
     if not output.parent.is_dir():
         raise CornerstoneError(f"{output.parent} is no folder", "make it, or choose another place")
-    beside = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        process.read(["cp", "--reflink=auto", "--", iso, beside])
-        copy = os.open(beside, os.O_RDWR)
+    with beside(output, iso.stat().st_mode & 0o777) as path:
+        process.read(["cp", "--reflink=auto", "--", iso, path])
+        copy = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         try:
             _patch(copy, place, area, private)
         finally:
             os.close(copy)
-        beside.rename(output)
-    finally:
-        beside.unlink(missing_ok=True)
+        path.rename(output)
 
 
 def _patch(file: int, place: Extent, area: bytes, private: bool) -> None:

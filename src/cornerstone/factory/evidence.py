@@ -15,6 +15,7 @@ from typing import Any
 
 from cornerstone.factory import provenance, report
 from cornerstone.factory.elements import ROOTS
+from cornerstone.factory.files import beside
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.plan import Plan, code_digest
 from cornerstone.model import site_area
@@ -38,19 +39,17 @@ def write(target: Path, plan: Plan, image: Path, earlier: Mapping | None = None)
         with image.open("rb") as file:
             earlier = {"sha256": digest(file)[1], "source": provenance.source(CHECKOUT)}
     record = {"sha256": earlier["sha256"], "source": earlier["source"], "made_by": _made_by(), "files": {}}
-    beside = []
-    try:
-        for name, content in _contents(target.name, plan, image, record["sha256"], record["source"]).items():
-            path = target.with_name(f".{target.name}.{name}")
-            beside.append((path, target.with_name(name)))
-            path.write_bytes(content)
-            stat = path.stat()
+    contents = _contents(target.name, plan, image, record["sha256"], record["source"])
+    with contextlib.ExitStack() as written:
+        # all are written before the first is put into its place
+        # named after the ISO: what a killed build leaves goes with the next one's cleaning up
+        paths = {name: written.enter_context(beside(target.with_name(f"{target.name}.{name}"))) for name in contents}
+        for name, content in contents.items():
+            paths[name].write_bytes(content)
+            stat = paths[name].stat()
             record["files"][name] = [stat.st_size, stat.st_mtime_ns]
-        for path, place in beside:
-            path.replace(place)
-    finally:
-        for path, _ in beside:
-            path.unlink(missing_ok=True)
+        for name, path in paths.items():
+            path.replace(target.with_name(name))
     return record
 
 

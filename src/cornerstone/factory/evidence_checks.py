@@ -5,18 +5,19 @@ An ISO may travel without them; what isn't there is said and not refused. What i
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from cornerstone.factory import boot_checks as boot_checks
 from cornerstone.factory import provenance, report
 from cornerstone.factory.evidence import BOMS, KEY_NAME, LISTED, SUMS, SUMS_SIGNATURE, file_digests
+from cornerstone.factory.files import read_regular
 from cornerstone.factory.iso_checks import CHECKS, Absent, Subject, check
 from cornerstone.factory.signing import check_signature
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.json_text import JsonProblem, parse, read_bounded
+from cornerstone.model.json_text import JsonProblem, parse
 from cornerstone.model.manifest import NAME, SIGNATURE_NAME
 
 # a bill of materials has some 200 KiB
@@ -27,17 +28,33 @@ ISO_BOM = BOMS[-1]
 ISO_CHECKS = tuple(CHECKS)
 
 
-def beside(subject: Subject, name: str) -> Path:
-    """Where a side file is."""
-    return subject.path.absolute().with_name(name)
+def beside(subject: Subject, name: str) -> bytes | None:
+    """The content of a side file, None when there is none.
+
+    Raises CornerstoneError (VERIFY) for a link, a device, a pipe, or a file of more than MOST bytes.
+    """
+    path = subject.path.absolute().with_name(name)
+    try:
+        return read_regular(path, MOST)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise CornerstoneError(f"{name} beside the ISO can't be read: {why}", HINT, Code.VERIFY) from error
+
+
+def needed(subject: Subject, name: str) -> bytes:
+    """The content of a side file. Raises Absent without it."""
+    content = beside(subject, name)
+    if content is None:
+        raise Absent(f"{name} isn't beside the ISO")
+    return content
 
 
 def parsed(subject: Subject, name: str) -> dict:
     """A side file that is a JSON object. Raises Absent without it, CornerstoneError (VERIFY) when it isn't one."""
     try:
-        record, _ = parse(read_bounded(beside(subject, name), MOST), MOST)
-    except FileNotFoundError:
-        raise Absent(f"{name} isn't beside the ISO") from None
+        record, _ = parse(needed(subject, name), MOST)
     except JsonProblem:
         record = None
     if not isinstance(record, dict):
@@ -61,29 +78,29 @@ def of_known_form(run: Callable[[Subject], Iterator[str]]) -> Callable[[Subject]
 def evidence(subject: Subject) -> Iterator[str]:
     """SHA256SUMS is signed by the given key, and the ISO as built and each file beside it has the sha256 it says."""
     sums, signature = beside(subject, SUMS), beside(subject, SUMS_SIGNATURE)
-    if not sums.exists():
+    if sums is None:
         # the manifest, the key and the provenance vouch for themselves; without checksums nothing does for the others
         unsigned = [name for name in (SUMS_SIGNATURE, *LISTED)
-                    if name not in (NAME, SIGNATURE_NAME, KEY_NAME, provenance.NAME) and beside(subject, name).exists()]
+                    if name not in (NAME, SIGNATURE_NAME, KEY_NAME, provenance.NAME)
+                    and beside(subject, name) is not None]
         if unsigned:
             yield f"{SUMS} isn't there, so nothing vouches for {', '.join(unsigned)}"
             return
         raise Absent(f"{SUMS} isn't beside the ISO")
-    if not signature.exists():
+    if signature is None:
         yield f"{SUMS_SIGNATURE} isn't there, so nobody vouches for {SUMS}"
         return
-    content = sums.read_bytes()
-    check_signature(subject.public_pem, content, signature.read_bytes(), SUMS)
-    listed = {name: digest for digest, _, name in (line.partition("  ") for line in content.decode().splitlines())}
+    check_signature(subject.public_pem, sums, signature, SUMS)
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in sums.decode().splitlines())}
     isos = {name: listed.pop(name) for name in list(listed) if name.endswith(".iso")}
     if set(listed) != set(LISTED) or len(isos) != 1:
         yield f"{SUMS} doesn't list one ISO and the files that belong beside it"
         return
     for name, digest in listed.items():
-        path = beside(subject, name)
-        if not path.exists():
+        content = beside(subject, name)
+        if content is None:
             yield f"{name} isn't there, and {SUMS} lists it"
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        elif hashlib.sha256(content).hexdigest() != digest:
             yield f"{name} does not match {SUMS}"
     if subject.sha256_as_built not in isos.values():
         yield f"{subject.path.name} isn't the ISO that {SUMS} lists"
@@ -93,13 +110,12 @@ def evidence(subject: Subject) -> Iterator[str]:
 @of_known_form
 def evidence_manifest(subject: Subject) -> Iterator[str]:
     """The manifest beside the ISO is the one on it."""
-    if not beside(subject, NAME).exists():
-        raise Absent(f"{NAME} isn't beside the ISO")
+    needed(subject, NAME)
     for name in (NAME, SIGNATURE_NAME):
-        path = beside(subject, name)
-        if not path.exists():
+        content = beside(subject, name)
+        if content is None:
             yield f"{name} isn't beside the ISO, where {NAME} is"
-        elif path.read_bytes() != subject.image.content(name):
+        elif content != subject.image.content(name):
             yield f"{name} beside the ISO is another than on it"
 
 
@@ -107,10 +123,7 @@ def evidence_manifest(subject: Subject) -> Iterator[str]:
 @of_known_form
 def origin(subject: Subject) -> Iterator[str]:
     """The provenance is signed by the given key, and is about this ISO, its profile and its layers."""
-    path = beside(subject, provenance.NAME)
-    if not path.exists():
-        raise Absent(f"{provenance.NAME} isn't beside the ISO")
-    said = provenance.opened(path.read_bytes(), subject.public_pem)
+    said = provenance.opened(needed(subject, provenance.NAME), subject.public_pem)
     manifest, definition = subject.manifest, said["predicate"]["buildDefinition"]
     internal = definition["internalParameters"]
     facts = {
@@ -151,7 +164,7 @@ def sboms(subject: Subject) -> Iterator[str]:
         yield f"{ISO_BOM} is about another ISO"
     links = {link["url"]: _sha256(link) for each in parts for link in each.get("externalReferences", ())}
     for name in BOMS[:-1]:
-        if links.get(name) != hashlib.sha256(beside(subject, name).read_bytes()).hexdigest():
+        if links.get(name) != hashlib.sha256(needed(subject, name)).hexdigest():
             yield f"{ISO_BOM} links to another {name}"
 
 

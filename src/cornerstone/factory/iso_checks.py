@@ -273,7 +273,8 @@ def layers_again(subject: Subject) -> Iterator[str]:
         yield f"{path} is named by {'xorriso' if path in found else 'our own reader'} alone"
     for entry in subject.manifest.entries:
         with subprocess.Popen([*xorriso(subject.path), "-concat", "overwrite", "-", f"/{entry.path}"],
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              env=process.environment()) as reader:
             if reader.stdout is None:
                 raise AssertionError("a pipe was asked for")
             problem = difference(entry, *digest(reader.stdout, entry.masked))

@@ -4,6 +4,9 @@ A layer is made elsewhere on the same file system and renamed into the store, so
 layer, and a build that was killed loses only what it was making. Same key, same bytes: then nothing is
 made at all. Several builds may share a store: each layer has a lock, held alone by who makes or removes
 it, and together by those who use it.
+
+A layer's record is sealed with the key of the build that made it, for the store may lie where others write: a layer
+that no build with our key made isn't taken.
 """
 
 from __future__ import annotations
@@ -12,14 +15,18 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cornerstone.factory.hold import Hold, hold, try_hold
+from cornerstone.factory.signing import SigningKey, is_sealed, sealed
 
 KEY_VERSION = 2
 RECORD = "layer.json"
+SEALED = "layer"
+UNSEALED = "nobody with our key made it"
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,18 @@ class Layer:
 
 
 class Store:
-    """Layers by key below one folder; temporary: where they are made, on the same file system."""
+    """Layers by key below one folder; temporary: where they are made, on the same file system.
 
-    def __init__(self, folder: Path, temporary: Path | None = None) -> None:
+    key: seals what is made and has to have sealed what is found; a store without one is only looked at.
+    """
+
+    def __init__(self, folder: Path, temporary: Path | None = None, key: SigningKey | None = None) -> None:
         self._folder = folder
         self._temporary = temporary or folder / ".new"
+        self._key = key
         self._held: dict[Path, Hold] = {}
         self._made: set[Path] = set()
+        self._contents: dict[Path, dict[str, list]] = {}
 
     def path(self, layer: Layer) -> Path:
         """The layer's folder, whether or not it is there yet."""
@@ -95,17 +107,22 @@ class Store:
         beside.mkdir(parents=True)
         try:
             layer.make(beside, {needed.name: self.path(needed) for needed in layer.needs})
-            record = {"name": layer.name, "inputs": layer.all_inputs(),
-                      "files": {path.name: _digest(path) for path in sorted(beside.iterdir())}}
+            contents = {path.name: _digest(path) for path in sorted(beside.iterdir())}
+            record: dict = {"name": layer.name, "inputs": layer.all_inputs(), "files": contents}
+            if self._key:
+                record = sealed(record, SEALED, self._key)
             (beside / RECORD).write_text(json.dumps(record, indent=1))
+            for path in (beside, *beside.iterdir()):
+                path.chmod(path.stat().st_mode & ~0o022)
             shutil.rmtree(target, ignore_errors=True)
             beside.rename(target)
             self._made.add(target)
+            self._contents[target] = contents
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
     def damage(self, layer: Layer) -> str:
-        """What is wrong with a layer in the store: empty unless its files aren't those that were made.
+        """What is wrong with a layer in the store: empty when its files are those that a build with our key made.
 
         A layer that this store object made itself isn't read again.
         """
@@ -113,15 +130,29 @@ class Store:
         if folder in self._made:
             return ""
         try:
-            files = json.loads((folder / RECORD).read_text())["files"]
+            record = json.loads((folder / RECORD).read_text())
+            files = record["files"]
+            if self._key:
+                if not is_sealed(record, SEALED, self._key.public_pem()):
+                    return f"{UNSEALED}: its record isn't sealed with this build's key"
+                if (record["name"], record["inputs"]) != (layer.name, layer.all_inputs()):
+                    return f"{UNSEALED}: its record is another layer's"
+                if strange := {path.name for path in folder.iterdir()} - {RECORD, *files}:
+                    return f"{min(strange)} was put into it"
             for name, digest in files.items():
-                if _digest(folder / name) != digest:
+                if not stat.S_ISREG((folder / name).lstat().st_mode) or _digest(folder / name) != digest:
                     return f"{name} isn't what was made"
+            self._contents[folder] = files
         except FileNotFoundError as error:
             return f"{Path(error.filename).name} is missing"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"can't be read: {error}"
         return ""
+
+    def contents(self, layer: Layer) -> dict[Path, tuple[int, str]]:
+        """Size and sha256 of each file of a layer that this store object has made or found undamaged, by its path."""
+        folder = self.path(layer)
+        return {folder / name: (size, sha256) for name, (size, sha256) in self._contents.get(folder, {}).items()}
 
     def discard(self, layer: Layer, waiting: Callable[[str], None]) -> None:
         """Remove a damaged layer once nobody uses it, unless another build has mended it meanwhile."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cornerstone.factory import apt, elements, process
+from cornerstone.factory.files import put
 from cornerstone.factory.settings import (
     KEYRING,
     TIMEOUT_SECONDS,
@@ -318,9 +319,7 @@ def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "")
             said.append(f"{path.name}: the archive has nothing newer")
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".new")
-        beside.write_text(new.text())
-        beside.replace(path)
+        put(path, new.text())
         changed = sum(old[name] != now[name] for name in old.keys() & now.keys())
         said.append(f"{path.name}: {len(now)} packages; {len(now.keys() - old.keys())} added, "
                     f"{len(old.keys() - now.keys())} gone, {changed} of another version")

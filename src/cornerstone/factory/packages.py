@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cornerstone.factory import pool
 from cornerstone.factory.fat import MIB
+from cornerstone.factory.files import put
 from cornerstone.factory.hold import hold
 from cornerstone.factory.lock import Lock, LockedPackage
 from cornerstone.factory.settings import Mirror, Workspace, find_mirror, find_snapshot
@@ -103,10 +104,9 @@ def carry(source: Path, packages: Iterable[LockedPackage], target: Path) -> None
         with _named(package, source), pool.pooled(source, package).open("rb") as stream:
             pool.receive(stream, pool.pooled(target / "pool", package), package)
     files = sorted((target / "pool").glob("*/*.deb"))
-    beside = target / f"{INDEX}.new"
-    beside.write_text("".join(f"{file.stem}  {file.relative_to(target)}\n" for file in files))
     os.sync()
-    beside.replace(target / INDEX)
+    put(target / INDEX, "".join(f"{file.stem}  {file.relative_to(target)}\n" for file in files))
+    os.sync()
 
 
 def check_carried(carried: Path) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from cornerstone.factory import boot_files, cvm_disk, elements, first_boot, rooms, root
+from cornerstone.factory import boot_files, cvm_disk, elements, first_boot, process, rooms, root
 from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.layers import Layer
 from cornerstone.factory.lock import Lock, check_covers, lock_path, read_lock
@@ -154,7 +154,7 @@ def tool_versions(*packages: str) -> dict[str, str]:
 @cache
 def _all_tool_versions() -> dict[str, str]:
     asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status} ${Version}\\n", *TOOLS]
-    listing = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    listing = subprocess.run(asked, env=process.environment(), capture_output=True, text=True, check=False).stdout
     found = {package: version for package, status, version in (line.split(" ", 2) for line in listing.splitlines())
              if status == "installed"}
     if missing := sorted(set(TOOLS) - found.keys()):

@@ -6,6 +6,7 @@ import concurrent.futures
 import errno
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -185,7 +186,7 @@ def _fetch_batch(pool: Path, packages: list[LockedPackage], source: Source, time
 
     Raises OSError (ENOSPC) when the disk is full.
     """
-    parts = {package: pooled(pool, package).with_suffix(f".{os.getpid()}.part") for package in packages}
+    parts = {package: part_of(pooled(pool, package)) for package in packages}
     try:
         for part in parts.values():
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -199,6 +200,11 @@ def _fetch_batch(pool: Path, packages: list[LockedPackage], source: Source, time
         for part in parts.values():
             part.unlink(missing_ok=True)
             _rejected(part).unlink(missing_ok=True)
+
+
+def part_of(target: Path) -> Path:
+    """Where a package's file grows, by a name that nobody can foresee."""
+    return target.with_suffix(f".{secrets.token_hex(8)}.part")
 
 
 def _rejected(part: Path) -> Path:
@@ -234,10 +240,10 @@ def _accept(part: Path, target: Path, package: LockedPackage, failure: Failure |
 def receive(stream: BinaryIO, target: Path, package: LockedPackage) -> None:
     """Write a package's file from a stream, beside and renamed. Raises ValueError unless it's what the lock says."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_suffix(f".{os.getpid()}.part")
+    beside = part_of(target)
     digest, size = hashlib.sha256(), 0
     try:
-        with beside.open("wb") as out:
+        with beside.open("xb") as out:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)

@@ -28,6 +28,12 @@ guards: set[int] = set()
 
 # What every tool runs under, whatever the desk it runs on: its words are read, and its output is compared.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "LANGUAGE": "", "TZ": "UTC"}
+# What of our own environment a tool gets besides: where programs, homes and temporary folders are, how the network is
+# reached, apt's and TLS's own settings. Nothing else, so that no key, PIN or token of a CI system is among it.
+KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "APT_CONFIG", "SSL_CERT_FILE",
+                  "SSL_CERT_DIR", "CURL_CA_BUNDLE"}
+                 | {f"{name}_proxy" for name in ("http", "https", "ftp", "all", "no")}
+                 | {f"{name}_PROXY" for name in ("HTTP", "HTTPS", "FTP", "ALL", "NO")})
 UMASK = 0o022
 
 _running: set[subprocess.Popen] = set()
@@ -36,11 +42,12 @@ _stopping = threading.Event()
 
 
 def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None,
-        cwd: Path | None = None, stdin: bytes | None = None) -> None:
+        cwd: Path | None = None, stdin: bytes | None = None, private: Mapping[str, str] | None = None) -> None:
     """Run argv to its end, appending command, output and exit status to log.
 
-    env is added to the tools' one environment (ENVIRONMENT, UMASK). The tool gets a session of its own, so that
-    whatever ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and only that family.
+    env is added to the tools' one environment (ENVIRONMENT, UMASK); private too, and is told nowhere. The tool gets a
+    session of its own, so that whatever ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and
+    only that family.
     When we are killed outright, the kernel kills the tool itself.
     Raises CornerstoneError (STEP) naming the log, its last lines and the command to run by hand.
     """
@@ -55,7 +62,7 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         if shutil.which(words[0], path=whole_env.get("PATH")) is None:
             raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
                                    Code.MACHINE)
-        with started(words, env=env, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
+        with started(words, env={**(env or {}), **(private or {})}, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
                      stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL) as child:
             child.communicate(stdin)
         out.write(f"= exit status {child.returncode}\n".encode())
@@ -73,8 +80,8 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment that tools run under: ours, with language and time zone fixed, and more on top."""
-    return {**os.environ, **ENVIRONMENT, **(more or {})}
+    """The environment that tools run under: KEPT of ours, with language and time zone fixed, and more on top."""
+    return {**{name: value for name, value in os.environ.items() if name in KEPT}, **ENVIRONMENT, **(more or {})}
 
 
 @contextlib.contextmanager

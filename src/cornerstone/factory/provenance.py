@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import subprocess
 from pathlib import Path
 
 from cornerstone import __version__
+from cornerstone.factory import process
 from cornerstone.factory.iso_image import EFI_IMAGE
 from cornerstone.factory.plan import Plan
 from cornerstone.factory.signing import SigningKey, check_signature
@@ -40,8 +40,7 @@ def source(root: Path) -> dict:
     if not (root / ".git").exists():
         return {**SOURCE, "annotations": {"commit": "unknown: not a git checkout"}}
     # nothing but this folder's own repository may answer
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    env["GIT_CEILING_DIRECTORIES"] = str(root.parent)
+    env = process.environment({"GIT_CEILING_DIRECTORIES": str(root.parent)})
 
     def git(*words: str) -> str:
         # built with sudo, the checkout is another user's, which git would refuse to read

@@ -22,7 +22,7 @@ from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
 from cornerstone.factory.plan import make_plan
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
+from cornerstone.factory.signing import for_a_build, signing_key
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Listener
 from cornerstone.model.profile import Profile
@@ -76,7 +76,7 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
             process.run(["unshare", "--uts", "--net", "--", "sh", "-c", ELSEWHERE, "-",
                          "taskset", "--cpu-list", str(min(os.sched_getaffinity(0))),
                          sys.executable, "tasks.py", "build", "--profile", profile.name],
-                        log=log, cwd=other.root, env={
+                        log=log, cwd=other.root, private={**for_a_build(), "CORNERSTONE_CACHE": str(cache)}, env={
                             "CORNERSTONE_CACHE": str(cache), "HOME": str(folder), "LC_ALL": "POSIX", "LANG": "POSIX",
                             "LOGNAME": "somebody", "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "USER": "somebody"})
         there = iso_path(other, profile)
@@ -98,7 +98,7 @@ def pass_on(folder: Path) -> None:
 def copy_checkout(root: Path, target: Path) -> None:
     """Copy what git knows or would know; modes are left to the copier's umask but for the executable bit."""
     listing = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root,
-                             capture_output=True, check=True).stdout
+                             env=process.environment(), capture_output=True, check=True).stdout
     for name in filter(None, listing.decode().split("\0")):
         source, copy = root / name, target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,8 @@ def _inside(ours: Path, theirs: Path, scratch: Path) -> Iterator[str]:
     for name, source in (("ours", ours), ("theirs", theirs)):
         process.read(["unsquashfs", "-no-progress", "-quiet", "-dest", scratch / name, source])
     difference = subprocess.run(["diff", "--recursive", "--brief", "--no-dereference", "ours", "theirs"], cwd=scratch,
-                                capture_output=True, text=True, check=False).stdout.splitlines()
+                                env=process.environment(), capture_output=True, text=True,
+                                check=False).stdout.splitlines()
     listings = [set(process.read(["unsquashfs", "-lln", "-no-progress", source]).splitlines())
                 for source in (ours, theirs)]
     yield from (difference + sorted(listings[0] ^ listings[1]))[:NAMED]
@@ -161,7 +162,7 @@ def _diffoscope(ours: Path, theirs: Path) -> list[str]:
         return [f"larger than {DIFFOSCOPE_MIB} MiB: not given to diffoscope"]
     done = subprocess.run(["timeout", "--kill-after=5", str(DIFFOSCOPE_SECONDS), "diffoscope", "--no-progress",
                            "--max-text-report-size", "100000", "--text", "-", ours, theirs],
-                          capture_output=True, text=True, errors="replace", check=False)
+                          env=process.environment(), capture_output=True, text=True, errors="replace", check=False)
     lines = done.stdout.splitlines()
     cut = [f"… and {len(lines) - DIFFOSCOPE_LINES} more lines"] if len(lines) > DIFFOSCOPE_LINES else []
     late = [f"diffoscope didn't come to an end within {DIFFOSCOPE_SECONDS} s"] if done.returncode == 124 else []

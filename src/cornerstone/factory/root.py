@@ -13,7 +13,6 @@ from cornerstone.factory import elements, process, rooms
 from cornerstone.factory.lock import Lock
 from cornerstone.factory.repository import make_repository
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import SECRETS
 
 # Chosen for build time and for reading speed on the node; docs/decisions.md has the figures.
 COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "256K")
@@ -56,8 +55,6 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
             "TMP_DIR": str(work),
             "TMPDIR": str(work),
             "TZ": "UTC",
-            # nothing that runs in a root needs the key that signs the ISO
-            **dict.fromkeys(SECRETS, ""),
         }
         if keep:
             kept = workspace.cache / "kept" / f"{lock.suite}-{lock.root}"
@@ -80,4 +77,4 @@ def detach_loops(below: Path) -> None:
                              errors="surrogateescape", env=process.environment(), check=False).stdout
     for device in json.loads(listing or "{}").get("loopdevices", []):
         if (device.get("back-file") or "").startswith(f"{below}/"):
-            subprocess.run(["losetup", "--detach", device["name"]], check=False)
+            subprocess.run(["losetup", "--detach", device["name"]], env=process.environment(), check=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +14,13 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from cornerstone.factory.files import put
 from cornerstone.model.error import Code, CornerstoneError
 
 SETTING = "CORNERSTONE_SIGNING_KEY"
 PEM_SETTING = "CORNERSTONE_SIGNING_KEY_PEM"
 PIN_SETTING = "CORNERSTONE_PKCS11_PIN"
-# what no tool of a build may see
+# what no program that we start may see
 SECRETS = (PEM_SETTING, PIN_SETTING)
 
 
@@ -117,19 +120,25 @@ def signing_key(cache: Path) -> SigningKey:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        beside = path.with_suffix(f".{os.getpid()}")
-        beside.touch(0o600)
-        beside.write_bytes(made)
-        beside.rename(path)
+        put(path, made, 0o600)
     key = SoftwareKey(_load(_read(path), str(path)), "development")
     public = development_public_key(cache)
     if not public.is_file() or public.read_bytes() != key.public_pem():
         with contextlib.suppress(PermissionError):
-            beside = public.with_suffix(f".{os.getpid()}")
-            beside.write_bytes(key.public_pem())
-            beside.chmod(0o644)
-            beside.rename(public)
+            put(public, key.public_pem())
     return key
+
+
+def for_a_build() -> dict[str, str]:
+    """Our own settings, secrets among them: for a build in a process of its own, and for nothing else."""
+    return {name: value for name, value in os.environ.items()
+            if name.startswith("CORNERSTONE_") or name in ("PKCS11_MODULE", "SOFTHSM2_CONF")}
+
+
+def forget() -> None:
+    """Take the secrets out of this process's environment, for one that has signed and goes on to start machines."""
+    for name in SECRETS:
+        os.environ.pop(name, None)
 
 
 HINT = f"make one with: openssl genpkey -algorithm ed25519 -out KEY.pem, and set {SETTING} to its path"
@@ -155,6 +164,29 @@ def _load(pem: bytes, where: str) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise CornerstoneError(f"{where}: holds a key of the wrong kind, ed25519 is needed", HINT)
     return key
+
+
+def sealed(record: Mapping, what: str, key: SigningKey) -> dict:
+    """A record of this build machine with the key's signature over it, for a later build; what names its kind.
+
+    It isn't for others: it says that a build with this key has read what the record is about.
+    """
+    return {**record, "seal": key.sign(_to_seal(record, what)).hex()}
+
+
+def is_sealed(record: Mapping, what: str, public_pem: bytes) -> bool:
+    """Whether a record is one that sealed() made with this key, for the same kind."""
+    try:
+        check_signature(public_pem, _to_seal(record, what), bytes.fromhex(record["seal"]), what)
+    except (CornerstoneError, KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _to_seal(record: Mapping, what: str) -> bytes:
+    plain = {name: value for name, value in record.items() if name != "seal"}
+    # no manifest, list of checksums or DSSE envelope begins like this
+    return f"cornerstone record of a {what}, version 1\n{json.dumps(plain, sort_keys=True)}".encode()
 
 
 def check_signature(public_pem: bytes, content: bytes, signature: bytes, what: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.factory.customize import bootstrap_secret
+from cornerstone.factory.files import beside
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.site import Site
 from cornerstone.model.site_fields import EXTRA
@@ -202,18 +203,16 @@ def words(text: str) -> list[str]:
 
 def write(path: Path, text: str, *, force: bool) -> None:
     """Write a file for its owner alone, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if force:
-            beside.replace(path)
-        else:
-            os.link(beside, path)  # fails when somebody else has just made it
+        with beside(path, 0o600) as new:
+            with new.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if force:
+                new.replace(path)
+            else:
+                os.link(new, path)  # fails when somebody else has just made it
     except OSError as error:
         raise CornerstoneError(f"{path} can't be written: {error.strerror}", "check the folder and its rights") \
             from None
-    finally:
-        beside.unlink(missing_ok=True)

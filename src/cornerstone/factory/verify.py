@@ -1,7 +1,11 @@
-"""`invoke verify`: the checks of an ISO, as a table, and then the tests of the roots inside (tests/image)."""
+"""`invoke verify`: the checks of an ISO, as a table, and then the tests of the roots inside (tests/image).
+
+The ISO is data throughout: nothing in it is run, mounted or unpacked, and no root's rights are needed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -17,7 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 # the imports register their checks
 from cornerstone.factory import boot_checks as boot_checks
 from cornerstone.factory import evidence_checks as evidence_checks
+from cornerstone.factory import process
 from cornerstone.factory.evidence import KEY_NAME
+from cornerstone.factory.files import read_regular
 from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
 from cornerstone.factory.junit import Case, write_report
 from cornerstone.model.error import Code, CornerstoneError
@@ -28,6 +34,11 @@ WIDTH = max(map(len, CHECKS))
 
 # tests/image takes the ISO and the key from these
 ISO_SETTING, KEY_SETTING = "CORNERSTONE_ISO", "CORNERSTONE_KEY"
+# and these from the caller
+PASSED_ON = ("CORNERSTONE_CACHE", "CORNERSTONE_MIRROR", "CORNERSTONE_SECURITY_MIRROR", "PYTEST_ADDOPTS")
+MOST_KEY = 64 << 10
+INTEGRITY_ONLY = ("integrity only: the key lay beside the ISO, so nothing was changed since somebody signed it, and "
+                  "nobody knows who; --key FILE takes the key that its maker gave you")
 
 
 def verify_iso(iso: Path, key: Path | None = None, format: str = "text", junit: Path | None = None) -> int:
@@ -37,15 +48,17 @@ def verify_iso(iso: Path, key: Path | None = None, format: str = "text", junit: 
     public key that must have signed it; None takes manifest.pem beside the ISO, never a key from the ISO itself.
     format: text, or json: one document at the end, with what the roots' tests say on standard error.
     junit: a folder that gets reports of both, also when something is wrong.
-    Raises CornerstoneError when there is no usable key, a tool is missing, or without root's rights.
+    Raises CornerstoneError when there is no usable key or a tool is missing.
     """
     if format not in ("text", "json"):
         raise CornerstoneError(f"--format {format!r} isn't one of text, json", "write --format text")
     say: Callable[[str], None] = print_now if format == "text" else lambda line: None
+    beside = key is None
     key = find_key(iso, key)
-    say(f"{iso}\nkey  {key}")
+    content = read_key(key, follow=not beside)
+    say(f"{iso}\nkey  {key}\n     sha256 {fingerprint(content)}")
     begun = time.monotonic()
-    subject = Subject(iso, read_key(key))
+    subject = Subject(iso, content)
     findings = list(told(subject, say))
     failed = [finding for finding in findings if finding.wrong]
     if junit is not None:
@@ -62,23 +75,30 @@ def verify_iso(iso: Path, key: Path | None = None, format: str = "text", junit: 
         roots = None if failed else check_roots(iso, key, quiet=format == "json", junit=junit)
     except CornerstoneError:
         if format == "json":
-            print_now(as_json(iso, key, subject.behind, findings, None))
+            print_now(as_json(subject, key, content, findings, None, beside=beside))
         raise
     if format == "json":
-        print_now(as_json(iso, key, subject.behind, findings, roots))
+        print_now(as_json(subject, key, content, findings, roots, beside=beside))
+    if beside:
+        say(INTEGRITY_ONLY)
     return Code.VERIFY if failed else roots or 0
 
 
-def as_json(iso: Path, key: Path, behind: int, findings: list[Finding], roots: int | None) -> str:
-    """The result for programs; behind: bytes after the ISO; roots: their tests' exit code, None when not looked at."""
+def as_json(subject: Subject, key: Path, pem: bytes, findings: list[Finding], roots: int | None, *, beside: bool
+            ) -> str:
+    """The result for programs; roots: the exit code of their tests, None when they weren't looked at.
+
+    beside: the key lay beside the ISO, so that the result is about integrity only.
+    """
     rows = [{"id": finding.check.id, "holds": finding.check.sentence,
              "result": "passed" if finding.passed else "failed" if finding.wrong else "not looked at",
              "wrong": list(finding.wrong), "hint": finding.check.hint if finding.wrong else None,
              "reason": f"{finding.kept_by} failed" if finding.kept_by else finding.absent or None}
             for finding in findings]
     inside = "not looked at" if roots is None else "failed" if roots else "passed"
-    return json.dumps({"v": 1, "iso": str(iso), "key": str(key), "behind": behind, "checks": rows, "roots": inside},
-                      indent=2)
+    return json.dumps({"v": 1, "iso": str(subject.path), "key": str(key), "key_sha256": fingerprint(pem),
+                       "vouches_for": "integrity only" if beside else "integrity and origin",
+                       "behind": subject.behind, "checks": rows, "roots": inside}, indent=2)
 
 
 def as_case(finding: Finding) -> Case:
@@ -101,17 +121,26 @@ def find_key(iso: Path, key: Path | None) -> Path:
     return beside
 
 
-def read_key(path: Path) -> bytes:
-    """A public key's PEM. Raises CornerstoneError when the file holds no ed25519 public key."""
-    content = path.read_bytes()
+def read_key(path: Path, *, follow: bool = True) -> bytes:
+    """A public key's PEM; follow: through links. CornerstoneError when the file holds no ed25519 public key."""
     try:
+        content = read_regular(path.resolve() if follow else path, MOST_KEY)
         key = serialization.load_pem_public_key(content)
+    except OSError as error:
+        raise CornerstoneError(f"{path} can't be read: {error.strerror}", "give a PEM file, with --key") from error
     except ValueError:
         key = None
     if not isinstance(key, Ed25519PublicKey):
         raise CornerstoneError(f"{path} isn't the PEM of an ed25519 public key",
                                f"give the {KEY_NAME} that the build wrote beside the ISO")
     return content
+
+
+def fingerprint(pem: bytes) -> str:
+    """The sha256 of a public key itself (SubjectPublicKeyInfo), whatever the PEM's lines and comments are."""
+    der = serialization.load_pem_public_key(pem).public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()
 
 
 def told(subject: Subject, say: Callable[[str], None]) -> Iterator[Finding]:
@@ -167,15 +196,13 @@ def check_roots(iso: Path, key: Path, tests: Path = TESTS, *, quiet: bool = Fals
     """Run the tests of the roots on an ISO in a process of their own; 0 or Code.VERIFY. quiet: on standard error.
 
     junit: a folder that gets a report of them, with the ISO in the class names.
-    Raises CornerstoneError (MACHINE) without root's rights, or when the tests couldn't run at all.
+    Raises CornerstoneError (MACHINE) when the tests couldn't run at all.
     """
-    if os.geteuid() != 0:
-        raise CornerstoneError("looking into the roots needs root: unpacking keeps their owners, and chroot is root's",
-                               "run it with sudo; the checks of the ISO itself, above, have passed", Code.MACHINE)
     if not (ROOT / tests).is_dir():
         raise CornerstoneError(f"{tests} isn't there, so the roots can't be tested", "run it from a whole checkout",
                                Code.MACHINE)
-    env = {**os.environ, ISO_SETTING: str(iso.absolute()), KEY_SETTING: str(key.absolute())}
+    env = process.environment({name: value for name, value in os.environ.items() if name in PASSED_ON}
+                              | {ISO_SETTING: str(iso.absolute()), KEY_SETTING: str(key.absolute())})
     # the checks of the ISO itself have just been made
     argv = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", str(tests),
             f"--ignore={tests / 'test_iso.py'}"]

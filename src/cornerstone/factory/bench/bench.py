@@ -19,6 +19,7 @@ from cornerstone.factory.lock import Lock, read_lock
 from cornerstone.factory.repository import make_repository
 from cornerstone.factory.reproduce import copy_checkout
 from cornerstone.factory.settings import Workspace
+from cornerstone.factory.signing import SECRETS, for_a_build
 from cornerstone.model.profile import Profile
 
 # A private mount and process namespace: when the command ends, however it ends, all of it is gone.
@@ -78,7 +79,8 @@ class Bench:
     def invoke(self, *words: str | Path, log: str = "prepare") -> Usage:
         """A whole `invoke` in the copy of the checkout."""
         return measure([sys.executable, "tasks.py", *words], log=self.logs / f"{log}.log", cwd=self.checkout,
-                       env={"CORNERSTONE_CACHE": str(self.cache)})
+                       env={**{name: value for name, value in for_a_build().items() if name not in SECRETS},
+                            "CORNERSTONE_CACHE": str(self.cache)})
 
     def build(self, log: str = "build") -> Usage:
         """A whole `invoke build`."""

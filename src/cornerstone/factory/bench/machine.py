@@ -10,6 +10,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from cornerstone.factory import process
 from cornerstone.factory.plan import TOOLS
 
 
@@ -36,6 +37,7 @@ def describe(folder: Path, checkout: Path) -> dict[str, str]:
 
 def _said(*argv: str) -> str:
     try:
-        return re.sub(" +", " ", subprocess.run(argv, capture_output=True, text=True, check=False).stdout).strip()
+        said = subprocess.run(argv, env=process.environment(), capture_output=True, text=True, check=False).stdout
+        return re.sub(" +", " ", said).strip()
     except FileNotFoundError:
         return ""

@@ -31,14 +31,14 @@ def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | N
             cwd: Path | None = None) -> Usage:
     """Run argv to its end, its output appended to log, and tell what it took.
 
-    env is added to the process's environment. Raises CornerstoneError (STEP) when it fails.
+    env is added to the tools' one environment. Raises CornerstoneError (STEP) when it fails.
     """
     words = [str(word) for word in argv]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         out.write(f"+ {process.by_hand(words, env)}\n".encode())
         out.flush()
-        whole_env = {**os.environ, **(env or {})}
+        whole_env = process.environment(env)
         if shutil.which(words[0], path=whole_env.get("PATH")) is None:
             raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
                                    Code.MACHINE)

@@ -10,6 +10,7 @@ from cornerstone.factory.bench.bench import Bench
 from cornerstone.factory.bench.cases import CASES, chosen
 from cornerstone.factory.bench.machine import describe
 from cornerstone.factory.build import check_privilege
+from cornerstone.factory.files import put
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
@@ -60,6 +61,4 @@ def verdict(results: list[table.Result], strict: bool) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text)
-    beside.replace(path)
+    put(path, text)

@@ -9,6 +9,7 @@ from cornerstone.factory.diff.compare import compare
 from cornerstone.factory.diff.gate import judge, parse_limit
 from cornerstone.factory.diff.image import read_both
 from cornerstone.factory.diff.show import FORMATS, outcome, show
+from cornerstone.factory.files import put
 from cornerstone.model.error import Code, CornerstoneError
 
 
@@ -31,9 +32,7 @@ def diff_isos(a: Path, b: Path, scratch: Path, *, format: str = "text", files: b
     verdict = judge(difference.sizes, limit) if limit else None
     told = show(difference, verdict, format=format, files=files)
     if output:
-        beside = output.with_name(f".{output.name}.new")
-        beside.write_text(told)
-        beside.rename(output)
+        put(output, told)
     else:
         print(told, end="")
     if verdict and not verdict.passed:

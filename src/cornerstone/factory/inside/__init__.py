@@ -1,0 +1,1 @@
+"""What a root has, read from its files (factory/tree.py): none of its programs is asked."""
