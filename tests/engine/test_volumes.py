@@ -116,7 +116,8 @@ if not first:
     store.Store._make_image = slow
     create("a")
     os._exit(0)
-os.read(is_making, 1)
+os.close(making)
+assert os.read(is_making, 1), "the first has ended too early"
 create("b")
 os.write(end, b"x")
 assert os.waitpid(first, 0)[1] == 0
