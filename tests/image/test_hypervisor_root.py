@@ -1,5 +1,10 @@
 """The hypervisor's root: what runs virtual machines, and the live environment. What holds in both is in test_roots."""
 
+import lzma
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
 import pytest
 
 from cornerstone.factory import iso_image
@@ -120,3 +125,52 @@ def unmasked(content: bytes) -> bytes:
 def test_m11_the_firmware_of_fast_network_cards_is_there(hypervisor, firmware):
     folder = hypervisor.path / "usr/lib/firmware"
     assert list(folder.glob(f"{firmware}*")) or list((hypervisor.path / "lib/firmware").glob(f"{firmware}*"))
+
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# where drivers of storage controllers and network cards are
+SERVERS = ("ata", "block", "infiniband", "message", "net/ethernet", "net/phy", "nvme", "scsi")
+
+
+def table_of(page: str, mark: str) -> list[list[str]]:
+    """The rows of the table behind a mark in docs/hardware.md."""
+    lines = page.split(f"<!-- {mark}:")[1].split("\n\n")[1].splitlines()
+    # without its head
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def modules_of(root: Path) -> dict[str, list[str]]:
+    """Each driver of a controller or a network card, and the firmware files that it names."""
+    found = {}
+    for folder in SERVERS:
+        for path in root.glob(f"usr/lib/modules/*/kernel/drivers/{folder}/**/*.ko*"):
+            content = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+            names = re.findall(rb"(?<=\0)firmware=([^\0]+)(?=\0)", b"\0" + content)
+            found[path.name.partition(".ko")[0]] = [name.decode() for name in names]
+    return found
+
+
+def missing_in(root: Path) -> dict[str, list[str]]:
+    """By driver, the firmware files that are in no form in the root. A name may be a pattern."""
+    there = root / "usr/lib/firmware"
+    lacking = {driver: [name for name in names
+                        if not any(any(there.glob(f"{name}{end}")) for end in ("", ".xz", ".zst"))]
+               for driver, names in modules_of(root).items()}
+    return {driver: names for driver, names in lacking.items() if names}
+
+
+def test_m11_each_firmware_that_a_driver_names_is_there_or_has_a_reason(hypervisor):
+    page = (CHECKOUT / "docs" / "hardware.md").read_text()
+    known = {driver: re.findall("`([^`]+)`", files) for drivers, files, why in table_of(page, "firmware") if why
+             for driver in re.findall("`([^`]+)`", drivers)}
+    left = {driver: [name for name in names if not any(fnmatch(name, pattern) for pattern in known.get(driver, ()))]
+            for driver, names in missing_in(hypervisor.path).items()}
+    assert {driver: names for driver, names in left.items() if names} == {}
+
+
+def test_the_drivers_in_the_docs_are_in_the_root(hypervisor):
+    page = (CHECKOUT / "docs" / "hardware.md").read_text()
+    named = {driver for _, drivers in table_of(page, "drivers") for driver in re.findall("`([^`]+)`", drivers)}
+    there = {path.name.partition(".ko")[0]
+             for path in hypervisor.path.glob("usr/lib/modules/*/kernel/drivers/**/*.ko*")}
+    assert named and named - there == set()
