@@ -1,12 +1,16 @@
 """The hypervisor's root: what runs virtual machines, and the live environment. What holds in both is in test_roots."""
 
+import fnmatch
+import lzma
 import re
+from pathlib import Path
 
 import pytest
 
 from cornerstone.factory import iso_image
 from cornerstone.factory.inside import elf, imports
 from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+from cornerstone.factory.tree import Tree
 
 REQUIRED = ("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils", "ovmf", "openvswitch-switch",
             "open-iscsi", "multipath-tools", "ipmitool", "nvme-cli", "gdisk", "squashfs-tools", "linux-image-amd64",
@@ -114,3 +118,56 @@ def unmasked(content: bytes) -> bytes:
 def test_m11_the_firmware_of_fast_network_cards_is_there(hypervisor, firmware):
     folder = hypervisor.tree.real("lib/firmware")
     assert [path for path in hypervisor.tree.files if path.startswith(f"{folder}/{firmware}")]
+
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# where drivers of storage controllers and network cards are
+SERVERS = ("ata", "block", "infiniband", "message", "net/ethernet", "net/phy", "nvme", "scsi")
+
+
+def table_of(page: str, mark: str) -> list[list[str]]:
+    """The rows of the table behind a mark in docs/hardware.md."""
+    lines = page.split(f"<!-- {mark}:")[1].split("\n\n")[1].splitlines()
+    # without its head
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def drivers_of(tree: Tree, *folders: str) -> dict[str, str]:
+    """Each driver in some folders of the kernel's drivers, by its name: the path of its module."""
+    (release,) = tree.names("usr/lib/modules")
+    drivers = f"usr/lib/modules/{release}/kernel/drivers"
+    return {path.rpartition("/")[2].partition(".ko")[0]: path
+            for path in tree.below(*(f"{drivers}/{folder}" for folder in folders)) if ".ko" in path}
+
+
+def firmware_of(tree: Tree, module: str) -> list[str]:
+    """The firmware files that a module names."""
+    content = tree.read(module)
+    content = lzma.decompress(content) if module.endswith(".xz") else content
+    return [name.decode() for name in re.findall(rb"(?<=\0)firmware=([^\0]+)(?=\0)", b"\0" + content)]
+
+
+def missing_in(tree: Tree) -> dict[str, list[str]]:
+    """By driver, the firmware files that are in no form in the root. A name may be a pattern."""
+    folder = f"{tree.real('lib/firmware')}/"
+    there = [path.removeprefix(folder) for path in tree.files if path.startswith(folder)]
+    names = {*there, *(path.removesuffix(end) for path in there for end in (".xz", ".zst"))}
+    lacking = {driver: [name for name in firmware_of(tree, module) if not fnmatch.filter(names, name)]
+               for driver, module in drivers_of(tree, *SERVERS).items()}
+    return {driver: names for driver, names in lacking.items() if names}
+
+
+def test_m11_each_firmware_that_a_driver_names_is_there_or_has_a_reason(hypervisor):
+    page = (CHECKOUT / "docs" / "hardware.md").read_text()
+    known = {driver: re.findall("`([^`]+)`", files) for drivers, files, why in table_of(page, "firmware") if why
+             for driver in re.findall("`([^`]+)`", drivers)}
+    left = {driver: [name for name in names
+                     if not any(fnmatch.fnmatchcase(name, pattern) for pattern in known.get(driver, ()))]
+            for driver, names in missing_in(hypervisor.tree).items()}
+    assert {driver: names for driver, names in left.items() if names} == {}
+
+
+def test_the_drivers_in_the_docs_are_in_the_root(hypervisor):
+    page = (CHECKOUT / "docs" / "hardware.md").read_text()
+    named = {driver for _, drivers in table_of(page, "drivers") for driver in re.findall("`([^`]+)`", drivers)}
+    assert named and named - drivers_of(hypervisor.tree, "").keys() == set()

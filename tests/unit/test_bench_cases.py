@@ -11,7 +11,7 @@ from cornerstone.factory.bench import cases, mastering, peers, run
 from cornerstone.factory.bench.bench import Bench
 from cornerstone.factory.bench.measure import Usage, measure
 from cornerstone.factory.bench.table import Check, Figure, Result
-from cornerstone.factory.settings import Workspace
+from cornerstone.factory.settings import Mirror, Workspace
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import load_profile
 from small_iso import Workshop
@@ -186,3 +186,11 @@ def test_a_cold_build_is_held_against_the_quicker_floor(bench, monkeypatch):
     check, = cases.cold(bench).checks
     assert check.value == pytest.approx(1.1)
     assert check.note == cases.IN_TURN
+
+
+@pytest.mark.parametrize("case", [peers.stock, peers.live_build])
+def test_a_mirror_s_login_is_no_argument(case, bench, monkeypatch):
+    monkeypatch.setattr(peers, "find_mirror", lambda: Mirror("http://user:hush@192.0.2.1/debian", "http://192.0.2.1/s"))
+    monkeypatch.setattr(peers.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(peers.process, "run", lambda *_, **__: pytest.fail("it was started"))
+    assert "login" in case(bench).left_out

@@ -23,6 +23,7 @@ from cornerstone.cli.ending import end
 from cornerstone.cli.lint import lint, shell_scripts
 from cornerstone.factory.build import why
 from cornerstone.factory.settings import Workspace, check_settings
+from cornerstone.model import site_area
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import profile_names
 
@@ -176,6 +177,14 @@ def test_t6_a_file_may_have_any_name(call, tmp_path, name):
     shutil.copy(ONE, tmp_path / name)
     done = call("site.check", name)
     assert (done.returncode, done.stdout.partition("\n")[0]) == (0, f"{name} is valid")
+
+
+def test_site_check_tells_the_room_that_a_site_takes(call):
+    done = call("site.check", str(ONE))
+    took, room = map(int, re.search(r"^  (\d+) of (\d+) bytes of an ISO's site area$", done.stdout, re.M).groups())
+    assert room == site_area.ROOM and 100 < took < room
+    (record,) = json.loads(call("site.check", str(ONE), "--format", "json").stdout)["files"]
+    assert (record["size"], record["room"]) == (took, room)
 
 
 @pytest.mark.parametrize("words", [["site", "--help"], ["--help", "site"], ["help", "site"], ["site", "-h"]],

@@ -7,6 +7,7 @@ import pty
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -262,6 +263,20 @@ def test_t17_what_is_set_for_other_programs_has_no_effect(machine: Machine) -> N
                                    PYTHONWARNINGS="error")
     assert {name for name in told if name.startswith(("PYTHON", "INVOKE", "GIT"))} == {"PYTHONIOENCODING"}
     assert told["LC_ALL"] == "C.UTF-8"
+
+
+def test_m36_python_starts_in_a_checkout_whose_path_is_not_ascii(tmp_path: Path) -> None:
+    """Python reads .pth files in the encoding of the locale, before any line of ours."""
+    (folder := tmp_path / "wörk").mkdir()
+    told = environment_of_the_task(Machine(folder), LC_ALL="C", LANG="de_DE")
+    assert told["LC_ALL"] == "C.UTF-8"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    (folder / "src").mkdir()
+    (site / "cornerstone.pth").write_text(f"{folder / 'src'}\n", encoding="utf-8")
+    done = subprocess.run([folder / "venv" / "bin" / "python", "-c", "import sys; print(ascii(sys.path))"],
+                          env=told, capture_output=True, text=True, check=False)
+    assert ascii(str(folder / "src")) in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

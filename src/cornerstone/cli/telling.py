@@ -14,8 +14,8 @@ from cornerstone.factory.settings import Workspace
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import HYPERVISOR, Entry, Manifest
 from cornerstone.model.site import Site
-from cornerstone.model.site_area import SIZE
-from cornerstone.model.site_file import SiteError, read_site
+from cornerstone.model.site_area import ROOM, SIZE
+from cornerstone.model.site_file import SiteError, read_site, size_in_iso
 
 
 def check_sites(files: Sequence[str], format: str = "text") -> int:
@@ -66,6 +66,7 @@ def tell_site(file: str, site: Site) -> None:
         print(f"  {node}: hypervisor {node.hypervisor}, CVM {node.cvm}{bmc}")
     for cluster in site.clusters:
         print(f"  cluster {cluster.name}: {len(cluster.members)} of the nodes, {cluster.redundancy_factor} copies")
+    print(f"  {size_in_iso(site)} of {ROOM} bytes of an ISO's site area")
     for warning in site.warnings:
         print(f"note: {warning}; {warning.hint}")
 
@@ -78,13 +79,14 @@ def site_record(file: str, site: Site) -> dict[str, Any]:
                       for node in site.nodes],
             "clusters": [{"name": cluster.name, "members": len(cluster.members),
                           "redundancy_factor": cluster.redundancy_factor} for cluster in site.clusters],
+            "size": size_in_iso(site), "room": ROOM,
             "notes": [{"note": str(warning), "hint": warning.hint} for warning in site.warnings], "problems": []}
 
 
 def problems_record(file: str, error: CornerstoneError) -> dict[str, Any]:
     """A site file that is refused as JSON."""
     problems = error.problems if isinstance(error, SiteError) else ()
-    return {"file": file, "valid": False, "nodes": [], "clusters": [], "notes": [],
+    return {"file": file, "valid": False, "nodes": [], "clusters": [], "size": None, "room": ROOM, "notes": [],
             "problems": [{"problem": str(problem), "hint": problem.hint} for problem in problems]
             or [{"problem": error.message, "hint": error.hint}]}
 
