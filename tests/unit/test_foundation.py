@@ -27,6 +27,8 @@ from cornerstone.model.facts import Nic
 from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest, entry_of
 from machine_tree import SERVER, tree
 
+LAB_SITE = Path(__file__).resolve().parents[2] / "sites/lab-one-node.json"
+
 # the screen
 
 def manifest(**profile: str) -> Manifest:
@@ -432,7 +434,7 @@ def test_d4_after_the_text_screen_the_machine_is_looked_at_again(environment, me
         planned.append(facts)
         raise Seen
     monkeypatch.setattr(install, "make_plan", plan)
-    asked, site = [], Path("sites/lab-one-node.json").read_bytes()
+    asked, site = [], LAB_SITE.read_bytes()
     with pytest.raises(Seen):
         install.Install(medium, before, {}, Screen(list(consoles)), environment[1].append,
                         ask=lambda facts: asked.append(facts) or site, look_again=lambda: after).run()
@@ -463,7 +465,7 @@ def test_a11_the_screen_shows_whose_keys_get_in_and_the_sites_short_hash(environ
     (tmp_path / "key.pub").write_text(ED25519)
     said = subprocess.run(["ssh-keygen", "-l", "-f", tmp_path / "key.pub"], capture_output=True, text=True, check=True)
     fingerprint = said.stdout.split()[1]
-    site = json.loads(Path("sites/lab-one-node.json").read_bytes())
+    site = json.loads(LAB_SITE.read_bytes())
     site["cornerstone"] = {"authorized_keys": keys}
     content = json.dumps(site).encode()
     text = shown_of(medium, consoles, environment[1], content, monkeypatch)
@@ -483,7 +485,7 @@ def test_a13_a_volume_that_is_left_aside_is_told_of(environment, medium, console
                             text=True).stdout.strip()
     try:
         monkeypatch.setattr(site_source, "block_devices", lambda: [Path(device)])
-        text = shown_of(medium, consoles, environment[1], Path("sites/lab-one-node.json").read_bytes(), monkeypatch)
+        text = shown_of(medium, consoles, environment[1], LAB_SITE.read_bytes(), monkeypatch)
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
     words = f"{device} is labelled FOUND-SITE and isn't removable: no site is read from it"

@@ -34,6 +34,7 @@ from cornerstone.model.site_file import read_site, to_area
 from machine_tree import HBA, Link, tree
 
 SITE = b'{"blocks": []}\n'
+LAB_SITE = Path(__file__).resolve().parents[2] / "sites/lab-one-node.json"
 PIN = hashlib.sha256(SITE).hexdigest()
 root = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices take root")
 
@@ -437,7 +438,7 @@ def test_a13_a_volume_and_an_iso_with_two_sites_are_refused_by_both_names(tmp_pa
 @root
 def test_a13_the_same_site_is_the_same_in_the_words_of_the_iso(tmp_path):
     """An ISO holds it without blanks and in one order of keys."""
-    content = Path("sites/lab-one-node.json").read_bytes()
+    content = LAB_SITE.read_bytes()
     (tmp_path / "site.area").write_bytes(site_area.pack(to_area(read_site(content))))
     assert site_area.unpack((tmp_path / "site.area").read_bytes()) != content
     with attached(volume(tmp_path / "stick", "vfat", "FOUND-SITE", content)) as stick:
