@@ -20,6 +20,7 @@ from cornerstone.factory import evidence_checks as evidence_checks
 from cornerstone.factory.evidence import KEY_NAME
 from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
 from cornerstone.factory.junit import Case, write_report
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.error import Code, CornerstoneError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,23 +63,25 @@ def verify_iso(iso: Path, key: Path | None = None, format: str = "text", junit: 
         roots = None if failed else check_roots(iso, key, quiet=format == "json", junit=junit)
     except CornerstoneError:
         if format == "json":
-            print_now(as_json(iso, key, subject.behind, findings, None))
+            print_now(as_json(iso, key, subject, findings, None))
         raise
     if format == "json":
-        print_now(as_json(iso, key, subject.behind, findings, roots))
+        print_now(as_json(iso, key, subject, findings, roots))
     return Code.VERIFY if failed else roots or 0
 
 
-def as_json(iso: Path, key: Path, behind: int, findings: list[Finding], roots: int | None) -> str:
-    """The result for programs; behind: bytes after the ISO; roots: their tests' exit code, None when not looked at."""
+def as_json(iso: Path, key: Path, subject: Subject, findings: list[Finding], roots: int | None) -> str:
+    """The result for programs; roots: the exit code of their tests, None when they weren't looked at."""
     rows = [{"id": finding.check.id, "holds": finding.check.sentence,
              "result": "passed" if finding.passed else "failed" if finding.wrong else "not looked at",
              "wrong": list(finding.wrong), "hint": finding.check.hint if finding.wrong else None,
              "reason": f"{finding.kept_by} failed" if finding.kept_by else finding.absent or None}
             for finding in findings]
     inside = "not looked at" if roots is None else "failed" if roots else "passed"
-    return json.dumps({"v": 1, "iso": str(iso), "key": str(key), "behind": behind, "checks": rows, "roots": inside},
-                      indent=2)
+    boot = boot_settings(findings, subject)
+    return json.dumps({"v": 1, "iso": str(iso), "key": str(key), "behind": subject.behind,
+                       "boot": boot and {"console": boot.console, "arguments": list(boot.arguments)},
+                       "checks": rows, "roots": inside}, indent=2)
 
 
 def as_case(finding: Finding) -> Case:
@@ -150,12 +153,21 @@ def summary(findings: list[Finding], seconds: float) -> str:
 def trust(findings: list[Finding], subject: Subject) -> list[str]:
     """Lines about what the result is worth: by which kind of key it is signed, and which evidence is missing."""
     said = []
+    if settings := boot_settings(findings, subject):
+        said += [f"note: customised: it starts with {settings}"]
     if all(finding.passed for finding in findings if finding.check.id in ("manifest", "signature")):
         said += [subject.manifest.signed + (": by a key that the build made for itself, so it says nothing about who "
                                             "built it" if subject.manifest.key == "development" else "")]
     if absent := [finding.absent for finding in findings if finding.absent]:
         said += [f"the ISO itself was checked, not all of its evidence: {'; '.join(absent)}"]
     return said
+
+
+def boot_settings(findings: list[Finding], subject: Subject) -> BootSettings | None:
+    """What customising has set for the start, if anything and if it can be trusted."""
+    good = any(finding.check.id == "boot-area" and finding.passed for finding in findings)
+    settings = subject.boot_settings if good else BootSettings()
+    return None if settings == BootSettings() else settings
 
 
 def print_now(line: str) -> None:
