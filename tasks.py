@@ -110,13 +110,15 @@ def boot(c, iso="", profile="", firmware="uefi", media="cd", memory=4096, junit=
 
 
 # Without short flags where invoke would make one -h, which is --help.
-@task(positional=["iso"], auto_shortflags=False, help={
+@task(positional=["iso"], iterable=["kernel_argument"], auto_shortflags=False, help={
     "iso": MEDIUM, "site": "the site file to put in", "output": "leave the ISO as it is and write a customised copy",
-    "show": "print the site that is in it, as JSON", "reset": "take the site out again"})
-def customize(c, iso="", site="", output="", show=False, reset=False):
-    """Put a site file into an ISO or onto a written stick, show it without its secrets, or take it out again."""
+    "console": "the serial port that GRUB and the kernel use, as ttyS1,115200",
+    "kernel_argument": "an argument for the kernel of the ISO; several may be given",
+    "show": "print the site that is in it, as JSON", "reset": "take all of it out again"})
+def customize(c, iso="", site="", output="", console="", kernel_argument=None, show=False, reset=False):
+    """Put a site file or boot settings into an ISO or onto a written stick, show them, or take them out again."""
     from cornerstone.cli.telling import customize_iso
-    customize_iso(WORKSPACE, iso, site, output, show=show, reset=reset)
+    customize_iso(WORKSPACE, iso, site, output, console, kernel_argument or (), show=show, reset=reset)
 
 
 @task(positional=["file"], iterable=["file"], help={"file": "a site file; several may be given", "format": JSON})

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from ipaddress import IPv4Interface
 
 import pytest
 
-from cornerstone.factory.customize import area_of
+from cornerstone.factory.iso_area import areas_of
 from cornerstone.lab.access import Access
-from cornerstone.model.manifest import CVM, HYPERVISOR
+from cornerstone.model.manifest import CVM, HYPERVISOR, SITE_AREA
 from cornerstone.model.site import cvm_name
 from cornerstone.model.site_area import unpack
 from cornerstone.model.site_file import read_site, secrets_of
@@ -66,8 +65,8 @@ def test_node_json_is_as_planned(node, config):
 
 
 def test_no_secret_is_readable(node):
-    with area_of(node.run.iso) as (file, place, _):
-        secrets = secrets_of(read_site(unpack(os.pread(file, place.size, place.start))))
+    with areas_of(node.run.iso) as areas:
+        secrets = secrets_of(read_site(unpack(areas.read(SITE_AREA))))
     kept = node.host.file(f"{STATE}/bootstrap-secret")
     # while its CVM runs libvirt lends the file to the QEMU that hands it over
     assert kept.user in ("root", "libvirt-qemu") and kept.mode == 0o600

@@ -18,10 +18,12 @@ from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER,
 from cornerstone.factory.layers import Layer
 from cornerstone.factory.lock import Lock, LockedPackage
 from cornerstone.factory.plan import Plan
-from cornerstone.factory.render import render
+from cornerstone.factory.render import menus
 from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model import site_area
+from cornerstone.model import boot_area, site_area
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.manifest import (
+    BOOT_AREA,
     CVM,
     FIRST_BOOT,
     HYPERVISOR,
@@ -31,7 +33,6 @@ from cornerstone.model.manifest import (
     Manifest,
     entry_of,
 )
-from cornerstone.model.slot_disk import INSTALLED_MARK
 
 EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
@@ -100,16 +101,14 @@ class Workshop:
             INITRAMFS: b"initramfs" * 99, HYPERVISOR: b"hsqs" * 999, CVM: b"QFI\xfb" * 777,
             FIRST_BOOT: b"#!/bin/bash\n",
             ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
-            **{f"boot/grub/{name}.cfg": render(template, identity=IDENTITY, profile=SimpleNamespace(**PROFILE),
-                                               key="development", arguments="quiet",
-                                               installed_mark=INSTALLED_MARK).encode()
-               for name, template in (("grub", "iso-grub.cfg"), ("loopback", "iso-loopback.cfg"))},
+            **menus(IDENTITY, SimpleNamespace(**PROFILE), "development"),
         }
         self.extra: dict[str, bytes] = {}
         self.named_extra: dict[str, bytes] = {}
         self.boot_hybrid = BOOT_HYBRID
         self.fat = {path: self.content[path] for path in (SHIM, GRUB, MOK_MANAGER)}
         self.site_area = SITE_AREA_SIZE
+        self.boot_area = boot_area.SIZE
         self.profile = PROFILE
 
     def put(self, path: str, content: bytes) -> Path:
@@ -126,9 +125,13 @@ class Workshop:
             make_fat(files[iso.EFI_IMAGE], MIB, "ESP", sources, epoch=EPOCH, log=self.folder / "log")
         entries = tuple(entry_of(path, source, iso_image.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
                         for path, source in sorted(files.items()))
-        manifest = Manifest(IDENTITY, self.profile, "development", EPOCH, entries, SITE_AREA_SIZE).to_bytes()
+        manifest = Manifest(IDENTITY, self.profile, "development", EPOCH, entries, SITE_AREA_SIZE,
+                            self.boot_area).to_bytes()
         area = site_area.pack(None, self.site_area)
-        unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: area, **self.extra}
+        unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: area}
+        if self.boot_area:
+            unnamed[BOOT_AREA] = boot_area.pack(BootSettings())
+        unnamed |= self.extra
         files |= {path: self.put(path, content) for path, content in unnamed.items() if content is not None}
         target = self.folder / "tiny.iso"
         iso.master(target, files, boot_hybrid=self.boot_hybrid, identity=IDENTITY, epoch=EPOCH,

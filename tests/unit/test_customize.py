@@ -22,8 +22,9 @@ from cornerstone.factory.iso_area import is_customised
 from cornerstone.factory.iso_checks import Subject, run_checks
 from cornerstone.factory.iso_image import SYSTEM_AREA, Image
 from cornerstone.factory.settings import Workspace
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import SITE_AREA
+from cornerstone.model.manifest import BOOT_AREA, SITE_AREA
 from cornerstone.model.site_area import pack, unpack
 from cornerstone.model.site_file import read_site
 from small_iso import KEY, Workshop
@@ -121,14 +122,87 @@ def test_a_build_with_nothing_to_do_says_that_its_iso_carries_a_site(iso, tmp_pa
     build_module.build(Workspace(tmp_path), None, told.append)
     assert [event.message for event in told] == [
         f"{iso} is up to date: nothing to do",
-        f"{iso} is up to date: nothing to do; it carries a site: ./invoke customize {iso} --reset takes it out"]
+        f"{iso} is up to date: nothing to do; it is customised: ./invoke customize {iso} --reset takes it out"]
 
 
 def test_a_customised_iso_is_not_compared_with_one_that_is_built(iso, tmp_path, monkeypatch):
     customize.customize(iso, ONE)
     monkeypatch.setattr(reproduce, "build", lambda *_: iso)
     error = refused(reproduce.reproduce, Workspace(tmp_path), None, lambda event: None)
-    assert "carries a site" in error.message and "--reset" in error.hint
+    assert "is customised" in error.message and "--reset" in error.hint
+
+
+BOOT = BootSettings("ttyS1,115200", ("nomodeset", "pci=nocrs"))
+
+
+def boot_area_in(path: Path) -> bytes:
+    with contextlib.closing(Image(path)) as image:
+        return image.content(BOOT_AREA)
+
+
+def test_boot_settings_change_their_area_only_and_the_iso_verifies(iso, good, capsys):
+    assert customize.customize(iso, boot=BOOT) == [
+        f"{iso} starts with serial port ttyS1,115200; kernel arguments nomodeset pci=nocrs"]
+    customised = iso.read_bytes()
+    changed = [at for at in range(len(good)) if customised[at] != good[at]]
+    with contextlib.closing(Image(iso)) as image:
+        area = image.place(BOOT_AREA)
+    assert area.start <= changed[0] and changed[-1] < area.start + area.size == area.start + 1024
+    assert wrong(iso) == {} and is_customised(iso) and customize.show_boot(iso) == BOOT
+    assert customize.show(iso) == f"{iso} carries no site\n"
+    customize.reset(iso)
+    assert iso.read_bytes() == good and customize.show_boot(iso) == BootSettings()
+
+
+def test_site_and_boot_settings_leave_one_another_alone(iso, good):
+    customize.customize(iso, ONE, boot=BOOT)
+    assert len(site_in(iso).nodes) == 1 and customize.show_boot(iso) == BOOT
+    customize.customize(iso, THREE)
+    assert customize.show_boot(iso) == BOOT
+    customize.customize(iso, boot=BootSettings(arguments=("quiet",)))
+    assert len(site_in(iso).nodes) == 3 and customize.show_boot(iso) == BootSettings(arguments=("quiet",))
+    assert b"nocrs" not in boot_area_in(iso)
+    customize.reset(iso)
+    assert iso.read_bytes() == good
+
+
+def test_boot_settings_go_into_a_copy(iso, good, tmp_path):
+    customize.customize(iso, None, tmp_path / "copy.iso", BOOT)
+    assert iso.read_bytes() == good and customize.show_boot(tmp_path / "copy.iso") == BOOT
+    assert (tmp_path / "copy.iso").stat().st_mode & 0o777 == iso.stat().st_mode & 0o777, "they are no secret"
+
+
+def test_an_iso_of_before_boot_settings_takes_sites_as_it_did(tmp_path):
+    workshop = Workshop(tmp_path)
+    workshop.boot_area = 0
+    iso = workshop.master()
+    built = iso.read_bytes()
+    assert b"boot_area" not in built and wrong(iso) == {}
+    error = refused(customize.customize, iso, ONE, None, BOOT)
+    assert "no area for boot settings" in error.message and iso.read_bytes() == built
+    customize.customize(iso, ONE)
+    assert wrong(iso) == {} and customize.show_boot(iso) == BootSettings()
+    customize.reset(iso)
+    assert iso.read_bytes() == built
+
+
+def test_the_task_sets_boot_settings(iso, good):
+    def call(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "tasks.py", "customize", str(iso), *words], cwd=ROOT,
+                              capture_output=True, text=True, check=False)
+    done = call("--console", "ttyS1,115200", "--kernel-argument", "nomodeset", "--kernel-argument", "pci=nocrs")
+    assert (done.returncode, done.stdout) == (
+        0, f"{iso} starts with serial port ttyS1,115200; kernel arguments nomodeset pci=nocrs\n"), done.stderr
+    shown = call("--show")
+    assert shown.stdout == f"{iso} carries no site\n"
+    assert shown.stderr == f"note: {iso} starts with {BOOT}\n"
+    for words, said in ((["--kernel-argument", "init=/bin/sh"], "'init=/bin/sh' isn't taken"),
+                        (["--console", "ttyS1"], "--console 'ttyS1' is no serial port"),
+                        (["--console", "ttyS1,9600", "--reset"], "customize needs an ISO, and one of")):
+        done = call(*words)
+        assert done.returncode == Code.INPUT and said in done.stderr.replace('"', "'"), done.stderr
+    assert call("--reset").returncode == 0
+    assert iso.read_bytes() == good
 
 
 def test_a_secret_is_drawn_where_the_site_has_none(iso):

@@ -21,13 +21,15 @@ from cornerstone.cli import inputs
 from cornerstone.factory import iso, verify
 from cornerstone.factory.authenticode import signatures
 from cornerstone.factory.boot_checks import MICROSOFT
+from cornerstone.factory.customize import customize
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import SoftwareKey
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
+from cornerstone.model.manifest import BOOT_AREA, CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
 from cornerstone.model.site_area import pack
 from small_iso import GRUB_SBAT, KEY, SHIM_SBAT, Workshop, pe
 
@@ -321,6 +323,46 @@ def test_a_site_area_of_another_size_is_refused(workshop):
 def test_a_site_area_that_is_damaged_is_named(medium):
     flip(medium, place(medium, SITE_AREA).start + 100)
     assert wrong(medium) == {"site-area": ["the ISO's site area is damaged: something is behind its content"]}
+
+
+@pytest.mark.parametrize("content", [b"init=/bin/sh", b"a b;c", b"x=$root"])
+def test_a_boot_area_with_words_that_customize_does_not_take_is_named(medium, capsys, content):
+    area = place(medium, BOOT_AREA)
+    text = b"# GRUB Environment Block\nkernel_arguments=" + content + b"\n"
+    with medium.open("r+b") as file:
+        file.seek(area.start)
+        file.write(text.ljust(area.size, b"#"))
+    [line] = refused(medium, capsys)
+    assert line.startswith(f"✗  {'boot-area'.ljust(verify.WIDTH)}  the ISO's boot area can't be trusted: ")
+
+
+def test_boot_settings_are_told_and_the_evidence_holds(workshop, capsys, monkeypatch):
+    medium = workshop.master()
+    workshop.certify(medium)
+    monkeypatch.setattr(verify, "check_roots", lambda *_, **__: 0)
+    key = medium.with_name(verify.KEY_NAME)
+    assert verify.verify_iso(medium, key) == 0
+    assert "customised" not in capsys.readouterr().out
+    customize(medium, boot=BootSettings("ttyS1,115200", ("nomodeset",)))
+    assert verify.verify_iso(medium, key) == 0
+    printed = capsys.readouterr().out
+    assert "note: customised: it starts with serial port ttyS1,115200; kernel arguments nomodeset\n" in printed
+    assert "✓  evidence " in printed
+    assert verify.verify_iso(medium, key, "json") == 0
+    assert json.loads(capsys.readouterr().out)["boot"] == {"console": "ttyS1,115200", "arguments": ["nomodeset"]}
+
+
+def test_menus_take_two_variables_from_the_boot_area_and_hand_them_on(medium):
+    """The order counts: the kernel takes the last of two arguments, and findiso is never one of the area's."""
+    with contextlib.closing(Image(medium)) as image:
+        menus = {path: image.content(path).decode() for path in ("boot/grub/grub.cfg", "boot/grub/loopback.cfg")}
+    for menu in menus.values():
+        assert [line.strip() for line in menu.splitlines() if "load_env" in line] == [
+            "load_env --file /boot/grub/grubenv serial_console kernel_arguments"]
+        assert menu.index("set serial_console=ttyS0,115200\n") < menu.index("load_env") < menu.index("set arguments=")
+        assert "console=tty0 console=$serial_console " in menu and "console=ttyS0" not in menu.partition("load_env")[2]
+    assert ' $kernel_arguments"\n' in menus["boot/grub/grub.cfg"]
+    assert ' $kernel_arguments findiso=${iso_path}"\n' in menus["boot/grub/loopback.cfg"]
 
 
 def test_a_site_area_that_is_filled_passes(medium):

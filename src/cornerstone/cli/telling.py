@@ -91,18 +91,27 @@ def problems_record(file: str, error: CornerstoneError) -> dict[str, Any]:
             or [{"problem": error.message, "hint": error.hint}]}
 
 
-def customize_iso(workspace: Workspace, iso: str, site: str, output: str, *, show: bool, reset: bool) -> None:
-    """Put a site file into an ISO, take it out or show it, and print what was done. Raises CornerstoneError."""
-    from cornerstone.factory import customize
+def customize_iso(workspace: Workspace, iso: str, site: str, output: str, console: str, arguments: Sequence[str], *,
+                  show: bool, reset: bool) -> None:
+    """Put a site file and boot settings into an ISO, take them out or show them, and print what was done.
 
-    if not iso or [bool(site), show, reset].count(True) != 1 or (output and show):
+    Raises CornerstoneError.
+    """
+    from cornerstone.factory import customize
+    from cornerstone.model.boot_area import BootSettings, read_settings
+
+    boot = read_settings(console, arguments) if console or arguments else None
+    if not iso or [bool(site or boot), show, reset].count(True) != 1 or (output and show):
         raise CornerstoneError("customize needs an ISO, and one of --site FILE, --show and --reset",
-                               "./invoke customize ISO --site FILE [--output NEW]")
+                               "./invoke customize ISO --site FILE [--output NEW], or --console and --kernel-argument")
     path, target = find_iso(workspace, iso, device=True), Path(output) if output else None
     if show:
         print(customize.show(path), end="")
+        if (settings := customize.show_boot(path)) != BootSettings():
+            print(f"note: {path} starts with {settings}", file=sys.stderr)
     else:
-        print("\n".join(customize.reset(path, target) if reset else customize.customize(path, Path(site), target)))
+        print("\n".join(customize.reset(path, target) if reset else
+                        customize.customize(path, Path(site) if site else None, target, boot)))
 
 
 def tell_plan(workspace: Workspace, facts: Path, site: Path, iso: str, profile: str, format: str) -> int:

@@ -25,17 +25,19 @@ from cornerstone.factory.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
 from cornerstone.factory.layers import Layer, Store, changed_inputs
 from cornerstone.factory.plan import Plan, make_plan, read_locks
 from cornerstone.factory.preflight import preflight
-from cornerstone.factory.render import LIVE_ARGUMENTS, render
+from cornerstone.factory.render import menus
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import is_sealed, public_key, sealed, signing_key
-from cornerstone.model import site_area
+from cornerstone.model import boot_area, site_area
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.event import Event, Listener
 from cornerstone.model.gpt import derived_id
 from cornerstone.model.json_text import read_bounded, read_json
 from cornerstone.model.manifest import (
+    BOOT_AREA,
     CVM,
     FIRST_BOOT,
     HYPERVISOR,
@@ -47,7 +49,6 @@ from cornerstone.model.manifest import (
     entry_of,
 )
 from cornerstone.model.profile import Profile
-from cornerstone.model.slot_disk import INSTALLED_MARK
 
 STAGE = "build"
 # what a build remembers of its ISO, beside it, and what its seal calls it
@@ -72,7 +73,7 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
         if plan.key.kind == "release":
             require_own((mine.cache, mine.layers, mine.pool, mine.cache / "tmp", mine.output, target.parent), mine.root)
         if is_current(plan, target) and mend_evidence(plan, target, listener):
-            carries = f"; it carries a site: {TAKE_OUT.format(iso=target)}" if is_customised(target) else ""
+            carries = f"; it is customised: {TAKE_OUT.format(iso=target)}" if is_customised(target) else ""
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do{carries}"))
             return target
         # not at the top: a build that has nothing to do shall be over soon
@@ -300,9 +301,8 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         at.write_bytes(content)
         files[path] = at
 
-    for path, template in (("boot/grub/grub.cfg", "iso-grub.cfg"), ("boot/grub/loopback.cfg", "iso-loopback.cfg")):
-        put(path, render(template, identity=identity, profile=profile, key=plan.key.kind, arguments=LIVE_ARGUMENTS,
-                         installed_mark=INSTALLED_MARK).encode())
+    for path, menu in menus(identity, profile, plan.key.kind).items():
+        put(path, menu)
     put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
     put(f".disk/{identity}", b"")
     entries = tuple(entry_of(path, source, BIOS_IMAGE_MASK if path == BIOS_IMAGE else ())
@@ -310,10 +310,12 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
     boot_hybrid = (boot / "boot_hybrid.img").read_bytes()
     require_unchanged(contents or {}, {files[entry.path]: entry for entry in entries if not entry.masked},
                       {boot / "boot_hybrid.img": boot_hybrid, files[BIOS_IMAGE]: files[BIOS_IMAGE].read_bytes()})
-    manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, site_area.SIZE)
+    manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, site_area.SIZE,
+                        boot_area.SIZE)
     put(NAME, manifest.to_bytes())
     put(SIGNATURE_NAME, plan.key.sign(manifest.to_bytes()))
     put(SITE_AREA, site_area.pack(None))
+    put(BOOT_AREA, boot_area.pack(BootSettings()))
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_beside(target) as beside:

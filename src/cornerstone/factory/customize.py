@@ -1,6 +1,6 @@
-"""`invoke customize`: a site file into an ISO's reserved area, out of it again, or shown.
+"""`invoke customize`: a site file and boot settings into an ISO's reserved areas, out of them again, or shown.
 
-The area is outside the signed content, so the ISO stays what it was: only the area is written, in place and in one
+The areas are outside the signed content, so the ISO stays what it was: only they are written, in place, each in one
 write. A write that a power cut tears is told by the area's own checksum, and is mended by doing it again. A device onto
 which an ISO was written takes a site in the same way, and what it has taken is read back from it.
 """
@@ -13,14 +13,17 @@ import mmap
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from cornerstone.factory import process
 from cornerstone.factory.files import beside
-from cornerstone.factory.iso_area import area_of
-from cornerstone.factory.iso_image import Extent
+from cornerstone.factory.iso_area import Areas, areas_of, empty_areas
+from cornerstone.model import boot_area
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.json_text import read_bounded
+from cornerstone.model.manifest import BOOT_AREA, SITE_AREA
 from cornerstone.model.site import Site
 from cornerstone.model.site_area import pack, unpack
 from cornerstone.model.site_fields import EXTRA
@@ -38,17 +41,32 @@ from cornerstone.model.site_file import (
 SECRET_BYTES = 32
 
 
-def customize(iso: Path, site_file: Path, output: Path | None = None) -> list[str]:
-    """Put a site file into an ISO, on a device too, or into a copy of it; returns lines about it for people.
+def customize(iso: Path, site_file: Path | None = None, output: Path | None = None,
+              boot: BootSettings | None = None) -> list[str]:
+    """Put a site file, boot settings or both into an ISO, on a device too, or into a copy of it.
 
-    A cluster without a bootstrap secret gets one by chance. Raises CornerstoneError, and then has changed nothing.
+    Returns lines about it for people. What is None stays as it is. A cluster without a bootstrap secret gets one by
+    chance. Raises CornerstoneError, and then has changed nothing.
     """
-    site = read_site(read_file(site_file), str(site_file))
-    drawn, site = with_bootstrap_secrets(site)
-    with area_of(iso, write=output is None) as (file, place, manifest):
-        check_releases(site, manifest.profile["aos"], manifest.profile["ahv"])
-        area = pack(to_area(site), place.size)
-        _put(iso, file, place, area, output, private=has_secrets(site))
+    site, drawn, content = None, [], {}
+    if site_file is not None:
+        drawn, site = with_bootstrap_secrets(read_site(read_file(site_file), str(site_file)))
+    with areas_of(iso, write=output is None) as areas:
+        if boot is not None:
+            if BOOT_AREA not in areas.places:
+                raise CornerstoneError(f"{iso} has no area for boot settings: it was built by an earlier release",
+                                       "build it again")
+            content[BOOT_AREA] = boot_area.pack(boot, areas.places[BOOT_AREA].size)
+        if site is not None:
+            check_releases(site, areas.manifest.profile["aos"], areas.manifest.profile["ahv"])
+            content[SITE_AREA] = pack(to_area(site), areas.places[SITE_AREA].size)
+        _put(iso, areas, content, output, private=site is not None and has_secrets(site))
+    lines = [] if boot is None else [f"{output or iso} starts with {boot}"]
+    return lines if site is None else lines + _site_lines(iso, site, output, drawn)
+
+
+def _site_lines(iso: Path, site: Site, output: Path | None, drawn: list[str]) -> list[str]:
+    """What a person should know of a site that an ISO carries now; drawn: clusters whose secret was."""
     nodes = "1 node" if len(site.nodes) == 1 else f"{len(site.nodes)} nodes"
     clusters = "".join(f", cluster {cluster.name}" for cluster in site.clusters)
     lines = [f"{output or iso} carries the site of {nodes}{clusters}",
@@ -64,17 +82,23 @@ def customize(iso: Path, site_file: Path, output: Path | None = None) -> list[st
 
 
 def reset(iso: Path, output: Path | None = None) -> list[str]:
-    """Take the site out of an ISO, or out of a copy of it: its bytes are then as they were built."""
-    with area_of(iso, write=output is None) as (file, place, _):
-        _put(iso, file, place, pack(None, place.size), output, private=False)
+    """Take site and boot settings out of an ISO, or of a copy of it: its bytes are then as they were built."""
+    with areas_of(iso, write=output is None) as areas:
+        _put(iso, areas, empty_areas(areas.manifest), output, private=False)
     return [f"{output or iso} carries no site"]
 
 
 def show(iso: Path) -> str:
     """The site in an ISO as JSON without its secrets, or a line that there is none. CornerstoneError when damaged."""
-    with area_of(iso) as (file, place, _):
-        content = unpack(os.pread(file, place.size, place.start))
+    with areas_of(iso) as areas:
+        content = unpack(areas.read(SITE_AREA))
     return f"{iso} carries no site\n" if content is None else redacted(read_site(content, f"the site in {iso}"))
+
+
+def show_boot(iso: Path) -> BootSettings:
+    """The boot settings in an ISO. Raises CornerstoneError (VERIFY) when they can't be trusted."""
+    with areas_of(iso) as areas:
+        return boot_area.unpack(areas.read(BOOT_AREA)) if BOOT_AREA in areas.places else BootSettings()
 
 
 def with_bootstrap_secrets(site: Site) -> tuple[list[str], Site]:
@@ -102,10 +126,10 @@ def read_file(path: Path) -> bytes:
                                "are in sites/") from None
 
 
-def _put(iso: Path, file: int, place: Extent, area: bytes, output: Path | None, *, private: bool) -> None:
-    """Write the area into the ISO, or into a copy that appears whole in its place or not at all."""
+def _put(iso: Path, areas: Areas, content: Mapping[str, bytes], output: Path | None, *, private: bool) -> None:
+    """Write areas into the ISO, or into a copy that appears whole in its place or not at all."""
     if output is None:
-        _patch(file, place, area, private)
+        _patch(areas.file, areas, content, private)
         return
     if iso.is_block_device():
         raise CornerstoneError(f"{iso} is a device, and --output copies files",
@@ -120,25 +144,26 @@ def _put(iso: Path, file: int, place: Extent, area: bytes, output: Path | None, 
         process.read(["cp", "--reflink=auto", "--", iso, path])
         copy = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         try:
-            _patch(copy, place, area, private)
+            _patch(copy, areas, content, private)
         finally:
             os.close(copy)
         path.rename(output)
 
 
-def _patch(file: int, place: Extent, area: bytes, private: bool) -> None:
-    """Write the area in one write. A file's time of change stays: by it a build knows the ISO that it made."""
+def _patch(file: int, areas: Areas, content: Mapping[str, bytes], private: bool) -> None:
+    """Write each area in one write. A file's time of change stays: by it a build knows the ISO that it made."""
     before = os.fstat(file)
     device = stat.S_ISBLK(before.st_mode)
     if private and not device:
         os.fchmod(file, before.st_mode & 0o700)
-    written = os.pwrite(file, area, place.start)
+    written = [os.pwrite(file, area, areas.places[path].start) for path, area in content.items()]
     os.fsync(file)
-    if written != len(area):
-        raise CornerstoneError("the site area was written in part: the disk is full or failing", "do it again",
+    if written != [len(area) for area in content.values()]:
+        raise CornerstoneError("an area of the ISO was written in part: the disk is full or failing", "do it again",
                                Code.MACHINE)
     if device:
-        require_written(file, place.start, area)
+        for path, area in content.items():
+            require_written(file, areas.places[path].start, area)
     else:
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
@@ -156,5 +181,5 @@ def require_written(file: int, start: int, content: bytes) -> None:
     finally:
         os.close(past_memory)
     if there != content:
-        raise CornerstoneError("the device took the site area and reads back something else", "the stick is failing or "
+        raise CornerstoneError("the device took the area and reads back something else", "the stick is failing or "
                                "lies about its size: use another", Code.MACHINE)

@@ -16,10 +16,10 @@ from typing import Any
 from cornerstone.factory import provenance, report
 from cornerstone.factory.elements import ROOTS
 from cornerstone.factory.files import beside
+from cornerstone.factory.iso_area import empty_areas
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.plan import Plan, code_digest
-from cornerstone.model import site_area
-from cornerstone.model.manifest import NAME, SIGNATURE_NAME, SITE_AREA, digest
+from cornerstone.model.manifest import NAME, SIGNATURE_NAME, digest
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 KEY_NAME = "manifest.pem"
@@ -104,8 +104,8 @@ def _contents(iso: str, plan: Plan, image: Path, sha256: str, source: dict) -> d
 
 
 def file_digests(image: Image) -> dict[str, str]:
-    """Path → sha256 of every file on an ISO as built, with the site area empty; those of the manifest as it says."""
+    """Path → sha256 of every file on an ISO as built, with its areas empty; those of the manifest as it says."""
     known = {entry.path: entry.sha256 for entry in image.manifest.entries if not entry.masked}
-    known[SITE_AREA] = hashlib.sha256(site_area.pack(None, image.manifest.site_area)).hexdigest()
+    known |= {path: hashlib.sha256(content).hexdigest() for path, content in empty_areas(image.manifest).items()}
     return {path: known.get(path) or hashlib.sha256(image.content(path)).hexdigest()
             for path in sorted(image.rock_ridge.files)}

@@ -1,4 +1,4 @@
-"""The reserved area of an ISO, in a file or on a device, which takes a site file: where it is, and what is in it.
+"""The reserved areas of an ISO, in a file or on a device, for a site file and for boot settings: where they are.
 
 Without the site's own modules, so that a build with nothing to do knows in an instant.
 """
@@ -9,20 +9,49 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cornerstone.factory.iso_image import Extent, Image
+from cornerstone.model import boot_area, site_area
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import LABEL, SITE_AREA, Manifest
-from cornerstone.model.site_area import pack
+from cornerstone.model.manifest import BOOT_AREA, LABEL, SITE_AREA, Manifest
 
 TAKE_OUT = "./invoke customize {iso} --reset takes it out"
 
 
+@dataclass(frozen=True)
+class Areas:
+    """An open ISO: its file descriptor, its manifest, and the places of its areas by path."""
+
+    file: int
+    manifest: Manifest
+    places: Mapping[str, Extent]
+
+    def read(self, path: str) -> bytes:
+        """The content of an area."""
+        place = self.places[path]
+        return os.pread(self.file, place.size, place.start)
+
+
+def area_sizes(manifest: Manifest) -> dict[str, int]:
+    """The areas outside the signed content by path, with the bytes that are reserved for them."""
+    return {SITE_AREA: manifest.site_area} | ({BOOT_AREA: manifest.boot_area} if manifest.boot_area else {})
+
+
+def empty_areas(manifest: Manifest) -> dict[str, bytes]:
+    """The same as they are on an ISO that nobody has customised."""
+    areas = {SITE_AREA: site_area.pack(None, manifest.site_area)}
+    if manifest.boot_area:
+        areas[BOOT_AREA] = boot_area.pack(BootSettings(), manifest.boot_area)
+    return areas
+
+
 @contextlib.contextmanager
-def area_of(iso: Path, *, write: bool = False) -> Iterator[tuple[int, Extent, Manifest]]:
-    """An open ISO (file descriptor), the place of its area, and its manifest; another process that customises it waits.
+def areas_of(iso: Path, *, write: bool = False) -> Iterator[Areas]:
+    """An open ISO and its areas; another process that customises it waits.
 
     Nobody can mount a device meanwhile. Raises CornerstoneError when it isn't a Foundation ISO, or can't be written
     when it is to be.
@@ -32,17 +61,20 @@ def area_of(iso: Path, *, write: bool = False) -> Iterator[tuple[int, Extent, Ma
         fcntl.flock(file, fcntl.LOCK_EX if write else fcntl.LOCK_SH)
         image = Image(iso)
         try:
-            place = image.rock_ridge.files.get(SITE_AREA)
-            if image.rock_ridge.label != LABEL or place is None:
+            if image.rock_ridge.label != LABEL or SITE_AREA not in image.rock_ridge.files:
                 raise CornerstoneError(f"{iso} isn't a Foundation ISO: it has no {SITE_AREA}", "give one that invoke "
                                        "build made", Code.VERIFY)
             manifest = image.manifest
-            if place.size != manifest.site_area or place.start + place.size > image.size:
-                raise CornerstoneError(f"{iso} is damaged: its {SITE_AREA} isn't what the manifest says",
-                                       "build or download it again", Code.VERIFY)
+            places = {}
+            for path, size in area_sizes(manifest).items():
+                place = image.rock_ridge.files.get(path)
+                if place is None or place.size != size or place.start + place.size > image.size:
+                    raise CornerstoneError(f"{iso} is damaged: its {path} isn't what the manifest says",
+                                           "build or download it again", Code.VERIFY)
+                places[path] = place
         finally:
             image.close()
-        yield file, place, manifest
+        yield Areas(file, manifest, places)
     finally:
         os.close(file)
 
@@ -101,9 +133,9 @@ def _users(device: Path) -> Iterator[str]:
 
 
 def is_customised(iso: Path) -> bool:
-    """Whether an ISO's area holds anything, a whole site or the rest of a torn write; no when it is no such ISO."""
+    """Whether an ISO's areas hold anything, also the rest of a torn write; no when it is no such ISO."""
     try:
-        with area_of(iso) as (file, place, _):
-            return os.pread(file, place.size, place.start) != pack(None, place.size)
+        with areas_of(iso) as areas:
+            return any(areas.read(path) != content for path, content in empty_areas(areas.manifest).items())
     except CornerstoneError:
         return False

@@ -15,12 +15,15 @@ from functools import cached_property
 from pathlib import Path
 
 from cornerstone.factory import iso_image, process
+from cornerstone.factory.iso_area import area_sizes, empty_areas
 from cornerstone.factory.iso_image import CUT_SHORT, GPT_SIGNATURE, SYSTEM_AREA, Extent, Image
 from cornerstone.factory.signing import check_signature
-from cornerstone.model import site_area
+from cornerstone.model import boot_area, site_area
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import SECTOR, TABLE_SECTORS
 from cornerstone.model.manifest import (
+    BOOT_AREA,
     CHUNK,
     CVM,
     FIRST_BOOT,
@@ -41,8 +44,8 @@ SHIM, GRUB, MOK_MANAGER = "EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "EFI/B
 DISK_INFO = ".disk/info"
 PARTS = (HYPERVISOR, CVM, FIRST_BOOT, KERNEL, INITRAMFS, iso_image.BIOS_IMAGE, iso_image.EFI_IMAGE, SHIM, GRUB,
          MOK_MANAGER, GRUB_CONFIG, LOOPBACK_CONFIG, DISK_INFO)
-# what a manifest can't name: itself, what the file system makes, and the area that customising writes to
-UNNAMED = (NAME, SIGNATURE_NAME, iso_image.BOOT_CATALOG, SITE_AREA)
+# what a manifest can't name: itself, what the file system makes, and the areas that customising writes to
+UNNAMED = (NAME, SIGNATURE_NAME, iso_image.BOOT_CATALOG, SITE_AREA, BOOT_AREA)
 
 AGAIN = "the medium is damaged or was changed after it was made: build or download it again"
 
@@ -79,18 +82,25 @@ class Subject:
 
     @cached_property
     def sha256_as_built(self) -> str:
-        """sha256 of the whole ISO with an empty site area, as it was before somebody customised it."""
-        area, hasher, at = self.place(SITE_AREA), hashlib.sha256(), 0
+        """sha256 of the whole ISO with empty areas, as it was before somebody customised it."""
+        hasher, at = hashlib.sha256(), 0
+        empty = {self.place(path).start: content for path, content in empty_areas(self.manifest).items()}
+        starts = [*sorted(empty), self.image.size]
 
         def piece() -> bytes:
-            if at == area.start:
-                return site_area.pack(None, area.size)
-            return self.image.at(at, min(CHUNK, area.start - at) if at < area.start else CHUNK)
+            if at in empty:
+                return empty[at]
+            return self.image.at(at, min(CHUNK, next((start for start in starts if start > at), at) - at))
 
         while chunk := piece():
             hasher.update(chunk)
             at += len(chunk)
         return hasher.hexdigest()
+
+    @cached_property
+    def boot_settings(self) -> BootSettings:
+        """What is set in its boot area. Raises CornerstoneError (VERIFY) when that can't be trusted."""
+        return boot_area.unpack(self.image.content(BOOT_AREA)) if self.manifest.boot_area else BootSettings()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -128,6 +138,7 @@ class Finding:
 
 
 CHECKS: dict[str, Check] = {}
+
 
 
 def check(check_id: str, *, needs: tuple[str, ...] = ("iso-whole",), hint: str = AGAIN) \
@@ -221,15 +232,16 @@ def names(subject: Subject) -> Iterator[str]:
     named = {entry.path: entry for entry in subject.manifest.entries}
     for path in sorted(named.keys() - tree.files.keys()):
         yield f"layer {named[path].layer} isn't on the ISO"
-    for path in sorted(tree.files.keys() - named.keys() - set(UNNAMED)) + tree.strange:
+    unnamed = {*UNNAMED} if subject.manifest.boot_area else {*UNNAMED} - {BOOT_AREA}
+    for path in sorted(tree.files.keys() - named.keys() - unnamed) + tree.strange:
         yield f"{path} is on the ISO, but the manifest doesn't name it"
     for path in tree.twice:
         yield f"{path} is on the ISO twice"
-    for path in sorted(set(UNNAMED) - tree.files.keys()):
+    for path in sorted(unnamed - tree.files.keys()):
         yield f"{path} isn't on the ISO"
-    area = tree.files.get(SITE_AREA)
-    if area is not None and area.size != subject.manifest.site_area:
-        yield f"{SITE_AREA} has {area.size} bytes, the manifest reserves {subject.manifest.site_area}"
+    for path, size in area_sizes(subject.manifest).items():
+        if path in tree.files and tree.files[path].size != size:
+            yield f"{path} has {tree.files[path].size} bytes, the manifest reserves {size}"
     folders = {str(parent) for path in tree.files for parent in Path(path).parents} - {"."} | {""}
     for path in sorted(tree.folders.keys() - folders):
         yield f"folder {path} on the ISO is empty, and the manifest names nothing in it"
@@ -239,6 +251,14 @@ def names(subject: Subject) -> Iterator[str]:
 def area(subject: Subject) -> Iterator[str]:
     """The area for the site file is empty, or holds what its own checksum says."""
     site_area.unpack(subject.image.content(SITE_AREA))
+    yield from ()
+
+
+@check("boot-area", needs=("names",), hint="invoke customize writes it anew with --console or --kernel-argument, or "
+       "empties it with --reset")
+def boot_words(subject: Subject) -> Iterator[str]:
+    """The area for serial port and kernel arguments is empty, or holds words that can't start anything else."""
+    _ = subject.boot_settings
     yield from ()
 
 

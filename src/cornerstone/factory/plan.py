@@ -51,7 +51,7 @@ def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: boo
     layers = [*roots.values(), *boots.values(), _efi_layer(boots["hypervisor"], locks["hypervisor"], logs),
               _cvm_disk_layer(profile, roots["cvm"], boots["cvm"], locks["cvm"], logs), _first_boot_layer(profile)]
     iso_inputs = {
-        "code": code_digest("build", "iso", "render", "../model/gpt", "../model/manifest",
+        "code": code_digest("build", "iso", "render", "../model/boot_area", "../model/gpt", "../model/manifest",
                             "../model/site_area", "../model/slot_disk", "templates/iso-grub.cfg.j2",
                             "templates/iso-loopback.cfg.j2"),
         "profile": json.dumps(profile.resolved()),

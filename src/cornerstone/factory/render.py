@@ -7,17 +7,30 @@ from pathlib import Path
 
 import jinja2
 
-from cornerstone.model.slot_disk import HYPERVISOR_ARGUMENTS
+from cornerstone.model.boot_area import ARGUMENTS, CONSOLE
+from cornerstone.model.manifest import BOOT_AREA
+from cornerstone.model.slot_disk import HYPERVISOR_ARGUMENTS, INSTALLED_MARK, SERIAL
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# audit off: the live environment has no one to read it, and it would write over the screen
-LIVE_ARGUMENTS = f"{HYPERVISOR_ARGUMENTS} audit=0"
+# the serial port is GRUB's variable; audit off: the live environment has no one to read it, and it would write over
+# the screen
+LIVE_ARGUMENTS = f"{HYPERVISOR_ARGUMENTS} audit=0".replace(f"console={SERIAL}", f"console=${CONSOLE}")
+# the menus on the ISO, by their path there
+MENUS = {"boot/grub/grub.cfg": "iso-grub.cfg", "boot/grub/loopback.cfg": "iso-loopback.cfg"}
 
 
 def render(template: str, **values: object) -> str:
     """The text of templates/<template>.j2 with values."""
     return _environment().get_template(f"{template}.j2").render(**values)
+
+
+def menus(identity: str, profile: object, key: str) -> dict[str, bytes]:
+    """GRUB's menus for the ISO of a profile, by their paths; key: the kind of the key that it is signed with."""
+    return {path: render(template, identity=identity, profile=profile, key=key, arguments=LIVE_ARGUMENTS,
+                         installed_mark=INSTALLED_MARK, boot_area=BOOT_AREA, serial=SERIAL,
+                         loaded=f"{CONSOLE} {ARGUMENTS}").encode()
+            for path, template in MENUS.items()}
 
 
 @cache

@@ -57,7 +57,7 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
     """
     here = build(workspace, profile, listener)
     if is_customised(here):
-        raise CornerstoneError(f"{here} carries a site, so it isn't the ISO that was built",
+        raise CornerstoneError(f"{here} is customised, so it isn't the ISO that was built",
                                TAKE_OUT.format(iso=here))
     with own_folder(workspace) as mine:
         folder = mine.temporary

@@ -26,6 +26,7 @@ from cornerstone.factory.evidence import KEY_NAME
 from cornerstone.factory.files import read_regular
 from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
 from cornerstone.factory.junit import Case, write_report
+from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.error import Code, CornerstoneError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -96,9 +97,12 @@ def as_json(subject: Subject, key: Path, pem: bytes, findings: list[Finding], ro
              "reason": f"{finding.kept_by} failed" if finding.kept_by else finding.absent or None}
             for finding in findings]
     inside = "not looked at" if roots is None else "failed" if roots else "passed"
+    boot = boot_settings(findings, subject)
     return json.dumps({"v": 1, "iso": str(subject.path), "key": str(key), "key_sha256": fingerprint(pem),
                        "vouches_for": "integrity only" if beside else "integrity and origin",
-                       "behind": subject.behind, "checks": rows, "roots": inside}, indent=2)
+                       "behind": subject.behind,
+                       "boot": boot and {"console": boot.console, "arguments": list(boot.arguments)},
+                       "checks": rows, "roots": inside}, indent=2)
 
 
 def as_case(finding: Finding) -> Case:
@@ -179,12 +183,21 @@ def summary(findings: list[Finding], seconds: float) -> str:
 def trust(findings: list[Finding], subject: Subject) -> list[str]:
     """Lines about what the result is worth: by which kind of key it is signed, and which evidence is missing."""
     said = []
+    if settings := boot_settings(findings, subject):
+        said += [f"note: customised: it starts with {settings}"]
     if all(finding.passed for finding in findings if finding.check.id in ("manifest", "signature")):
         said += [subject.manifest.signed + (": by a key that the build made for itself, so it says nothing about who "
                                             "built it" if subject.manifest.key == "development" else "")]
     if absent := [finding.absent for finding in findings if finding.absent]:
         said += [f"the ISO itself was checked, not all of its evidence: {'; '.join(absent)}"]
     return said
+
+
+def boot_settings(findings: list[Finding], subject: Subject) -> BootSettings | None:
+    """What customising has set for the start, if anything and if it can be trusted."""
+    good = any(finding.check.id == "boot-area" and finding.passed for finding in findings)
+    settings = subject.boot_settings if good else BootSettings()
+    return None if settings == BootSettings() else settings
 
 
 def print_now(line: str) -> None:

@@ -28,7 +28,8 @@ LABEL = "FOUNDATION"
 HYPERVISOR = "layers/hypervisor.squashfs"
 CVM = "layers/cvm.qcow2"
 FIRST_BOOT = "layers/first-boot.sh"
-SITE_AREA = "site.area"
+# outside the signed content
+SITE_AREA, BOOT_AREA = "site.area", "boot/grub/grubenv"
 
 CHUNK = 1 << 20
 # of the manifest itself: some 2 KiB as it is made here
@@ -62,7 +63,8 @@ class Manifest:
     """What an ISO holds and what it was made from.
 
     identity: UUID of this content, also the name of a file in /.disk; key: 'development' or 'release';
-    epoch: SOURCE_DATE_EPOCH in seconds; site_area: reserved bytes outside the signed content.
+    epoch: SOURCE_DATE_EPOCH in seconds; site_area, boot_area: reserved bytes outside the signed content; without a boot
+    area, as on ISOs of before it was there, 0.
     """
 
     identity: str
@@ -71,6 +73,7 @@ class Manifest:
     epoch: int
     entries: tuple[Entry, ...]
     site_area: int
+    boot_area: int = 0
 
     @property
     def signed(self) -> str:
@@ -81,7 +84,10 @@ class Manifest:
         """The manifest file, byte for byte what gets signed."""
         head = {"schema": SCHEMA_VERSION, "product": "Cornerstone Foundation", "identity": self.identity,
                 "signed_with": f"{self.key} key", "epoch": self.epoch,
-                "site_area": {"path": SITE_AREA, "size": self.site_area}, "profile": self.profile}
+                "site_area": {"path": SITE_AREA, "size": self.site_area}}
+        if self.boot_area:
+            head["boot_area"] = {"path": BOOT_AREA, "size": self.boot_area}
+        head["profile"] = self.profile
         lines = [json.dumps(head)[:-1] + ',', '"files": [']
         files = []
         for entry in self.entries:
@@ -110,7 +116,7 @@ class Manifest:
         entries = tuple(Entry(each.path, each.size, each.sha256, tuple((span[0], span[1]) for span in each.masked))
                         for each in file.files)
         return cls(file.identity, data["profile"], file.signed_with.removesuffix(" key"), file.epoch, entries,
-                   file.site_area.size)
+                   file.site_area.size, file.boot_area.size)
 
     def entry(self, path: str) -> Entry:
         """Return the entry of a path. Raises CornerstoneError (VERIFY) when the manifest has no such file."""
@@ -142,6 +148,7 @@ class _File:
     site_area: _Place
     profile: ResolvedProfile
     files: tuple[_Listed, ...]
+    boot_area: _Place = _Place(BOOT_AREA, 0)
 
 
 def _wrong(file: _File) -> Iterator[str]:

@@ -37,7 +37,8 @@ ESP_NUMBER = 2
 STATE_MINIMUM = 512 * MIB
 
 # Serial last: it becomes /dev/console, where the initramfs and the watcher of a machine room meet.
-CONSOLES = "console=tty0 console=ttyS0,115200"
+SERIAL = "ttyS0,115200"
+CONSOLES = f"console=tty0 console={SERIAL}"
 # What is mounted is ours to say. Booted by a BIOS, systemd would mount the ESP below a root that can't be written to.
 COMMON_ARGUMENTS = f"{CONSOLES} systemd.gpt_auto=0"
 # Where interrupts are remapped, as on every machine that is taken, the kernel's check of its timer ends in success or

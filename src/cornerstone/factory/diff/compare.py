@@ -119,7 +119,8 @@ class Difference:
     @property
     def equal(self) -> bool:
         """Whether nothing differs."""
-        return not (self.manifest or self.entries or self.site_area or self.sizes[-1].a != self.sizes[-1].b)
+        return not (self.manifest or self.entries or self.site_area or self.texts
+                    or self.sizes[-1].a != self.sizes[-1].b)
 
 
 def compare(a: Facts, b: Facts) -> Difference:

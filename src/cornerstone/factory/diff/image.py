@@ -18,7 +18,7 @@ from cornerstone.factory.iso_image import Image
 from cornerstone.factory.roots import AGAIN, Disk, File, copy_disk, read_files
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.json_text import read_json
-from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME, SITE_AREA, Entry, digest
+from cornerstone.model.manifest import BOOT_AREA, CVM, FIRST_BOOT, HYPERVISOR, NAME, SITE_AREA, Entry, digest
 
 SLOT_A = "content of root-a"
 SLOT_MENU = "boot/grub/grub.cfg of the CVM's disk"
@@ -93,7 +93,8 @@ def read_outside(path: Path) -> Facts:
             boot={name: f"{releases.get(name, '')}{entry.size} bytes, sha256 {entry.sha256[:12]}"
                   for name, entry in sorted(entries.items())
                   if name.startswith(("boot/", "EFI/")) and name != GRUB_CONFIG},
-            texts={name: _lines(image.content(name)) for name in (FIRST_BOOT, GRUB_CONFIG)})
+            texts={name: _lines(image.content(name)) for name in (FIRST_BOOT, GRUB_CONFIG, BOOT_AREA)
+                   if name in image.rock_ridge.files})
 
 
 @contextlib.contextmanager
