@@ -24,6 +24,7 @@ from cornerstone.model import boot_area, site_area
 from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.manifest import (
     BOOT_AREA,
+    BOOT_CODE,
     CVM,
     FIRST_BOOT,
     HYPERVISOR,
@@ -106,10 +107,18 @@ class Workshop:
         self.extra: dict[str, bytes] = {}
         self.named_extra: dict[str, bytes] = {}
         self.boot_hybrid = BOOT_HYBRID
+        # None: that of boot_hybrid
+        self.named_boot_code: str | None = None
         self.fat = {path: self.content[path] for path in (SHIM, GRUB, MOK_MANAGER)}
         self.site_area = SITE_AREA_SIZE
         self.boot_area = boot_area.SIZE
         self.profile = PROFILE
+
+    @property
+    def boot_code(self) -> str:
+        """What the manifest says of the MBR's boot code."""
+        digest = hashlib.sha256(self.boot_hybrid[:BOOT_CODE]).hexdigest()
+        return digest if self.named_boot_code is None else self.named_boot_code
 
     def put(self, path: str, content: bytes) -> Path:
         at = self.folder / path.replace("/", "+")
@@ -126,7 +135,7 @@ class Workshop:
         entries = tuple(entry_of(path, source, iso_image.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
                         for path, source in sorted(files.items()))
         manifest = Manifest(IDENTITY, self.profile, "development", EPOCH, entries, SITE_AREA_SIZE,
-                            self.boot_area).to_bytes()
+                            self.boot_area, self.boot_code).to_bytes()
         area = site_area.pack(None, self.site_area)
         unnamed = {NAME: manifest, SIGNATURE_NAME: KEY.sign(manifest), SITE_AREA: area}
         if self.boot_area:

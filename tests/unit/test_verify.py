@@ -462,6 +462,21 @@ def test_pointers_are_checked(medium, good):
         assert any(words in line for line in found["boot-pointers"])
 
 
+@pytest.mark.parametrize("at", [3, 100, 0x1B0 - 1])
+def test_a31_changed_boot_code_of_the_mbr_is_told_from_the_manifest(medium, at):
+    flip(medium, at)
+    found = wrong(medium)
+    assert found["boot-code"] == ["the MBR's boot code does not match the manifest"]
+
+
+def test_a31_a_manifest_of_before_names_no_boot_code(workshop):
+    workshop.named_boot_code = ""
+    subject = Subject(workshop.master(), KEY.public_pem())
+    finding = {each.check.id: each for each in run_checks(subject)}["boot-code"]
+    subject.close()
+    assert finding.absent == "the manifest is of a release that named no boot code"
+
+
 def test_the_mbr_is_checked(medium, good, workshop):
     for at, words in ((510, "no signature"), (450, "doesn't protect the GPT"), (462, "active, empty entry")):
         medium.write_bytes(good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import struct
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from cornerstone.factory import iso_image, process
 from cornerstone.factory.authenticode import signatures
-from cornerstone.factory.iso_checks import GRUB, KERNEL, MOK_MANAGER, SHIM, Subject, check, xorriso
+from cornerstone.factory.iso_checks import GRUB, KERNEL, MOK_MANAGER, SHIM, Absent, Subject, check, xorriso
 from cornerstone.factory.iso_image import BLOCK, Image
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import EFI_SYSTEM, SECTOR, TABLE_SECTORS
+from cornerstone.model.manifest import BOOT_CODE
 
 BUILD_AGAIN = "build the ISO again; if it stays, mastering (factory/iso.py) has a fault"
 
@@ -27,7 +29,7 @@ BIOS_PLATFORM, EFI_PLATFORM = 0x00, 0xEF
 
 # GRUB's El Torito image has the number of its second sector, 2 of 512 bytes… here until mastering writes the real one
 GRUB_POINTER, GRUB_POINTER_UNSET = 2548, 2
-MBR_POINTER = 0x1B0
+MBR_POINTER = BOOT_CODE
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,15 @@ def partition_tables(image: Image) -> Iterator[Path]:
             out.seek(image.size - size)
             out.write(image.at(image.size - size, size))
         yield path
+
+
+@check("boot-code", needs=("signature",))
+def boot_code(subject: Subject) -> Iterator[str]:
+    """The MBR's boot code, which a BIOS starts from a USB disk, is the one that the manifest names."""
+    if not (wanted := subject.manifest.boot_code):
+        raise Absent("the manifest is of a release that named no boot code")
+    if hashlib.sha256(subject.image.at(0, BOOT_CODE)).hexdigest() != wanted:
+        yield "the MBR's boot code does not match the manifest"
 
 
 def gpt_problems(path: Path) -> str:

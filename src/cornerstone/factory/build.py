@@ -38,6 +38,7 @@ from cornerstone.model.gpt import derived_id
 from cornerstone.model.json_text import read_bounded, read_json
 from cornerstone.model.manifest import (
     BOOT_AREA,
+    BOOT_CODE,
     CVM,
     FIRST_BOOT,
     HYPERVISOR,
@@ -311,7 +312,7 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
     require_unchanged(contents or {}, {files[entry.path]: entry for entry in entries if not entry.masked},
                       {boot / "boot_hybrid.img": boot_hybrid, files[BIOS_IMAGE]: files[BIOS_IMAGE].read_bytes()})
     manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, site_area.SIZE,
-                        boot_area.SIZE)
+                        boot_area.SIZE, hashlib.sha256(boot_hybrid[:BOOT_CODE]).hexdigest())
     put(NAME, manifest.to_bytes())
     put(SIGNATURE_NAME, plan.key.sign(manifest.to_bytes()))
     put(SITE_AREA, site_area.pack(None))

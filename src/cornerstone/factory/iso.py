@@ -29,7 +29,7 @@ import pycdlib.utils
 from cornerstone.factory.iso_image import BIOS_IMAGE, BOOT_CATALOG, EFI_IMAGE, SYSTEM_AREA, Image
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.gpt import EFI_SYSTEM, LINUX_DATA, SECTOR, Partition, derived_id, write_gpt
-from cornerstone.model.manifest import LABEL, Manifest, difference, digest
+from cornerstone.model.manifest import BOOT_CODE, LABEL, Manifest, difference, digest
 
 BLOCK = 2048
 
@@ -209,7 +209,7 @@ def _make_hybrid(iso: BinaryIO, boot_hybrid: bytes, bios: int, bios_size: int, e
 
     # GRUB's MBR code finds the BIOS image by its second 512-byte sector, the image itself by its fifth
     iso.seek(0)
-    iso.write(boot_hybrid[:0x1b0] + struct.pack("<Q", bios * 4 + 4))
+    iso.write(boot_hybrid[:BOOT_CODE] + struct.pack("<Q", bios * 4 + 4))
     iso.seek(bios * BLOCK)
     image = bytearray(iso.read(bios_size))
     struct.pack_into("<Q", image, 2548, bios * 4 + 5)

@@ -31,6 +31,9 @@ FIRST_BOOT = "layers/first-boot.sh"
 # outside the signed content
 SITE_AREA, BOOT_AREA = "site.area", "boot/grub/grubenv"
 
+# the MBR's bytes before what mastering writes into it: GRUB's pointer, the disk's id, the partitions
+BOOT_CODE = 0x1B0
+
 CHUNK = 1 << 20
 # of the manifest itself: some 2 KiB as it is made here
 MOST = 1 << 20
@@ -63,8 +66,9 @@ class Manifest:
     """What an ISO holds and what it was made from.
 
     identity: UUID of this content, also the name of a file in /.disk; key: 'development' or 'release';
-    epoch: SOURCE_DATE_EPOCH in seconds; site_area, boot_area: reserved bytes outside the signed content; without a boot
-    area, as on ISOs of before it was there, 0.
+    epoch: SOURCE_DATE_EPOCH in seconds; site_area, boot_area: reserved bytes outside the signed content; boot_code:
+    sha256 of the first BOOT_CODE bytes, which a BIOS starts from a disk. Manifests of releases that knew neither boot
+    area nor boot code have 0 and "".
     """
 
     identity: str
@@ -74,6 +78,7 @@ class Manifest:
     entries: tuple[Entry, ...]
     site_area: int
     boot_area: int = 0
+    boot_code: str = ""
 
     @property
     def signed(self) -> str:
@@ -87,6 +92,8 @@ class Manifest:
                 "site_area": {"path": SITE_AREA, "size": self.site_area}}
         if self.boot_area:
             head["boot_area"] = {"path": BOOT_AREA, "size": self.boot_area}
+        if self.boot_code:
+            head["boot_code"] = self.boot_code
         head["profile"] = self.profile
         lines = [json.dumps(head)[:-1] + ',', '"files": [']
         files = []
@@ -116,7 +123,7 @@ class Manifest:
         entries = tuple(Entry(each.path, each.size, each.sha256, tuple((span[0], span[1]) for span in each.masked))
                         for each in file.files)
         return cls(file.identity, data["profile"], file.signed_with.removesuffix(" key"), file.epoch, entries,
-                   file.site_area.size, file.boot_area.size)
+                   file.site_area.size, file.boot_area.size, file.boot_code)
 
     def entry(self, path: str) -> Entry:
         """Return the entry of a path. Raises CornerstoneError (VERIFY) when the manifest has no such file."""
@@ -149,6 +156,7 @@ class _File:
     profile: ResolvedProfile
     files: tuple[_Listed, ...]
     boot_area: _Place = _Place(BOOT_AREA, 0)
+    boot_code: str = ""
 
 
 def _wrong(file: _File) -> Iterator[str]:
@@ -157,6 +165,8 @@ def _wrong(file: _File) -> Iterator[str]:
         yield f".identity has to be a UUID, not {quoted(file.identity)}"
     if file.signed_with not in ("development key", "release key"):
         yield f".signed_with has to be development key or release key, not {quoted(file.signed_with)}"
+    if file.boot_code and not _SHA256.fullmatch(file.boot_code):
+        yield f".boot_code has to be 64 hexadecimal digits, not {quoted(file.boot_code)}"
     seen: set[str] = set()
     for number, listed in enumerate(file.files):
         at, parts = f".files[{number}]", listed.path.split("/")
