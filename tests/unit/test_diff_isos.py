@@ -200,6 +200,10 @@ def damaged(make, tmp_path, kind):
         shutil.move(make(**{HYPERVISOR: make.root[:200] + bytes(len(make.root) - 200)}), tmp_path / "bad.iso")
     elif kind == "qcow2":
         shutil.move(make(**{CVM: b"QFI\xfb" * 777}), tmp_path / "bad.iso")
+    elif kind == "a file of this machine":
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw",
+                        tmp_path / "x.qcow2"], check=True)
+        shutil.move(make(**{CVM: (tmp_path / "x.qcow2").read_bytes()}), tmp_path / "bad.iso")
     elif kind == "no squashfs in slot A":
         shutil.move(make(**{CVM: disk(tmp_path, b"none")}), tmp_path / "bad.iso")
     else:
@@ -211,7 +215,8 @@ def damaged(make, tmp_path, kind):
 
 @pytest.mark.parametrize(("kind", "problem"), [
     ("text", "can't be read as an ISO"), ("another ISO", f"has no {NAME}"), ("squashfs", "the squashfs can't be read"),
-    ("qcow2", "is a qcow2 of version"), ("no squashfs in slot A", "holds no squashfs"),
+    ("qcow2", "is a qcow2 of version"), ("a file of this machine", "names another file as its backing file"),
+    ("no squashfs in slot A", "holds no squashfs"),
     ("manifest", "not a Foundation manifest"),
     ("part", "doesn't name layers/cvm.qcow2"), ("size", r"\.files\[[0-9]+\]\.size has to be a whole number")])
 def test_an_iso_that_is_no_good_is_one_error_with_its_name(plain_iso, make, tmp_path, kind, problem):

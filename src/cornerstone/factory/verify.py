@@ -189,7 +189,7 @@ def trust(findings: list[Finding], subject: Subject) -> list[str]:
         said += [subject.manifest.signed + (": by a key that the build made for itself, so it says nothing about who "
                                             "built it" if subject.manifest.key == "development" else "")]
     if absent := [finding.absent for finding in findings if finding.absent]:
-        said += [f"the ISO itself was checked, not all of its evidence: {'; '.join(absent)}"]
+        said += [f"what is there was checked, and something is missing: {'; '.join(absent)}"]
     return said
 
 
