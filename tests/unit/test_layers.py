@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -276,6 +277,35 @@ def test_a6_a_changed_layer_is_not_taken(sealing, tmp_path, change):
     sealing.make(BASE)
     change(sealing.path(BASE))
     assert again(tmp_path).damage(BASE)
+
+
+def test_a6_layers_that_are_made_at_once_are_sealed_one_after_another(tmp_path):
+    """A token takes one login at a time."""
+    entered, overlap = threading.Barrier(2), []
+
+    class Token:
+        kind, busy = "release", False
+
+        def sign(self, content: bytes) -> bytes:
+            overlap.append(self.busy)
+            self.busy = True
+            signature = KEY.sign(content)
+            os.sched_yield()
+            self.busy = False
+            return signature
+
+        def public_pem(self) -> bytes:
+            return KEY.public_pem()
+
+    store = Store(tmp_path / "layers", tmp_path / "new", Token())
+    layers = [Layer(name, {}, lambda folder, needed: (fill(folder, needed), entered.wait(60))) for name in ("a", "b")]
+    threads = [threading.Thread(target=store.make, args=(layer,)) for layer in layers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert overlap == [False, False]
+    assert [again(tmp_path).damage(layer) for layer in layers] == ["", ""]
 
 
 def test_a6_what_is_made_is_its_owner_s_to_write(sealing):

@@ -1,5 +1,6 @@
 """`invoke verify` on a small ISO, made by the real mastering: it passes, and tampering of each kind is refused."""
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -606,6 +607,20 @@ def test_a1_looking_into_the_roots_needs_no_rights(tmp_path):
                            code, tmp_path], cwd=ROOT, env={"PYTHONPATH": "src", "PATH": os.environ["PATH"]},
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests/image").glob("*.py")), ids=lambda path: path.name)
+def test_a1_tests_of_an_iso_run_programs_of_this_machine_alone(path):
+    """What they start is named here, and none of it is told to enter a root."""
+    module = ast.parse(path.read_text())
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess."):
+            program = node.args[0].elts[0].value
+            assert program in {"qemu-img", "bash", "shellcheck", "e2fsck", "debugfs"}, f"{path.name}:{node.lineno}"
+    names = {each.name for node in ast.walk(module) if isinstance(node, ast.Import) for each in node.names}
+    assert names & {"testinfra", "os.chroot", "ctypes"} == set()
+    assert not [node for node in ast.walk(module) if isinstance(node, ast.Attribute)
+                and node.attr in ("chroot", "mknod", "system", "symlink_to")]
 
 
 def test_a3_it_tells_which_key_and_that_one_from_beside_proves_no_origin(medium, capsys, monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from cornerstone.model.error import Code, CornerstoneError
 SETTING = "CORNERSTONE_SIGNING_KEY"
 PEM_SETTING = "CORNERSTONE_SIGNING_KEY_PEM"
 PIN_SETTING = "CORNERSTONE_PKCS11_PIN"
+# layers are made in parallel, and a token takes one login at a time
+_SEALING = threading.Lock()
 # what no program that we start may see
 SECRETS = (PEM_SETTING, PIN_SETTING)
 
@@ -171,7 +174,8 @@ def sealed(record: Mapping, what: str, key: SigningKey) -> dict:
 
     It isn't for others: it says that a build with this key has read what the record is about.
     """
-    return {**record, "seal": key.sign(_to_seal(record, what)).hex()}
+    with _SEALING:
+        return {**record, "seal": key.sign(_to_seal(record, what)).hex()}
 
 
 def is_sealed(record: Mapping, what: str, public_pem: bytes) -> bool:
