@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cornerstone.cli import inputs
-from cornerstone.factory import iso, verify
+from cornerstone.factory import boot_checks, iso, verify
 from cornerstone.factory.authenticode import signatures
 from cornerstone.factory.boot_checks import MICROSOFT
 from cornerstone.factory.customize import customize
-from cornerstone.factory.fat import MIB
+from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
 from cornerstone.factory.iso_image import Image
 from cornerstone.factory.settings import Workspace
@@ -32,7 +32,7 @@ from cornerstone.model.boot_area import BootSettings
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import BOOT_AREA, CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
 from cornerstone.model.site_area import pack
-from small_iso import GRUB_SBAT, KEY, SHIM_SBAT, Workshop, pe
+from small_iso import EPOCH, GRUB_SBAT, KEY, SHIM_SBAT, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
@@ -501,6 +501,31 @@ def test_the_esp_must_hold_the_same_programs(workshop):
     workshop.fat["EFI/BOOT/extra.efi"] = b"x"
     assert wrong(workshop.master()) == {"efi-files": [
         "EFI/BOOT/extra.efi is in boot/efi.img", "EFI/BOOT/grubx64.efi in boot/efi.img is another than the ISO's own"]}
+
+
+def test_a1_an_esp_whose_folders_go_round_comes_to_an_end(tmp_path, monkeypatch):
+    """Two folders in each of which both are again: a reader that walks them has no end."""
+    image = tmp_path / "esp"
+    make_fat(image, MIB, "ESP", {}, epoch=EPOCH, log=tmp_path / "log")
+    subprocess.run(["mmd", "-i", image, "::/X", "::/X/A", "::/X/B"], check=True)
+    content = bytearray(image.read_bytes())
+    own = content.index(b"X          ")
+    for name in (b"A          ", b"B          "):
+        at = content.index(name)
+        content[at + 26:at + 28] = content[own + 26:own + 28]
+    image.write_bytes(content)
+    monkeypatch.setattr(boot_checks, "BOUNDS", ("prlimit", "--cpu=1", f"--fsize={1 << 20}", "--core=0"))
+    with pytest.raises(CornerstoneError, match="can't be read") as caught:
+        boot_checks.fat(image, 0, "mdir", "-b", "-/", "::/")
+    assert caught.value.code is Code.VERIFY
+
+
+@pytest.mark.parametrize("words", [("sh", "-c", "while :; do :; done"), ("head", "-c", str(2 << 20), "/dev/zero")])
+def test_a1_a_reader_without_an_end_is_ended(monkeypatch, words):
+    monkeypatch.setattr(boot_checks, "BOUNDS", ("prlimit", "--cpu=1", f"--fsize={1 << 20}", "--core=0"))
+    done = boot_checks.tool(*words)
+    assert done.returncode
+    assert len(done.stdout) <= 1 << 20
 
 
 def test_an_esp_that_is_no_fat_is_refused(workshop):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -22,6 +23,9 @@ from cornerstone.model.gpt import EFI_SYSTEM, SECTOR, TABLE_SECTORS
 from cornerstone.model.manifest import BOOT_CODE
 
 BUILD_AGAIN = "build the ISO again; if it stays, mastering (factory/iso.py) has a fault"
+
+# seconds of CPU and bytes of output: an initramfs has some 40 MiB
+BOUNDS = ("prlimit", "--cpu=60", f"--fsize={256 << 20}", "--core=0")
 
 DESCRIPTOR = 17 * BLOCK  # the boot record's place is fixed: El Torito 1.0, section 2
 EL_TORITO = b"EL TORITO SPECIFICATION".ljust(32, b"\0")
@@ -175,13 +179,20 @@ def gpt_problems(path: Path) -> str:
 
 
 def tool(*words: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a tool that only reads. Raises CornerstoneError (MACHINE) when it isn't installed."""
+    """Run a tool that only reads, within bounds: what it reads may go round for ever.
+
+    Raises CornerstoneError (MACHINE) when it isn't installed. A tool that is ended has a negative exit status.
+    """
     env = process.environment({"LC_ALL": "C", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"})
-    try:
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, env=env, check=False)
-    except FileNotFoundError as error:
+    if (program := shutil.which(words[0], path=env.get("PATH"))) is None:
         raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
-                               Code.MACHINE) from error
+                               Code.MACHINE)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
+        done = subprocess.run([*BOUNDS, "--", program, *words[1:]], stdin=subprocess.DEVNULL, stdout=out, stderr=said,
+                              env=env, check=False)
+        out.seek(0)
+        said.seek(0)
+        return subprocess.CompletedProcess(done.args, done.returncode, out.read(), said.read())
 
 
 @check("gpt", needs=("names",), hint=BUILD_AGAIN)
