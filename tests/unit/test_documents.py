@@ -47,7 +47,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_m5_m7_the_commands_for_linux_write_and_check(stick):
     (write,) = [line for line in commands(section("media.md", "Write a stick")) if "of=/dev/sdX" in line]
-    (check,) = [line for line in commands(section("media.md", "Check a stick")) if "/dev/sdX" in line]
+    (check,) = [line for line in commands(section("media.md", "Check a stick")) if line.startswith("cmp --bytes")]
     assert run(check, stick).returncode != 0
     # a file on some file systems can't be written past the cache
     done = run(write.replace(" oflag=direct", "") + " conv=notrunc,fsync", stick)
