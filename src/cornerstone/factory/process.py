@@ -29,9 +29,10 @@ guards: set[int] = set()
 # What every tool runs under, whatever the desk it runs on: its words are read, and its output is compared.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "LANGUAGE": "", "TZ": "UTC"}
 # What of our own environment a tool gets besides: where programs, homes and temporary folders are, how the network is
-# reached, apt's and TLS's own settings. Nothing else, so that no key, PIN or token of a CI system is among it.
+# reached, apt's and TLS's own settings, and whose build it is. Nothing else, so that no key, PIN or token of a CI
+# system is among it.
 KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "APT_CONFIG", "SSL_CERT_FILE",
-                  "SSL_CERT_DIR", "CURL_CA_BUNDLE"}
+                  "SSL_CERT_DIR", "CURL_CA_BUNDLE", "CORNERSTONE_CACHE"}
                  | {f"{name}_proxy" for name in ("http", "https", "ftp", "all", "no")}
                  | {f"{name}_PROXY" for name in ("HTTP", "HTTPS", "FTP", "ALL", "NO")})
 UMASK = 0o022
