@@ -122,7 +122,7 @@ def machine(iso, site_file, runs, tmp_path_factory):
     """A machine without a disk to boot from: it has refused for that, and may look again. Its drive is out by then."""
     shape = load_shape("cage")
     cage, other = shape.controllers
-    disc = DiskShape(name="disc", size=1 << 20, optical=True)
+    disc = DiskShape(name="disc", size="1 MiB", optical=True)
     shape = shape.model_copy(update={"controllers": (cage.model_copy(update={"disks": (disc,)}), other)})
     run = Run.prepare(runs / "refusals", shape, site_file.read_bytes(), lambda _, to: shutil.copyfile(iso, to),
                       "uefi", "cd")

@@ -68,7 +68,7 @@ def test_d4_a_disk_swapped_while_the_text_screen_waits(iso, site_file, runs, tmp
     """The new one has the old one's serial, size and place, and somebody's file system."""
     shape = load_shape("cage")
     cage, other = shape.controllers
-    boot = DiskShape(name="boot", size=32 << 30, serial="LAB-1-BOOT")
+    boot = DiskShape(name="boot", size="32 GiB", serial="LAB-1-BOOT")
     shape = shape.model_copy(update={"controllers": (cage.model_copy(update={"disks": (boot,)}), other)})
     run = Run.prepare(runs / "swapped", shape, site_file.read_bytes(), lambda _, to: shutil.copyfile(iso, to),
                       "uefi", "cd")
