@@ -23,7 +23,7 @@ from cornerstone.lab.network import resolver
 from cornerstone.lab.shape import DiskShape, load_shape
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits
 from cornerstone.model.error import Code
-from refused import refused, written_to
+from refused import hear_out, prompts, refused, written_to
 
 GIB = 1 << 30
 WRITES = Leg((Goal("foundation", "image", "started", name="writes"),))
@@ -131,6 +131,7 @@ def machine(iso, site_file, runs, tmp_path_factory):
     try:
         with started(run, (TO_INSTALLED,)) as outcome:
             assert outcome.verdict.reason == "guest-failed", outcome.verdict.sentence
+            hear_out(outcome.running, 1)
             pull(outcome.running, "disc")
             yield outcome
     finally:
@@ -149,10 +150,12 @@ def test_refused(machine, site_file, name, tmp_path):
     for number, disk in enumerate(case.disks, 1):
         plug(running, "hba0", f"disk{number}", disk_image(tmp_path / f"{number}.qcow2", disk), serial=disk.serial,
              wwn=disk.wwn, place=number)
+    before = prompts(running)
     running.type("\r")
     judge = Judge("uefi", (WRITES,), Limits.of(machine.verdict.accel), time.monotonic())
     follow(running, judge)
     verdict = judge.verdict("cd", machine.verdict.accel, time.monotonic(), machine.run.folder)
+    hear_out(running, before + 1)
     plugged = ["site", *(f"disk{number}" for number, _ in enumerate(case.disks, 1))]
     written = written_to(running, "data", *plugged)
     for name in plugged:
