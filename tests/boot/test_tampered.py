@@ -6,7 +6,9 @@ import shutil
 
 import pycdlib
 
+from cornerstone.factory.customize import customize
 from cornerstone.lab.boot import boot
+from cornerstone.model.boot_area import BootSettings
 
 BLOCK = 2048
 
@@ -38,7 +40,9 @@ def test_a_changed_layer_is_refused_by_name(iso, tmp_path, logs):
 
 
 def test_m2_a_refusal_of_the_initramfs_is_on_the_screen_too(iso, tmp_path, logs):
+    """Without a driver for the screen's graphics, so that the text is there to be read."""
     tampered = with_one_byte_changed(iso, "layers/hypervisor.squashfs", tmp_path / "tampered.iso")
+    customize(tampered, boot=BootSettings(arguments=("nomodeset",)))
     shown = []
     try:
         verdict = boot(tampered, firmware="bios", media="cd", log_dir=logs,

@@ -31,8 +31,8 @@ TERM_SECONDS = 5.0
 ANSWER_SECONDS = 120.0
 # What QEMU itself needs beside the guest's memory.
 OVERHEAD_MIB = 256
-# Where a VGA card has its text, each cell a character and its colours, and how much of it it shows.
-VGA_TEXT, SCREEN_COLUMNS, SCREEN_ROWS = 0xB8000, 80, 25
+# Where a VGA card has its text, each cell a character and its colours, how many bytes of it, and how wide a line is.
+VGA_TEXT, VGA_TEXT_BYTES, SCREEN_COLUMNS = 0xB8000, 0x8000, 80
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,12 @@ class RunningMachine:
         return "\n".join(line for line in text.splitlines() if line.strip() and "warning:" not in line)
 
     def screen_text(self) -> list[str]:
-        """Read what stands on the VGA screen, line by line; it has to be in text mode, as after a BIOS."""
+        """Read the VGA card's text line by line: what stands on the screen, and what has just scrolled out of it.
+
+        It has to be in text mode, as after a BIOS when the kernel was told nomodeset.
+        """
         with tempfile.NamedTemporaryFile(prefix="cornerstone-screen-") as file:
-            self.ask("pmemsave", val=VGA_TEXT, size=2 * SCREEN_COLUMNS * SCREEN_ROWS, filename=file.name)
+            self.ask("pmemsave", val=VGA_TEXT, size=VGA_TEXT_BYTES, filename=file.name)
             cells = file.read()[::2].decode("cp437")
         return [cells[at:at + SCREEN_COLUMNS].rstrip() for at in range(0, len(cells), SCREEN_COLUMNS)]
 
