@@ -78,7 +78,7 @@ def test_d4_a_disk_swapped_while_the_text_screen_waits(iso, site_file, runs, tmp
         follow(outcome.running, judge)
         return judge.verdict("cd", outcome.verdict.accel, time.monotonic(), run.folder)
     try:
-        with started(run, (Leg((Goal(console=re.compile("press Enter on this console"), name="asks"),)),)) as outcome:
+        with started(run, (Leg((Goal("foundation", "screen", "waiting", name="asks"),)),)) as outcome:
             outcome.check()
             outcome.running.type("".join(f"{answer}\r" for answer in ANSWERS))
             assert until(Goal(console=re.compile("Type yes to go on"), name="answered")).ok
