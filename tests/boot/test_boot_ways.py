@@ -25,7 +25,7 @@ def assert_arrived(verdict, firmware: str) -> None:
 
 @pytest.mark.parametrize(("firmware", "media"), WAYS)
 def test_boots_to_the_screen(iso, firmware, media, logs):
-    """The picture that the screen shows then stays beside the logs; docs/foundation.png is the one of a BIOS."""
+    """What the screen shows then stays beside the logs as a picture."""
     picture = logs / "screen.png"
     assert_arrived(boot(iso, firmware=firmware, media=media, log_dir=logs,
                         look=lambda machine: machine.save_picture(picture)), firmware)

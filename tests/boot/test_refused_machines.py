@@ -82,7 +82,8 @@ def test_d4_a_disk_swapped_while_the_text_screen_waits(iso, site_file, runs, tmp
             outcome.check()
             outcome.running.type("".join(f"{answer}\r" for answer in ANSWERS))
             assert until(Goal(console=re.compile("Type yes to go on"), name="answered")).ok
-            outcome.running.save_picture(run.folder / "plan.png")
+            # docs/foundation.png is the upper left of this
+            outcome.running.save_picture(run.folder / "screen.png")
             pull(outcome.running, "boot")
             plug(outcome.running, "hba0", "new", full_image(tmp_path / "new.qcow2"), serial="LAB-1-BOOT")
             outcome.running.type("yes\r")
