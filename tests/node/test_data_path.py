@@ -67,6 +67,7 @@ def test_a_stranger_is_shown_no_target(members, device):
         host.check_output("iscsiadm --mode iface --op delete --interface stranger")
 
 
+@pytest.mark.nightly
 def test_a_guest_reads_back_what_it_wrote(guest):
     said = guest.words()
     assert re.search(rf"{ENDED} 0\b", said), said[-3000:]
@@ -74,6 +75,7 @@ def test_a_guest_reads_back_what_it_wrote(guest):
     assert re.search(r"^\s*WRITE: .*io=256KiB", said, re.MULTILINE), said[-3000:]
 
 
+@pytest.mark.nightly
 def test_the_cluster_holds_what_the_host_reads(members, guest, device):
     """By two ways: iSCSI on the host, and librbd in the CVM."""
     host = members[0].host.check_output("dd if=%s iflag=direct bs=1M status=none | sha256sum", device)
