@@ -66,7 +66,7 @@ def customize(iso: Path, site_file: Path | None = None, output: Path | None = No
 
 
 def _site_lines(iso: Path, site: Site, output: Path | None, drawn: list[str]) -> list[str]:
-    """What a person should know of a site that an ISO carries now; drawn: clusters whose secret was."""
+    """Return the lines about the site that an ISO carries now; drawn: names of clusters that got a secret by chance."""
     nodes = "1 node" if len(site.nodes) == 1 else f"{len(site.nodes)} nodes"
     clusters = "".join(f", cluster {cluster.name}" for cluster in site.clusters)
     lines = [f"{output or iso} carries the site of {nodes}{clusters}",

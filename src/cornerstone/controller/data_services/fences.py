@@ -23,7 +23,7 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is kept of a client, under its image and its address: the machine-id and the boot_id of its CVM."""
+    """The machine-id and boot_id of the CVM that maps an image, kept in Ceph under the image and the CVM's address."""
 
     machine: str
     boot: str

@@ -1,1 +1,1 @@
-"""What a root has, read from its files (factory/tree.py): none of its programs is asked."""
+"""Readers of a root's content by its files (factory/tree.py): no program of the root is run."""

@@ -48,7 +48,7 @@ def _needed(content: bytes) -> tuple[list[str], list[str]]:
 
 
 def missing(tree: Tree, program: str) -> list[str]:
-    """What a program of a root, and the libraries that it needs, look for and the root doesn't have.
+    """Return what a program of a root and its libraries need, and the root lacks: names of shared libraries.
 
     Of a script: its interpreter. Raises OSError when there is no such program.
     """

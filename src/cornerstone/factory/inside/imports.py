@@ -21,7 +21,7 @@ BUILT_IN = {
 
 
 def missing(tree: Tree, module: str) -> list[str]:
-    """What the start of one of our modules in a root would fail on: modules that it needs, at any depth of ours.
+    """Return what keeps one of our modules from being imported in a root: modules that it lacks, at any depth of ours.
 
     The syntax is checked as the root's Python has it. Of other packages only their first module is looked for.
     """

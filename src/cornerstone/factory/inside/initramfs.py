@@ -1,4 +1,4 @@
-"""What is in an initramfs: archives one after another, some plain and one compressed.
+"""Reader of an initramfs: cpio archives one after another, some plain and one compressed.
 
 Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 """

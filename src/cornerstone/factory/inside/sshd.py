@@ -19,7 +19,7 @@ DEEPEST = 16
 
 
 def settings(tree: Tree) -> dict[str, str]:
-    """What holds for every connection, by lower-case name: the first value that the files give, else sshd's default.
+    """Return sshd's settings for every connection by lower-case name: the first value in its files, else its default.
 
     Raises ValueError for a Match block, which would give some connections other settings.
     Source: sshd_config(5).

@@ -136,7 +136,7 @@ class Units:
         return not last or last[-1].lower() not in ("no", "false", "0", "off")
 
     def pulled(self, start: str) -> set[str]:
-        """What is started along with a unit, itself included, by their own names."""
+        """Return the names of a unit and of all units that are started along with it, without aliases."""
         found: set[str] = set()
         waiting = [start]
         while waiting:
