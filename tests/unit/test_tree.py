@@ -109,3 +109,14 @@ def test_a_disk_without_room_is_told(tmp_path):
          sys.executable, "-c", code, image, small], capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert done.stdout.startswith("MACHINE"), done.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_m35_a_root_is_read_by_a_path_beyond_ascii(tmp_path, monkeypatch, locale):
+    monkeypatch.setenv("LC_ALL", locale)
+    folder = tmp_path / "wörk"
+    (folder / "root").mkdir(parents=True)
+    (folder / "root/file").write_text("content")
+    tree = read_tree(pack(folder / "root", folder / "ü.squashfs"), 0, folder)
+    assert tree.text("file") == "content"
+    tree.close()
