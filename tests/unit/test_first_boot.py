@@ -21,6 +21,8 @@ import pytest
 
 from cornerstone.factory.first_boot import STEPS, script
 from cornerstone.model.event import Event
+from cornerstone.model.node import NodeConfig
+from cornerstone.model.packet_filter import host_rules
 from cornerstone.model.profile import load_profile, profile_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +54,7 @@ case "$tool $1" in
     "virsh domstate") cat "$BOX/domain.state" 2>/dev/null || echo "shut off" ;;
 esac
 """
-FAKES = ("hostnamectl", "ip", "networkctl", "ovs-vsctl", "sleep", "sync", "virsh")
+FAKES = ("hostnamectl", "ip", "networkctl", "nft", "ovs-vsctl", "sleep", "sync", "virsh")
 # PATH has the fakes and REAL alone: the script finds only what it may use.
 # The checkout may lie in a folder that is about to be hidden, such as /root: so it is shown in the box first.
 ENTER = """mount --bind "$SOURCE" "$BOX/src" || exit 99
@@ -207,12 +209,18 @@ def test_what_a_run_does(box):
         "hostnamectl set-hostname node-a",
         "ovs-vsctl --timeout=60 --if-exists del-br br0 -- add-br br0 -- add-port br0 eno1"
         " -- set interface br0 mtu_request=1500 -- set interface eno1 mtu_request=1500",
-        "networkctl reload",
+        "nft --file /etc/nftables.conf", "networkctl reload",
         "virsh define /run/cornerstone-cvm.xml", f"virsh autostart {CVM}",
         f"virsh domstate {CVM}", f"virsh start {CVM}"]
     assert box.events() == [(step, state) for step in STEPS for state in ("started", "done")] + [("complete", "done")]
     assert box.markers() == [*STEPS, "complete"], "in order, complete last"
     assert [event.message for event in box.told() if event.message] == []
+
+
+@needs_root
+def test_a14_the_host_s_filter_is_made_of_its_node(box):
+    box.run()
+    assert (box.folder / "etc/nftables.conf").read_text() == host_rules(NodeConfig.from_json(json.dumps(NODE)))
 
 
 @needs_root
@@ -404,10 +412,10 @@ def test_an_absent_fact_stops_its_step(box, missing, step):
     facts = json.loads(json.dumps(NODE))
     del (facts if section == "." else facts[section[1:]])[key]
     box.node(facts)
-    if step == "start_controller":
-        # the step before it needs the name, too
-        (box.folder / "state" / "first-boot").mkdir()
-        (box.folder / "state" / "first-boot" / "controller").touch()
+    # the packet filter reads all of node.json, and the steps after it need it each by itself
+    (box.folder / "state" / "first-boot").mkdir()
+    for earlier in STEPS[:STEPS.index(step)]:
+        (box.folder / "state" / "first-boot" / earlier).touch()
     assert box.run().returncode == 1
     assert box.events()[-1] == (step, "failed")
 
@@ -439,9 +447,9 @@ def whole(tmp_path_factory, text) -> Box:
 
 
 # every call of a run: in the midst of a step, when its work is done, when its marker is written
-CALLS = ["hostnamectl", "sync $", "sync .*/identity", "ovs-vsctl", "networkctl", "sync $", "sync .*/networks", "sync $",
-         "sync .*/access", "virsh define", "virsh autostart", "sync $", "sync .*/controller", "virsh domstate",
-         "virsh start", "sync $", "sync .*/start_controller", "sync .*/complete"]
+CALLS = ["hostnamectl", "sync $", "sync .*/identity", "ovs-vsctl", "nft", "networkctl", "sync $", "sync .*/networks",
+         "sync $", "sync .*/access", "virsh define", "virsh autostart", "sync $", "sync .*/controller",
+         "virsh domstate", "virsh start", "sync $", "sync .*/start_controller", "sync .*/complete"]
 
 
 @needs_root

@@ -13,6 +13,7 @@ import pytest
 from cornerstone.controller import identity
 from cornerstone.controller.identity import become, files, main
 from cornerstone.model.node import NodeConfig
+from cornerstone.model.packet_filter import cvm_rules
 
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"
 CONFIG = NodeConfig.from_json((NODES / "passthrough.json").read_text())
@@ -35,6 +36,7 @@ def test_files():
         "run/systemd/network/10-eth1.network":
             "[Match]\nName=eth1\n\n[Network]\nAddress=192.168.5.2/24\nLinkLocalAddressing=no\n"
             "IPv6AcceptRA=no\n",
+        "etc/nftables.conf": cvm_rules(CONFIG),
         "run/cornerstone/authorized_keys/root": "".join(f"{key}\n" for key in CONFIG.authorized_keys),
     }
 

@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cornerstone.controller.waiting import Waiting
+from cornerstone.model import ports
 from cornerstone.model.error import Code, CornerstoneError
 
-PORT = 123
+PORT = ports.NTP
 ANSWER_SECONDS = 2
 # Between clocks that agree: of hosts whose own clocks ran for weeks without being set. More than this a running
 # chrony doesn't change at once either (identity.py, maxchange).

@@ -1,4 +1,4 @@
-"""Who this Controller VM is: host name, networks, time sources and ssh keys, from node.json at each boot.
+"""Who this Controller VM is: host name, networks, packet filter, time sources and keys, from node.json at each boot.
 
 node.json comes with the machine, as the systemd credential cornerstone.node (see hypervisor/domain.py). A CVM whose
 node.json changed is another one from its next boot on. Keys that somebody adds in the CVM stay: these have a place of
@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cornerstone.controller.clocks import SLEWED_SECONDS, TOLERANCE_SECONDS
+from cornerstone.model import packet_filter
 from cornerstone.model.error import ends_in_one_line
+from cornerstone.model.network import CVM_INTERNAL, CVM_INTERNAL_CARD, INTERNAL
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 
-INTERNAL_ADDRESS = "192.168.5.2/24"
+INTERNAL_ADDRESS = f"{CVM_INTERNAL}/{INTERNAL.prefixlen}"
 
 
 def files(config: NodeConfig) -> Mapping[str, str]:
@@ -31,7 +33,9 @@ def files(config: NodeConfig) -> Mapping[str, str]:
         "etc/chrony/chrony.conf": _time_sources(config),
         "run/systemd/network/10-eth0.network": _network(
             "eth0", controller.address, f"Gateway={controller.gateway}"),
-        "run/systemd/network/10-eth1.network": _network("eth1", INTERNAL_ADDRESS, "LinkLocalAddressing=no"),
+        f"run/systemd/network/10-{CVM_INTERNAL_CARD}.network": _network(
+            CVM_INTERNAL_CARD, INTERNAL_ADDRESS, "LinkLocalAddressing=no"),
+        packet_filter.FILE: packet_filter.cvm_rules(config),
         "run/cornerstone/authorized_keys/root": "".join(f"{key}\n" for key in config.authorized_keys),
     }
 

@@ -312,8 +312,9 @@ def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
                          for each in plan.data_disks)),
         Cluster(cluster.name, tuple(map(str, cluster.members)), cluster.redundancy_factor, cluster.form,
                 str(cluster.address or ""), str(cluster.data_services or ""), cluster.timezone,
-                cluster.patience) if cluster else None,
-        site.authorized_keys, manifest.profile["aos"])
+                cluster.patience, tuple(str(each.hypervisor.ip) for each in site.nodes
+                                        if each.cvm.ip in cluster.members)) if cluster else None,
+        site.authorized_keys, manifest.profile["aos"], tuple(map(str, site.ssh_from)))
 
 
 def _may_go(node: Node, disk: Disk) -> str:

@@ -23,13 +23,13 @@ from cornerstone.model.data_path import INITIATOR_CREDENTIAL
 from cornerstone.model.error import ends_in_one_line
 from cornerstone.model.event import PORT
 from cornerstone.model.gpt import derived_id
+from cornerstone.model.network import CVM_INTERNAL_CARD, INTERNAL_BRIDGE
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import to_record
 from cornerstone.model.sizing import controller_vcpus
 
 DISK = "/var/lib/cornerstone/cvm.qcow2"
 CONSOLE_LOG = "/var/log/NTNX.serial.out.0"
-INTERNAL_BRIDGE = "virbr-internal"
 # as systemd.system-credentials(7) has it
 OEM_STRING = f"io.systemd.credential.binary:{NODE_CREDENTIAL}"
 CREDENTIALS = "opt/io.systemd.credentials"
@@ -115,7 +115,7 @@ def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:
     add(disk, "boot", order="1")
     _add_single_disks(devices, config, host)
     _add_network(devices, config, "eth0", "br0")
-    _add_network(devices, config, "eth1", INTERNAL_BRIDGE)
+    _add_network(devices, config, CVM_INTERNAL_CARD, INTERNAL_BRIDGE)
     for address in config.controller.passthrough:
         _add_controller(devices, address)
     serial = add(devices, "serial", type="pty")

@@ -12,17 +12,15 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cornerstone.model import ports
+from cornerstone.model.network import CVM_INTERNAL, HOST_INTERNAL
 from cornerstone.model.node import FOLDER
 from cornerstone.model.record import from_json, to_record
 
 # below the state partition; the credential's file, root's alone
 INITIATOR_FILE = f"{FOLDER}/initiator.json"
 INITIATOR_CREDENTIAL = "cornerstone.initiator"
-HOST_ADDRESS = "192.168.5.1"
-CVM_ADDRESS = "192.168.5.2"
-# on the host's internal address
-OFFER_PORT = 2102
-ISCSI_PORT = 3260
+HOST_ADDRESS, CVM_ADDRESS = str(HOST_INTERNAL), str(CVM_INTERNAL)
 # RFC 3720, 3.2.6.3.1: a year and month in which the domain was its namer's; .internal is everybody's own
 IQN = "iqn.2024-07.internal.cornerstone"
 
@@ -45,7 +43,7 @@ class Portal:
     tag: int
 
     def __str__(self) -> str:
-        return f"{self.address}:{ISCSI_PORT},{self.tag}"
+        return f"{self.address}:{ports.ISCSI},{self.tag}"
 
 
 @dataclass(frozen=True)

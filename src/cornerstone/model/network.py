@@ -7,6 +7,9 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 
 # host and Controller VM talk to each other here, on a bridge without uplink; the same on every node
 INTERNAL = IPv4Network("192.168.5.0/24")
+HOST_INTERNAL, CVM_INTERNAL = IPv4Address("192.168.5.1"), IPv4Address("192.168.5.2")
+# the host's bridge, and the CVM's card at it
+INTERNAL_BRIDGE, CVM_INTERNAL_CARD = "virbr-internal", "eth1"
 # a shorter prefix is a slip of the pen; a longer one has no room for a host, its CVM and a gateway
 PREFIXES = range(8, 30)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

@@ -19,6 +19,8 @@ from cornerstone.model.record import from_json, to_record
 SCHEMA_VERSION = 1
 # the systemd credential by which a CVM gets it
 NODE_CREDENTIAL = "cornerstone.node"
+# every IPv4 network
+ANYWHERE = "0.0.0.0/0"
 # below the state partition, where /var lies over the root
 FOLDER = "var/upper/lib/cornerstone"
 NODE_FILE = f"{FOLDER}/node.json"
@@ -97,6 +99,7 @@ class Cluster:
     """The cluster that the node belongs to; members are CVM addresses in the site's order.
 
     patience: factor on the times until a member is taken for dead, a client gives up and a floating address is free.
+    hosts: addresses of the members' hosts, which use the cluster's volumes.
     """
 
     name: str
@@ -107,11 +110,15 @@ class Cluster:
     data_services: str
     timezone: str
     patience: int = 1
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """The whole file. identity: of the ISO; boot_disk: serial of the disk that it is on; aos: the profile's release."""
+    """The whole file. identity: of the ISO; boot_disk: serial of the disk that it is on; aos: the profile's release.
+
+    ssh_from: networks from which host and CVM take ssh, for those with a key.
+    """
 
     identity: str
     profile: str
@@ -124,6 +131,7 @@ class NodeConfig:
     cluster: Cluster | None
     authorized_keys: tuple[str, ...]
     aos: str = ""
+    ssh_from: tuple[str, ...] = (ANYWHERE,)
     schema: int = SCHEMA_VERSION
 
     @classmethod

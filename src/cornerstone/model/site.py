@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.site_kinds import Problem
@@ -145,6 +145,7 @@ class Cluster:
 class Site:
     """A whole site file, checked. warnings: what the person should know; document: the file's JSON, normalised.
 
+    ssh_from: networks from which nodes take ssh; all, if the file says nothing.
     aos_package, ahv_image: names that the file expects, to compare with the ISO by `check_releases`; may be empty.
     """
 
@@ -154,6 +155,7 @@ class Site:
     cvm_gateway: IPv4Address
     nameservers: tuple[IPv4Address, ...]
     authorized_keys: tuple[str, ...]
+    ssh_from: tuple[IPv4Network, ...]
     aos_package: str
     ahv_image: str
     webhook: str = field(default="", repr=False)

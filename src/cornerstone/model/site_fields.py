@@ -10,7 +10,7 @@ import base64
 import binascii
 import itertools
 import re
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 from cornerstone.model import network
@@ -29,6 +29,7 @@ from cornerstone.model.site_kinds import (
     asks_nothing,
     choice,
     comma_list,
+    converted,
     ignored,
     many,
     number,
@@ -93,6 +94,13 @@ def _web_address(value: str) -> str | None:
     except ValueError:
         return "has a host that is no IP address"
     return None
+
+
+def _network(value: str) -> IPv4Network:
+    try:
+        return IPv4Network(value)
+    except ValueError:
+        raise ValueError("isn't an IPv4 network, or has bits behind its prefix") from None
 
 
 def _ssh_key(value: str) -> str | None:
@@ -163,6 +171,7 @@ def _some_disk(value: dict, path: str, notes: Notes) -> None:
         notes.wrong(f"{path}.min_gb", "is more than max_gb", "swap them")
 
 
+NETWORK = converted(_network, "write it with its prefix: 10.20.0.0/16")
 PCI_ADDRESSES = many(text(pattern=r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]",
                           hint="in full and in lower case, as `lspci -D` shows it: 0000:3b:00.0"), most=32)
 PASSTHROUGH = Kind(_passthrough, {"anyOf": [{"enum": ["auto", "scsi"]}, PCI_ADDRESSES.schema]})
@@ -192,6 +201,8 @@ SITE_EXTRA: Fields = {
     **CHOICES,
     "authorized_keys": Field(many(text(_ssh_key, "one line of a .pub file", secret=True)),
                              "ssh keys that may log in as root on hypervisors and CVMs"),
+    "ssh_from": Field(many(NETWORK, least=0), "networks from which hypervisors and CVMs take ssh; an empty list: none; "
+                                              "default: all"),
     "webhook": Field(text(_web_address, "an http or https address without user and password", secret=True),
                      "where nodes report their progress (POST, JSON)", secret=True),
     "reinstall_token": Field(text(pattern=r"[A-Za-z0-9._-]{8,64}", secret=True, hint="8 to 64 letters, digits, dots "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.json_text import JsonProblem, parse
 from cornerstone.model.network import interface
+from cornerstone.model.node import ANYWHERE
 from cornerstone.model.site import GB, Block, Bmc, Cluster, DiskChoice, Node, Site, Uplink
 from cornerstone.model.site_area import ROOM, SIZE
 from cornerstone.model.site_fields import BLOCK, CLUSTER, CLUSTER_EXTRA, EXTRA, NODE, NODE_EXTRA, SITE, SITE_EXTRA
@@ -170,6 +171,7 @@ def _site(document: dict[str, Any], warnings: tuple[Problem, ...]) -> Site:
         blocks, tuple(map(_cluster, document.get("clusters", ()))),
         IPv4Address(document["hypervisor_gateway"]), IPv4Address(document["cvm_gateway"]),
         _addresses(document.get("hypervisor_nameserver", "")), tuple(extra.get("authorized_keys", ())),
+        tuple(map(IPv4Network, extra.get("ssh_from", (ANYWHERE,)))),
         document.get("nos_package", ""), document.get("hypervisor_iso", {}).get("kvm", {}).get("filename", ""),
         extra.get("webhook", ""), extra.get("reinstall_token", ""), warnings, document)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Interface
 
 from cornerstone.controller.node import Node
+from cornerstone.model import ports
 
 MIB, GIB = 1 << 20, 1 << 30
-MSGR2_PORT = 3300
 # what the CVM's other services want of its memory; what an OSD may take: Ceph's least, and more than helps much
 OTHERS_MEMORY = 4 * GIB
 OSD_MEMORY = (896 * MIB, 8 * GIB)
@@ -49,7 +49,7 @@ def managers(members: tuple[str, ...]) -> tuple[str, ...]:
 
 def address_vector(address: str) -> str:
     """Of a monitor: the second version of the protocol alone, the first can't be encrypted."""
-    return f"[v2:{address}:{MSGR2_PORT}]"
+    return f"[v2:{address}:{ports.MONITOR}]"
 
 
 def replicas(node: Node) -> int:

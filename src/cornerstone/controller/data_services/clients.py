@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cornerstone.controller.data_services.device import client_addresses
+from cornerstone.model import ports
 from cornerstone.model.error import Code, CornerstoneError
 
 MACHINE_ID = Path("/etc/machine-id")
@@ -21,8 +22,6 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 TCP_CONNECTIONS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 # include/net/tcp_states.h: FIN_WAIT1, FIN_WAIT2, LAST_ACK, CLOSING
 CLOSING = {"04", "05", "09", "0B"}
-# ms bind port min and max
-OSD_PORTS = range(6800, 7569)
 
 
 @dataclass(frozen=True)
@@ -121,5 +120,5 @@ class Clients:
 def bytes_under_way() -> bool:
     """Whether a TCP connection to an OSD that this kernel has closed may still deliver what was written to it."""
     lines = (line.split() for path in TCP_CONNECTIONS if path.exists() for line in path.read_text().splitlines()[1:])
-    return any(state in CLOSING and int(remote.rpartition(":")[2], 16) in OSD_PORTS
+    return any(state in CLOSING and int(remote.rpartition(":")[2], 16) in ports.CEPH_DAEMONS
                for _, _, remote, state, *_ in lines)

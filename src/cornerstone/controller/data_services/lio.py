@@ -25,7 +25,8 @@ from rtslib_fb.utils import RTSLibError
 
 from cornerstone.controller.data_services import target
 from cornerstone.controller.data_services.target import STANDBY, Lun, Step
-from cornerstone.model.data_path import ISCSI_PORT, Initiator
+from cornerstone.model import ports
+from cornerstone.model.data_path import Initiator
 from cornerstone.model.error import Code, CornerstoneError
 
 # reservations aren't shared between CVMs, and a copy by the target isn't fenced: initiators must not count on either
@@ -68,9 +69,9 @@ class Lio:
         elif isinstance(step.what, Initiator):
             (self._add_initiator if step.verb == "add" else self._remove_initiator)(step.what)
         elif step.verb == "add":
-            NetworkPortal(self._tpg, step.what, ISCSI_PORT)
+            NetworkPortal(self._tpg, step.what, ports.ISCSI)
         else:
-            NetworkPortal(self._tpg, step.what, ISCSI_PORT, mode="lookup").delete()
+            NetworkPortal(self._tpg, step.what, ports.ISCSI, mode="lookup").delete()
 
     def _add_lun(self, lun: Lun) -> None:
         # made whole before anybody sees it: an earlier try's remains go first

@@ -6,7 +6,8 @@ import socket
 import threading
 from collections.abc import Callable
 
-from cornerstone.model.data_path import HOST_ADDRESS, OFFER_PORT, Answer, Offer, from_line, to_line
+from cornerstone.model import ports
+from cornerstone.model.data_path import HOST_ADDRESS, Answer, Offer, from_line, to_line
 from cornerstone.model.deadline import within
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.event import Event, Listener
@@ -24,7 +25,7 @@ class Offering:
     answered: called with the catalogue's generation when the host has taken its offer, and has let go of all else.
     """
 
-    def __init__(self, tell: Listener, where: tuple[str, int] = (HOST_ADDRESS, OFFER_PORT),
+    def __init__(self, tell: Listener, where: tuple[str, int] = (HOST_ADDRESS, ports.OFFERS),
                  answered: Callable[[int], None] = lambda generation: None) -> None:
         self._tell = tell
         self._where = where

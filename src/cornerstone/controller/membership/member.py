@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cornerstone.controller.membership.kept import MEMBER, load, write
+from cornerstone.model import ports
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import NodeConfig
 
-PORT = 2100
+PORT = ports.MEMBERSHIP
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.S)
 SAME_ISO = "boot all nodes of the cluster from the same customised ISO, or from copies of it"
 

@@ -32,11 +32,11 @@ from cornerstone.model.error import CornerstoneError, ends_in_one_line
 from cornerstone.model.event import note
 from cornerstone.model.failures import Failures
 from cornerstone.model.json_text import parse_once
-from cornerstone.model.network import INTERNAL
+from cornerstone.model.network import CVM_INTERNAL, INTERNAL
 from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.record import from_record
 
-INTERNAL_ADDRESS = "192.168.5.2"
+INTERNAL_ADDRESS = str(CVM_INTERNAL)
 # for the whole of a request, from the handshake on
 TIMEOUT_SECONDS = 10
 MAX_BYTES = 1 << 16
