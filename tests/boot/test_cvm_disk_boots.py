@@ -9,16 +9,19 @@ from __future__ import annotations
 import base64
 import re
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pycdlib
 import pytest
 
-from cornerstone.lab.boot import boot
+from cornerstone.lab.boot import boot, follow
 from cornerstone.lab.machine import Disk
+from cornerstone.lab.verdict import Goal, Judge, Leg, Limits
 from cornerstone.model.manifest import CVM
 from cornerstone.model.node import DataDisk, NodeConfig
+from cornerstone.model.slot_disk import GRUB_CONFIGS, MIB, layout
 
 SECRET = base64.b64encode(b"bootstrap-secret-of-this-test").decode()
 MEMORY_MIB = 4096
@@ -56,6 +59,35 @@ def cvm_disk(request, tmp_path_factory):
     packed.unlink()
     yield raw
     raw.unlink()
+
+
+@pytest.fixture(scope="module")
+def waiting_disk(cvm_disk, tmp_path_factory):
+    """The same disk with a menu that waits for somebody."""
+    disk = tmp_path_factory.mktemp("waiting") / "cvm.raw"
+    subprocess.run(["cp", "--sparse=always", cvm_disk, disk], check=True)
+    at = ("-i", f"{disk}@@{layout('any', disk.stat().st_size, MIB).esp.offset}")
+    for path in GRUB_CONFIGS:
+        config = subprocess.run(["mtype", *at, f"::/{path}"], capture_output=True, check=True).stdout
+        assert b"set timeout=1\n" in config
+        subprocess.run(["mcopy", "-o", *at, "-", f"::/{path}"], check=True,
+                       input=config.replace(b"set timeout=1\n", b"set timeout=-1\n"))
+    yield disk
+    disk.unlink()
+
+
+@pytest.mark.parametrize("key", ["e", "c"])
+@pytest.mark.parametrize("firmware", ["bios", "secureboot"])
+def test_a30_nobody_edits_a_start_or_gets_a_command_line(waiting_disk, firmware, key, logs):
+    def touch(running):
+        running.type(key)
+        judge = Judge(firmware, (Leg((Goal(console=re.compile("Enter username")),)),), Limits(60, 60),
+                      time.monotonic())
+        follow(running, judge)
+        asked = judge.verdict("disk", "tcg", time.monotonic(), logs)
+        assert asked.ok, asked.sentence
+    verdict = boot(waiting_disk, firmware=firmware, media="disk", log_dir=logs, until=re.compile("Slot A"), look=touch)
+    assert verdict.ok, f"{verdict.sentence}; see {verdict.console_log}"
 
 
 @pytest.mark.parametrize("firmware", ["bios", "secureboot"])

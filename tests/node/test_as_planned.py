@@ -69,12 +69,20 @@ def test_no_secret_is_readable(node):
         secrets = secrets_of(read_site(unpack(areas.read(SITE_AREA))))
     kept = node.host.file(f"{STATE}/bootstrap-secret")
     # while its CVM runs libvirt lends the file to the QEMU that hands it over
-    assert kept.user in ("root", "libvirt-qemu") and kept.mode == 0o600
+    assert kept.user in ("root", "cornerstone-cvm") and kept.mode == 0o600
     # empty once the node has become a member
     assert kept.content_string.strip() in ("", *secrets)
     for name in ("node.json", "events.jsonl"):
         content = node.host.file(f"{STATE}/{name}").content_string
         assert secrets and not any(secret in content for secret in secrets)
+
+
+def test_a25_the_cvm_has_a_user_of_its_own_and_no_guest_s_reads_its_disk(node):
+    pid = node.host.check_output("cat /run/libvirt/qemu/%s.pid", node.run.node.cvm_name)
+    assert node.host.check_output("stat --format %%U /proc/%s", pid) == "cornerstone-cvm"
+    for name in ("cvm.qcow2", "bootstrap-secret", "initiator.json"):
+        read = node.host.run("setpriv --reuid libvirt-qemu --regid kvm --init-groups head -c 1 %s", f"{STATE}/{name}")
+        assert read.failed and "Permission denied" in read.stderr, name
 
 
 def addresses(node, device: str) -> list[str]:

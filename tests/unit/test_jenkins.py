@@ -9,6 +9,7 @@ import copy
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -172,6 +173,28 @@ def test_t47_mirrors_and_the_pool_are_parameters_and_a_dropped_package_has_one_w
     assert any(".ci/fetch" in command for command in jenkins.one("matrix").commands)
     run = (ROOT / ".ci/run").read_text()
     assert ".ci/fetch" in run and "--update" not in run
+
+
+FETCH = """#!/bin/sh
+echo "$@" >>calls
+echo "hint: ./invoke lock --suite trixie --update" >&2
+[ "$1" != fetch ] || exit 4
+"""
+
+
+@pytest.mark.parametrize(("name", "ends"), [
+    ("NO_COLOR", 0), ("SIGNING_KEY", 4), ("CORNERSTONE_SIGNING_KEY", 4), ("CORNERSTONE_SIGNING_KEY_PEM", 4)])
+def test_a8_a_job_that_signs_resolves_no_lock_anew(name, ends, tmp_path):
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/fetch", tmp_path / ".ci/fetch")
+    (tmp_path / "invoke").write_text(FETCH)
+    (tmp_path / "invoke").chmod(0o755)
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", name: "a"}
+    done = subprocess.run([tmp_path / ".ci/fetch", "aos-6.8"], env=environment, capture_output=True, check=False)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert (done.returncode, len(calls)) == (ends, 1 if ends else 2), calls
+    # and Jenkins' parameter reaches it by sudo
+    assert "SIGNING_KEY" in (ROOT / ".ci/as-root").read_text()
 
 
 def test_t48_six_ways_are_six_results_with_their_consoles(jenkins):

@@ -206,7 +206,7 @@ def test_update_of_what_has_not_changed_keeps_the_date(workspace):
 
 
 def test_update_says_what_changed(workspace, monkeypatch):
-    new = replace(LOCK, packages=(package("ceph-mon", version="9"), package("jq"), LOCK.packages[2]))
+    new = replace(LOCK, packages=(package("ceph-mon", version="1:9"), package("jq"), LOCK.packages[2]))
     monkeypatch.setattr(lock_module, "resolve", lambda *_: new)
     assert update_locks(workspace, "trixie", again=True) == [
         "trixie-cvm.lock: 3 packages; 1 added, 1 gone, 1 of another version"]

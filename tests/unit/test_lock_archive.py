@@ -213,6 +213,22 @@ def test_frozen_mirror_as_of_its_date_m30(archive, server, machine, workspace):
     assert caught.value.code is Code.INPUT
 
 
+def test_a8_a_lock_never_goes_back_to_an_older_archive_by_itself(archive, server, machine, workspace):
+    """Its signature is good, for it was made in its day: who stands between could serve it."""
+    machine(stanzas(f"http://127.0.0.1:{server.server_port}", f"Signed-By: {archive}/own.gpg\n"))
+    update_locks(workspace, "trixie", again=True)
+    path = lock_path(workspace.locks, "cvm", "trixie")
+    newer = path.read_text().replace("main jq 1:2.0 ", "main jq 1:2.0+deb13u1 ")
+    path.write_text(newer)
+    with pytest.raises(CornerstoneError, match=r"older packages .*jq 1:2\.0 \(locked: .*deb13u1\)") as caught:
+        update_locks(workspace, "trixie", again=True)
+    assert caught.value.code is Code.NETWORK and "--as-of" in caught.value.hint
+    assert path.read_text() == newer
+    # to go back on purpose is to say to when
+    update_locks(workspace, "trixie", again=True, as_of="2026-07-02T00:00:00Z")
+    check(workspace)
+
+
 def test_snapshot_as_of_a_date_m30(archive, server, machine, workspace, monkeypatch):
     machine("", "")
     monkeypatch.setenv("CORNERSTONE_SNAPSHOT_MIRROR",

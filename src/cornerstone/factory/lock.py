@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.factory import apt, elements, process
+from cornerstone.factory import apt, debian_version, elements, process
 from cornerstone.factory.files import put
 from cornerstone.factory.settings import (
     KEYRING,
@@ -34,6 +34,8 @@ from cornerstone.factory.settings import (
 from cornerstone.model.error import Code, CornerstoneError
 
 ARCHITECTURE = "amd64"
+# packages that one error names
+MOST_TOLD = 10
 
 # what a line must look like; names and versions as Debian's policy has them
 LINE = re.compile(r"(main|security) [a-z0-9][a-z0-9+.-]+ [0-9][A-Za-z0-9.+:~-]* [a-z0-9-]+ [0-9]+ [0-9a-f]{64} "
@@ -238,6 +240,17 @@ def trusted_keys() -> list[Path]:
     return keys
 
 
+def _check_not_older(name: str, suite: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise CornerstoneError when an archive has an older version of a package than the lock: a suite only goes on."""
+    older = [f"{package} {now[package]} (locked: {before[package]})" for package in sorted(before.keys() & now.keys())
+             if debian_version.compare(now[package], before[package]) < 0]
+    if older:
+        raise CornerstoneError(
+            f"the archive of {suite} has older packages than {name}: {'; '.join(older[:MOST_TOLD])}",
+            "it lags, or somebody serves an old one; a signature doesn't tell. Take another mirror (CORNERSTONE_MIRROR); "
+            f"to go back on purpose: ./invoke lock --suite {suite} --as-of DATE", Code.NETWORK)
+
+
 def _check_date(work: Path, as_of: datetime.datetime) -> None:
     """Raise CornerstoneError when the archive is from after a date, so isn't what it was then."""
     for release in sorted((work / "state/lists").glob("*Release")):
@@ -318,6 +331,8 @@ def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "")
         if before and before.packages == new.packages and before.requests == new.requests:
             said.append(f"{path.name}: the archive has nothing newer")
             continue
+        if not date:
+            _check_not_older(path.name, suite, old, now)
         path.parent.mkdir(parents=True, exist_ok=True)
         put(path, new.text())
         changed = sum(old[name] != now[name] for name in old.keys() & now.keys())

@@ -29,6 +29,8 @@ from cornerstone.model.record import to_record
 from cornerstone.model.sizing import controller_vcpus
 
 DISK = "/var/lib/cornerstone/cvm.qcow2"
+# whom its QEMU runs as; all guests have another one, libvirt's default
+USER = "cornerstone-cvm"
 CONSOLE_LOG = "/var/log/NTNX.serial.out.0"
 # as systemd.system-credentials(7) has it
 OEM_STRING = f"io.systemd.credential.binary:{NODE_CREDENTIAL}"
@@ -55,6 +57,8 @@ def domain_xml(config: NodeConfig, host: Host) -> str:
     add_clock(domain)
     add(domain, "on_crash", "restart")
     _add_devices(add(domain, "devices"), config, host)
+    label = add(domain, "seclabel", type="static", model="dac", relabel="yes")
+    add(label, "label", f"{USER}:{USER}")
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode") + "\n"
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cornerstone.factory.diff import packages
+from cornerstone.factory.debian_version import compare as compare_versions
 from cornerstone.factory.diff.image import Facts, Root
 from cornerstone.factory.roots import File
 from cornerstone.model.manifest import CVM, HYPERVISOR
@@ -182,7 +182,7 @@ def _package(name: str, before: str, after: str, files: list[FileChange]) -> Pac
     elif not (before and after):
         state = "added" if after else "removed"
     else:
-        state = "upgraded" if packages.compare(before, after) <= 0 else "downgraded"
+        state = "upgraded" if compare_versions(before, after) <= 0 else "downgraded"
     return PackageChange(name, state, before, after, sum(file.growth for file in files), tuple(files))
 
 

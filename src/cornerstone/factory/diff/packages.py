@@ -1,10 +1,9 @@
-"""Debian's packages in a root: their versions, which of them owns a path, and which of two versions is newer."""
+"""Debian's packages in a root: their versions, and which of them owns a path."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import zip_longest
 
 from cornerstone.factory.roots import File
 
@@ -50,27 +49,3 @@ def owners(kept: Mapping[str, bytes], files: Mapping[str, File]) -> dict[str, st
             folder, _, name = path.partition("/__pycache__")
             found[path] = found.get(f"{folder}/{name[1:].partition('.')[0]}.py" if name else folder, "")
     return {path: package for path, package in found.items() if package}
-
-
-def compare(a: str, b: str) -> int:
-    """Below 0 when version a is older than b, 0 when they are equal, else above. Source: Debian Policy, 5.6.12."""
-    for left, right in zip(_split(a), _split(b), strict=True):
-        parts = zip_longest(_parts(left), _parts(right), fillvalue=([0], 0))
-        if order := next((-1 if x < y else 1 for x, y in parts if x != y), 0):
-            return order
-    return 0
-
-
-def _split(version: str) -> tuple[str, str, str]:
-    """Epoch, upstream version and revision."""
-    epoch, colon, rest = version.rpartition(":") if ":" not in version else version.partition(":")
-    upstream, dash, revision = rest.rpartition("-")
-    return (epoch if colon else "0", upstream if dash else rest, revision if dash else "0")
-
-
-def _parts(text: str) -> list[tuple[list[int], int]]:
-    """Pairs of what isn't a digit, as its place in the order (~, end, letters, others), and of the number after it."""
-    def place(character: str) -> int:
-        return -1 if character == "~" else ord(character) + (0 if character.isalpha() else 256)
-    return [([*map(place, word), 0], int(number or 0)) for word, number in re.findall(r"([^0-9]*)([0-9]*)", text)
-            if word or number]
