@@ -247,8 +247,8 @@ def _check_not_older(name: str, suite: str, before: Mapping[str, str], now: Mapp
     if older:
         raise CornerstoneError(
             f"the archive of {suite} has older packages than {name}: {'; '.join(older[:MOST_TOLD])}",
-            "it lags, or somebody serves an old one; a signature doesn't tell. Take another mirror (CORNERSTONE_MIRROR); "
-            f"to go back on purpose: ./invoke lock --suite {suite} --as-of DATE", Code.NETWORK)
+            "it lags, or somebody serves an old one, which its signature doesn't tell: take another mirror "
+            f"(CORNERSTONE_MIRROR); to go back on purpose: ./invoke lock --suite {suite} --as-of DATE", Code.NETWORK)
 
 
 def _check_date(work: Path, as_of: datetime.datetime) -> None:
