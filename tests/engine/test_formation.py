@@ -103,7 +103,7 @@ def test_a_second_formation_is_refused(three):
 
 
 def test_a_member_that_is_imaged_again_takes_its_place_with_its_old_disk(three):
-    """Its disk may be erased and isn't, for it is this cluster's."""
+    """Its disk may be erased and isn't, for it is this cluster's. It is let in once somebody has said so."""
     late = three[2]
     for cvm in three:
         cvm.wait_for('"step": "engine", "state": "done"')
@@ -117,6 +117,10 @@ def test_a_member_that_is_imaged_again_takes_its_place_with_its_old_disk(three):
                   for disk in config.controller.disks)
     credential.write_text(replace(config, controller=replace(config.controller, disks=disks)).to_json())
     late.start()
+    # A21: it has another key than it had
+    late.wait_for('"step": "membership", "state": "failed"', f"cluster admit {MEMBERS[2]}")
+    done = three[0].run("cluster", "admit", MEMBERS[2])
+    assert done.returncode == 0 and "may join with another key" in done.stdout, done.stderr
     late.wait_for('"step": "engine", "state": "done"')
     assert late.membership == three[0].membership
     assert "making an OSD" not in late.file(f"{STATE}/events.jsonl").read_text()

@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from cornerstone.controller.membership import join
+from cornerstone.controller.membership.client import Client
 from cornerstone.controller.membership.kept import Membership, load
 from cornerstone.controller.membership.member import Member
 from cornerstone.controller.membership.server import MembersServer
 from cornerstone.controller.waiting import Waiting
+from cornerstone.model.error import CornerstoneError
 from cornerstone.model.node import Cluster, Controller, Hypervisor, NodeConfig, Uplink
 
 SECRET = base64.b64encode(b"a secret of thirty-two bytes, yes").decode()
@@ -48,13 +50,15 @@ class Node:
         self.osds: tuple[str, ...] = ()
         self.said: list[str] = []
         self.news = threading.Event()
+        # what it tries again after, as genesis does after all
+        self.awaits: tuple[type[CornerstoneError], ...] = (Waiting,)
 
     def bring_up(self, tries: int = 500) -> Membership:
         """Become a member; an AssertionError when that takes too many tries."""
         for _ in range(tries):
             try:
                 return join.bring_up(self.config, self.secret, self.folder, self.osds)
-            except Waiting as waiting:
+            except self.awaits as waiting:
                 self._say(waiting.message)
             threading.Event().wait(0.02)
         raise AssertionError(self.said)
@@ -93,6 +97,12 @@ def changed(node: Node, **changes: object) -> Node:
     assert node.config.cluster
     cluster = replace(node.config.cluster, **changes)
     return Node(replace(node.config, cluster=cluster), node.folder, node.secret)
+
+
+def admit(node: Node, *by: Node) -> None:
+    """Have members take another key for a node that is imaged anew, as `cluster admit` does."""
+    for member in by:
+        Client(member.member, member.folder).ask(member.member.address, "admit", node=node.member.address)
 
 
 @contextlib.contextmanager

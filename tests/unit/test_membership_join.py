@@ -14,9 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from cluster_nodes import SECRET, Node, addresses, all_serving, beside, changed, config, nodes, started, together
-from cornerstone.controller.membership import join, words
-from cornerstone.controller.membership.client import Client, Refused
+from cluster_nodes import (
+    SECRET,
+    Node,
+    addresses,
+    admit,
+    all_serving,
+    beside,
+    changed,
+    config,
+    nodes,
+    started,
+    together,
+)
+from cornerstone.controller.membership import actions, join, keys, words
+from cornerstone.controller.membership.client import Client, Refused, Unadmitted
 from cornerstone.controller.membership.kept import MEMBER, MEMBERSHIP, Membership, keep, load
 from cornerstone.controller.membership.member import certify
 from cornerstone.controller.waiting import Waiting
@@ -179,15 +191,17 @@ def test_who_joins_may_be_killed_at_any_write(tmp_path):
         for point in range(changes):
             for path in third.folder.iterdir():
                 path.unlink()
+            admit(third, first, second)
             assert cut_after(third, point) == 0
             assert third.kept in (None, formed)
             assert third.bring_up() == formed
+            join.get_to_know(third.config, third.folder)
             assert_private(third)
 
 
 def assert_private(node: Node) -> None:
     files = {path.name for path in node.folder.iterdir()} - {"node.json"}
-    assert files == {MEMBER, MEMBERSHIP}
+    assert {MEMBER, MEMBERSHIP} <= files <= {MEMBER, MEMBERSHIP, keys.KEYS}
     assert {(node.folder / name).stat().st_mode & 0o777 for name in files} == {0o600}
 
 
@@ -197,7 +211,87 @@ def test_the_first_imaged_anew_gets_back_into_its_cluster(tmp_path):
         formed = together(threads, *three)
         for path in three[0].folder.iterdir():
             path.unlink()
+        admit(three[0], *three[1:])
         assert three[0].bring_up() == formed
+
+
+def test_a21_another_key_for_a_member_s_address_is_refused_until_somebody_says_so(tmp_path):
+    """Who has the bootstrap secret, and takes a member's address, isn't that member."""
+    three = nodes(tmp_path, 3)
+    with all_serving(*three), beside() as threads:
+        formed = together(threads, *three)
+        for node in three:
+            join.get_to_know(node.config, node.folder)
+        whole = keys.told(three[0].member.address, three[0].folder)
+        assert all(keys.told(node.member.address, node.folder) == whole for node in three) and len(whole) == 3
+        for number, node in enumerate(three):
+            others = [each for each in three if each is not node]
+            for path in node.folder.iterdir():
+                path.unlink()
+            # nobody gives it anything, and it draws no cluster of its own
+            with pytest.raises(Unadmitted, match="another certificate than the member had") as caught:
+                node.bring_up()
+            assert node.kept is None and f"cluster admit {node.member.address}" in caught.value.hint
+            # an admission is of one address, and of a member's
+            with pytest.raises(Refused, match="isn't another member"):
+                Client(others[0].member, others[0].folder).ask(others[0].member.address, "admit", node="10.9.9.9")
+            admit(node, *others)
+            assert node.bring_up() == formed
+            # used up by the key that it let in; whom one member has admitted the others learn of
+            for each in three:
+                join.get_to_know(each.config, each.folder)
+            assert {keys.known(each.folder)[node.member.address].admission for each in others} == {1}, number
+
+
+def test_a21_an_admission_ends_after_a_while_and_is_used_once(tmp_path, monkeypatch):
+    one, two = nodes(tmp_path, 2)
+    with all_serving(one, two), beside() as threads:
+        formed = together(threads, one, two)
+        join.get_to_know(one.config, one.folder)
+        admit(two, one)
+        for path in two.folder.iterdir():
+            path.unlink()
+        real = actions._now
+        monkeypatch.setattr(actions, "_now", lambda: real() + actions.ADMIT_SECONDS + 1)
+        with pytest.raises(Unadmitted):
+            two.bring_up()
+        monkeypatch.undo()
+        admit(two, one)
+        assert two.bring_up() == formed
+        for path in two.folder.iterdir():
+            path.unlink()
+        with pytest.raises(Unadmitted):
+            two.bring_up()
+
+
+def test_a21_a_member_that_was_off_learns_of_an_admission_from_the_others(tmp_path):
+    three = nodes(tmp_path, 3)
+    with all_serving(*three), beside() as threads:
+        together(threads, *three)
+        for node in three:
+            join.get_to_know(node.config, node.folder)
+    with all_serving(*three[:2]):
+        for path in three[0].folder.iterdir():
+            path.unlink()
+        admit(three[0], three[1])
+        three[0].bring_up()
+    with all_serving(*three):
+        client = Client(three[2].member, three[2].folder)
+        with pytest.raises(Unadmitted):
+            client.ask(three[0].member.address, "status")
+        join.get_to_know(three[2].config, three[2].folder)
+        client.ask(three[0].member.address, "keys")
+        # and it is let in there
+        Client(three[0].member, three[0].folder).ask(three[2].member.address, "keys")
+
+
+def test_a21_what_a_node_knows_of_keys_is_never_taken_for_nothing(tmp_path):
+    one, two = nodes(tmp_path, 2)
+    with all_serving(one, two), beside() as threads:
+        together(threads, one, two)
+    (one.folder / keys.KEYS).write_text("{")
+    with pytest.raises(CornerstoneError, match="is damaged"):
+        keys.meet(two.member.address, b"", one.folder)
 
 
 def test_a_second_formation_is_refused(tmp_path):
@@ -210,6 +304,11 @@ def test_a_second_formation_is_refused(tmp_path):
     with all_serving(three[0], three[2]), beside() as threads:
         new = together(threads, three[0], three[2])
     assert new.fsid != old.fsid
+    # the one that was off knows another key of the first's
+    with three[0].serving(), pytest.raises(Unadmitted):
+        Client(three[1].member, three[1].folder).ask(three[0].member.address, "join")
+    assert three[1].kept == old
+    (three[1].folder / keys.KEYS).unlink()
     with three[0].serving(), pytest.raises(Refused, match="there is no second formation") as caught:
         Client(three[1].member, three[1].folder).ask(three[0].member.address, "join")
     assert old.fsid in str(caught.value) and new.fsid in str(caught.value)
@@ -232,6 +331,7 @@ def test_d10_two_of_three_imaged_anew_draw_no_cluster_over_the_first_one_s_osds(
     for node in three[:2]:
         for path in node.folder.iterdir():
             path.unlink()
+        node.awaits = (Waiting, Unadmitted)
     three[holder].osds = (f"sda (S, 1.0 GB) of cluster {formed.fsid}",)
     with all_serving(*three[:2]), beside() as threads:
         back = [started(threads, node) for node in three[:2]]
@@ -239,6 +339,8 @@ def test_d10_two_of_three_imaged_anew_draw_no_cluster_over_the_first_one_s_osds(
         assert three[0].said[-1].endswith(
             f"{three[holder].member.address} has sda (S, 1.0 GB) of cluster {formed.fsid}")
         with three[2].serving():
+            for node in three[:2]:
+                admit(node, three[2])
             assert [future.result(60) for future in back] == [formed, formed]
 
 

@@ -1,4 +1,4 @@
-"""The command `cluster`: status, create, recover, start and stop, in the words that operators of such systems know.
+"""The command `cluster`: status, create, recover, admit, start and stop, in words that operators of such systems know.
 
 It runs on any CVM and asks all members by their certificates; what it prints is what each of them says of itself.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.controller.membership.actions import ADMIT_SECONDS
 from cornerstone.controller.membership.client import Client
 from cornerstone.controller.membership.kept import STATE, load
 from cornerstone.controller.membership.member import Member
@@ -102,6 +103,21 @@ class Cluster:
         self.say("Recovering the cluster from its data disks")
         self._wait()
 
+    def admit(self, address: str) -> None:
+        """Let the node at a member's address join again with another key: it was imaged anew. For 15 minutes."""
+        self._require_formed()
+        if address not in self.me.members:
+            raise CornerstoneError(f"{address or 'nobody'} isn't a member", "the members are "
+                                   f"{', '.join(self.me.members)}: cluster admit ADDRESS", Code.INPUT)
+        others = tuple(member for member in self.me.members if member != address)
+        found = self.client.ask_all(others, "admit", node=address)
+        failed = [answer for answer in found.values() if isinstance(answer, CornerstoneError)]
+        for error in failed:
+            self.say(f"not told: {error.message}")
+        if len(failed) == len(found):
+            raise CornerstoneError(f"no member takes {address} anew", "see above", Code.FAILED)
+        self.say(f"{address} may join with another key, once and within {ADMIT_SECONDS // 60} minutes")
+
     def start(self) -> None:
         """Start the services of all members, and wait until they are up."""
         self._require_formed()
@@ -183,7 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cluster_name", default="", help="create: what it is called")
     parser.add_argument("--new", action="store_true", help="create: other clusters' data on the data disks may go")
     parser.add_argument("--json", action="store_true", help="status: for programs")
-    parser.add_argument("action", choices=("status", "create", "recover", "start", "stop"))
+    parser.add_argument("action", choices=("status", "create", "recover", "admit", "start", "stop"))
+    parser.add_argument("address", nargs="?", default="", help="admit: of the CVM that was imaged anew")
     return parser
 
 
@@ -199,6 +216,8 @@ def run(cluster: Cluster, chosen: argparse.Namespace, agree: Callable[[], str]) 
                        new=chosen.new)
     elif chosen.action == "recover":
         cluster.recover()
+    elif chosen.action == "admit":
+        cluster.admit(chosen.address)
     elif chosen.action == "start":
         cluster.start()
     elif chosen.action == "stop":

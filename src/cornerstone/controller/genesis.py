@@ -89,6 +89,7 @@ def join(node: Node) -> None:
     if node.membership is None and words.said(words.RECOVER):
         membership.keep(membership.Membership.renew(recovered_cluster(node)))
     node.membership = membership.bring_up(node.config, membership.bootstrap_secret(), osds=node.osds)
+    membership.get_to_know(node.config)
     look_at_paths(node)
 
 

@@ -1,15 +1,16 @@
-"""What members may ask of one another: to join, how a node is, and to create, start or stop the cluster."""
+"""What members may ask of one another: to join, how a node is, who is who, and what is done to the cluster."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from cornerstone.controller import services
-from cornerstone.controller.membership import words
+from cornerstone.controller.membership import keys, words
 from cornerstone.controller.membership.kept import flush, load, load_osds, write
 from cornerstone.controller.membership.member import Member, refusal
 from cornerstone.controller.membership.state import node_state
@@ -18,6 +19,9 @@ from cornerstone.model.record import to_record
 GENESIS = "genesis.service"
 # who uses the storage goes first
 STOPPED_IN_TURN = (("data-services*.service",), services.STORAGE)
+
+# an operator's word that a node was imaged anew
+ADMIT_SECONDS = 15 * 60
 
 Answer = tuple[HTTPStatus, Mapping[str, Any]]
 
@@ -28,17 +32,26 @@ class Actions:
 
     me: Member
     folder: Path
+    # by address until when another key is taken for it, in seconds since this machine's start
+    _admitted: dict[str, float] = field(default_factory=dict)
 
     def answer(self, name: str, theirs: Member, message: Mapping[str, Any]) -> Answer:
         """Do what a member asks for, unless it is one of another cluster; that may only see how we are."""
         action = {"join": self.join, "status": self.status, "create": self.create, "recover": self.recover,
-                  "start": self.start, "stop": self.stop}.get(name)
+                  "start": self.start, "stop": self.stop, "keys": self.keys, "admit": self.admit}.get(name)
         if action is None:
             return HTTPStatus.NOT_FOUND, {"error": f"there is no {name}"}
         ours = self.me.now(self.folder)
         if name != "status" and ours.fsid and theirs.fsid and ours.fsid != theirs.fsid:
             return _refused(refusal(ours, theirs), "see: cluster status")
         return action(theirs, message)
+
+    def meet(self, address: str, certificate: bytes) -> bool:
+        """Tell whether a certificate is the member's at an address; an admission is used up by the key it lets in."""
+        if keys.meet(address, certificate, self.folder):
+            return True
+        admitted = self._admitted.pop(address, 0) > _now()
+        return admitted and keys.meet(address, certificate, self.folder, admitted=True)
 
     def join(self, theirs: Member, _: Mapping[str, Any]) -> Answer:
         """The cluster's id and keys, for who may be a member with us."""
@@ -49,7 +62,22 @@ class Actions:
             return HTTPStatus.CONFLICT, {"error": "it isn't a member itself yet", "osds": load_osds(self.folder)}
         # who is given it has it for good, so it has to be for good here
         flush(self.folder)
-        return HTTPStatus.OK, {"member": to_record(self.me.now(self.folder)), "membership": to_record(membership)}
+        return HTTPStatus.OK, {"member": to_record(self.me.now(self.folder)), "membership": to_record(membership),
+                               "keys": keys.told(self.me.address, self.folder)}
+
+    def keys(self, *_: object) -> Answer:
+        """Which key each member has, as this node knows it."""
+        return HTTPStatus.OK, {"keys": keys.told(self.me.address, self.folder)}
+
+    def admit(self, _: Member, message: Mapping[str, Any]) -> Answer:
+        """Take another key for a member's address, once and within ADMIT_SECONDS: that node was imaged anew."""
+        address = message.get("node")
+        if load(self.folder) is None:
+            return _refused("it isn't a member itself yet", "see: genesis status")
+        if address not in self.me.others:
+            return _refused(f"{address} isn't another member", f"the members are {', '.join(self.me.members)}")
+        self._admitted[address] = _now() + ADMIT_SECONDS
+        return HTTPStatus.OK, {}
 
     def status(self, *_: object) -> Answer:
         """How this node is."""
@@ -95,6 +123,11 @@ class Actions:
             services.stop(*units)
         _restart_genesis()
         return HTTPStatus.OK, {}
+
+
+def _now() -> float:
+    # goes on while the machine is suspended
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _restart_genesis() -> None:

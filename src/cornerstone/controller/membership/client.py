@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from cornerstone.controller.membership import keys
 from cornerstone.controller.membership.kept import STATE
 from cornerstone.controller.membership.member import PORT, SAME_ISO, Member, context
 from cornerstone.model.deadline import within
@@ -46,6 +47,10 @@ class Refused(CornerstoneError):
     """It isn't a member, or doesn't take us for one."""
 
 
+class Unadmitted(Refused):
+    """There is a cluster, whose members know another key for the address of one of the two."""
+
+
 @dataclass(frozen=True)
 class Client:
     """me: who asks; folder: where its certificate is."""
@@ -65,6 +70,8 @@ class Client:
                     within(plain, MOST_TIMEOUTS * timeout), \
                     contextlib.closing(http.client.HTTPConnection(address, PORT)) as connection:
                 connection.sock = tls.wrap_socket(plain, server_hostname=address)
+                if not keys.meet(address, connection.sock.getpeercert(binary_form=True) or b"", self.folder):
+                    raise Unadmitted(*keys.another(address), Code.REFUSED)
                 connection.request("POST", f"/{action}", body, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
                 return _understood(address, answer.status, answer.read(MAX_BYTES))
@@ -100,7 +107,7 @@ def _understood(address: str, status: int, content: bytes) -> dict[str, Any]:
         raise ValueError("not an object")
     if status == HTTPStatus.OK:
         return record
-    kind = NotYet if status == HTTPStatus.CONFLICT else Refused
+    kind = NotYet if status == HTTPStatus.CONFLICT else Unadmitted if record.get("another_key") is True else Refused
     error = kind(f"{address}: {record.get('error', status)}", str(record.get("hint", "")), Code.REFUSED)
     if isinstance(error, NotYet):
         osds = record.get("osds")

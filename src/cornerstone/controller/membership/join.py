@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from cornerstone.controller.membership import words
-from cornerstone.controller.membership.client import Absent, Client, NotYet, Refused
+from cornerstone.controller.membership import keys, words
+from cornerstone.controller.membership.client import Absent, Client, NotYet, Refused, Unadmitted
 from cornerstone.controller.membership.kept import STATE, Membership, keep, keep_osds, load, tidy
 from cornerstone.controller.membership.member import Member, certify, refusal
 from cornerstone.controller.waiting import Waiting
@@ -41,9 +42,22 @@ def bring_up(config: NodeConfig, secret: str, folder: Path = STATE, osds: Sequen
     if config.cluster is None:
         raise Waiting("the site of this node has no cluster", "image the node with a site that has one")
     may_form = config.cluster.form or words.said(words.CREATE, folder)
-    found = _find(member, Client(member, folder), may_form=may_form, osds=osds,
-                  anew=words.said(words.NEW, folder))
-    return keep(found, folder)
+    found, known = _find(member, Client(member, folder), may_form=may_form, osds=osds,
+                         anew=words.said(words.NEW, folder))
+    kept = keep(found, folder)
+    keys.learn(known, member.address, folder)
+    return kept
+
+
+def get_to_know(config: NodeConfig, folder: Path = STATE) -> None:
+    """Meet the other members that are there, and learn of those that they have met.
+
+    Once a node has met all, nobody becomes one of them any more without an operator's word (keys.py).
+    """
+    member = Member.of(config)
+    for answer in Client(member, folder).ask_all(member.others, "keys").values():
+        if isinstance(answer, dict):
+            keys.learn(answer.get("keys"), member.address, folder)
 
 
 def bootstrap_secret() -> str:
@@ -53,15 +67,19 @@ def bootstrap_secret() -> str:
 
 
 def _find(member: Member, client: Client, *, may_form: bool, osds: Sequence[str] = (), anew: bool = False
-          ) -> Membership:
-    """Ask the others once, and return what one of them gives, or a new cluster's.
+          ) -> tuple[Membership, Any]:
+    """Ask the others once, and return what one of them gives, with whose key it knows, or a new cluster's.
 
     No new one is drawn over the OSDs of another, here or on a member that answers, unless an operator has said so.
     """
     answers = client.ask_all(member.others, "join")
     for address, answer in answers.items():
         if isinstance(answer, dict):
-            return _accepted(member, address, answer)
+            return _accepted(member, address, answer), answer.get("keys")
+    for answer in answers.values():
+        if isinstance(answer, Unadmitted):
+            # there is a cluster, so none is drawn
+            raise answer
     unformed = [address for address, answer in answers.items() if isinstance(answer, NotYet)]
     if member.first and 2 * (len(unformed) + 1) > len(member.members):
         if not may_form:
@@ -70,7 +88,7 @@ def _find(member: Member, client: Client, *, may_form: bool, osds: Sequence[str]
         held += [f"{address} has {osd}" for address in unformed for osd in answers[address].osds]
         if held and not anew:
             raise Waiting(f"data disks hold OSDs of another cluster: {'; '.join(held)}", _instead(member))
-        return Membership.draw()
+        return Membership.draw(), {}
     refused = {address: answer for address, answer in answers.items() if isinstance(answer, Refused)}
     # of who forms the cluster one is enough; it itself goes on as long as a majority is possible
     if member.members[0] in refused:

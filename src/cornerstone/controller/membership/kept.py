@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import secrets
 import struct
 import time
@@ -26,6 +27,7 @@ from cornerstone.model.record import from_record, to_record
 
 STATE = Path("/var/lib/cornerstone")
 MEMBER = "member.pem"
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.S)
 MEMBERSHIP = "membership.json"
 # what another cluster has on this node's data disks, while it isn't a member: a list of texts
 OSDS = "foreign-osds.json"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cornerstone.controller.membership.kept import MEMBER, load, write
+from cornerstone.controller.membership.kept import CERTIFICATE, MEMBER, load, write
 from cornerstone.model import ports
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.node import NodeConfig
 
 PORT = ports.MEMBERSHIP
-CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.S)
 SAME_ISO = "boot all nodes of the cluster from the same customised ISO, or from copies of it"
 
 

@@ -24,6 +24,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from cornerstone.controller.membership import keys
 from cornerstone.controller.membership.actions import Actions, Answer
 from cornerstone.controller.membership.kept import STATE, load
 from cornerstone.controller.membership.member import PORT, Member, context
@@ -165,6 +166,9 @@ class MembersHandler(BaseHTTPRequestHandler):
         self._has_come()
         if reason := self.server.stranger(self.connection.getpeercert() or {}, address):
             status, answer = HTTPStatus.FORBIDDEN, {"error": f"{address} isn't taken for a member: {reason}"}
+        elif not self.server.actions.meet(address, self.connection.getpeercert(binary_form=True) or b""):
+            reason, hint = keys.another(address)
+            status, answer = HTTPStatus.FORBIDDEN, {"error": reason, "hint": hint, "another_key": True}
         else:
             status, answer = self._answer(content, address)
         if status != HTTPStatus.OK or self.path != "/status":
