@@ -11,7 +11,8 @@ import pytest
 
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import ReferenceFile, load_profile
+from cornerstone.model.profile import load_profile
+from cornerstone.model.profile_fields import ReferenceFile
 from cornerstone.model.rules import REGISTRY, Level, Outcome, check_pair, check_profile, require_profile
 from cornerstone.model.rules.registry import Registry, Result, Rule, Verdict
 from cornerstone.model.rules.release import SUITES
