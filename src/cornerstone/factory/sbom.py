@@ -79,7 +79,8 @@ def _file(entry: Entry) -> Component:
     if entry.kind == "link":
         return Component(type=ComponentType.FILE, name=entry.path, bom_ref=f"file:{entry.path}",
                          properties=_properties({"link": entry.content}))
-    return Component(type=ComponentType.FILE, name=entry.path, bom_ref=f"file:{entry.path}", hashes=_hash(entry.content))
+    return Component(type=ComponentType.FILE, name=entry.path, bom_ref=f"file:{entry.path}",
+                     hashes=_hash(entry.content))
 
 
 def _bom(subject: Component, parts: Iterable[Component], manifest: Manifest, name: str) -> bytes:
