@@ -184,8 +184,9 @@ def test_additions_are_inherited_key_by_key_and_files_stay_beside_the_one_that_n
     put(checkout.root / "profiles", "added/etc/a")
     write(checkout, "parent", "hypervisor: {extra: {packages: [pv], files: added, kernel_arguments: [quiet]}}\n"
                               "controller: {extra: {packages: [tree]}}\n")
-    child = put(tmp_path, "elsewhere/child.yaml", "extends: parent\nhypervisor: {extra: {packages: [], "
-                                                  "kernel_arguments: [nosmt]}}\ncontroller: {memory: 6 GiB, extra: {}}\n")
+    child = put(tmp_path, "elsewhere/child.yaml",
+                "extends: parent\nhypervisor: {extra: {packages: [], kernel_arguments: [nosmt]}}\n"
+                "controller: {memory: 6 GiB, extra: {}}\n")
     profile = load_profile(str(child), checkout.root)
     assert profile.hypervisor.extra.resolved() == {
         "files": read(checkout.root / "profiles/added").sha256, "kernel_arguments": ["nosmt"]}
@@ -278,9 +279,10 @@ def test_a_change_of_one_file_moves_the_root(checkout):
 
 def test_a_profile_reads_its_own_lock_or_says_what_to_run(checkout):
     write(checkout, "mine", "hypervisor: {extra: {packages: [tree]}}")
-    with pytest.raises(CornerstoneError, match=r"mine-hypervisor\.lock is missing: the hypervisor root, to which profile "
-                                               "mine adds packages, has no locked packages for trixie") as caught:
+    with pytest.raises(CornerstoneError) as caught:
         planned(checkout, "mine")
+    assert caught.value.message.endswith("mine-hypervisor.lock is missing: the hypervisor root, to which profile mine "
+                                         "adds packages, has no locked packages for trixie")
     assert caught.value.hint == "run: ./invoke lock --profile mine"
     lock_with(checkout, "hypervisor", "mine", "tree")
     plan = planned(checkout, "mine")
