@@ -400,9 +400,9 @@ def run_hook(tmp_path: Path, files: list[str], replace: list[str]) -> subprocess
     ("opt/there", False, "opt/there is there already"),
     ("opt/link", False, "opt/link is there already"),
     ("etc/debian_version", False, "etc/debian_version is there already, from the package base-files"),
-    ("opt/link/file2", False, "opt/link/file2 lies below opt/link, which is a link to /srv/real"),
-    ("opt/there/below", False, "opt/there/below lies below opt/there, which is a file"),
-    ("opt/folder", True, "opt/folder is a folder, which a file can't replace"),
+    ("opt/link/file2", False, "opt/link/file2 lies below opt/link, a link to /srv/real"),
+    ("opt/there/below", False, "opt/there/below lies below opt/there, a file"),
+    ("opt/folder", True, "opt/folder is a folder, and a file can't replace it"),
     ("opt/nothing", True, "opt/nothing isn't there, so there is nothing to replace"),
 ])
 def test_the_hook_refuses(tmp_path, path, replaced, said):
