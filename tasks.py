@@ -190,13 +190,15 @@ def matrix(c, format="table", strict=False, aos="", ahv="", output=""):
     finish(code)
 
 
-@task(help={"suite": "a Debian suite (else the profile's)", "profile": "whose suite (default: aos-6.8)",
+@task(help={"suite": "a Debian suite (else the profile's)",
+            "profile": "whose suite, and whose own packages (default: aos-6.8)",
             "update": "resolve anew where there is a lock that fits",
             "as-of": "a date such as 2026-11-22: the archive as it was then, from a snapshot or a frozen mirror"})
 def lock(c, suite="", profile="", update=False, as_of=""):
-    """Resolve the exact packages of both roots of a suite into versions/locks/."""
+    """Resolve the exact packages of both roots of a suite, or of a profile, into versions/locks/."""
     from cornerstone.factory.lock import update_locks
-    for line in update_locks(WORKSPACE, suite or find_profile(WORKSPACE, profile).reference.suite, update, as_of):
+    chosen = None if suite else find_profile(WORKSPACE, profile)
+    for line in update_locks(WORKSPACE, chosen.reference.suite if chosen else suite, update, as_of, chosen):
         print(line)
 
 

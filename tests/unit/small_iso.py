@@ -34,6 +34,7 @@ from cornerstone.model.manifest import (
     Manifest,
     entry_of,
 )
+from cornerstone.model.profile import load_profile
 
 EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
@@ -48,7 +49,7 @@ LOCKS = {root: Lock(root, "trixie", EPOCH, ("jq",), tuple(
     for root in ("hypervisor", "cvm")}
 LAYERS = {name: Layer(name, {"lock": "5" * 64, "elements": "6" * 64}, lambda folder, needed: None)
           for name in ("hypervisor", "cvm", "cvm-disk", "first-boot", "efi-image")}
-PLAN = Plan(None, KEY, LOCKS, LAYERS, {"code": "7" * 64})
+PLAN = Plan(load_profile("aos-6.8", Path(__file__).resolve().parents[2]), KEY, LOCKS, LAYERS, {"code": "7" * 64})
 BOOT_HYBRID = b"\xeb\x63".ljust(384, b"\x90") + b"GRUB ".ljust(128, b"\x90")
 
 

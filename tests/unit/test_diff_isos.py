@@ -9,12 +9,16 @@ from types import SimpleNamespace
 import pytest
 
 from cornerstone.factory import iso
+from cornerstone.factory.boot_checks import fat
 from cornerstone.factory.cvm_disk import build_disk
 from cornerstone.factory.diff import diff_isos
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+from cornerstone.factory.iso_image import Extent
+from cornerstone.factory.roots import copy_disk
 from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME
+from cornerstone.model.slot_disk import CVM_ARGUMENTS
 from small_iso import PROFILE, Workshop
 
 BOOT = ("vmlinuz", "initrd.img", "boot.img", "disk.img", "shimx64.efi", "mmx64.efi", "grubx64.efi")
@@ -90,6 +94,30 @@ def told(tmp_path, capsys):
         assert list((tmp_path / "scratch").iterdir()) == [], "what was written for a while is gone"
         return json.loads(capsys.readouterr().out, object_hook=lambda fields: SimpleNamespace(**fields))
     return tell
+
+
+def test_what_a_profile_adds_is_told_by_its_key(make, plain_iso, told):
+    extra = {"packages": ["tree"], "files": "a" * 64, "kernel_arguments": ["nosmt"]}
+    found = told(plain_iso, make(profile=PROFILE | {"hypervisor": PROFILE["hypervisor"] | {"extra": extra}}))
+    rows = {change.name: (change.a, change.b) for change in found.manifest}
+    assert rows["profile.hypervisor.extra.packages"] == (None, '["tree"]')
+    assert rows["profile.hypervisor.extra.files"] == (None, "a" * 64)
+    assert rows["profile.hypervisor.extra.kernel_arguments"] == (None, '["nosmt"]')
+
+
+def test_a_cvm_disk_starts_both_slots_with_what_the_profile_adds(make, tmp_path):
+    texts = {}
+    for name, arguments in (("plain", ()), ("added", ("pci=noaer", "nosmt"))):
+        folder = tmp_path / name
+        folder.mkdir()
+        build_disk(folder / "cvm.qcow2", squashfs=make.folder / "root", boot=make.folder, size=2048 * MIB,
+                   slot=64 * MIB, epoch=1, log=folder / "log", **({"arguments": arguments} if arguments else {}))
+        disk = copy_disk(folder / "cvm.qcow2", Extent(0, (folder / "cvm.qcow2").stat().st_size), folder / "raw")
+        texts[name] = [fat(disk.path, disk.partition("esp").start, "mtype", f"::/{path}").decode()
+                       for path in ("boot/grub/grub.cfg", "EFI/debian/grub.cfg")]
+    for plain, added in zip(texts["plain"], texts["added"], strict=True):
+        assert plain.count(f" {CVM_ARGUMENTS}\n") == 2
+        assert added == plain.replace(f" {CVM_ARGUMENTS}\n", f" {CVM_ARGUMENTS} pci=noaer nosmt\n")
 
 
 def test_the_same_iso(plain_iso, tmp_path, capsys):

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from cornerstone.factory import evidence, provenance
+from cornerstone.factory import evidence, provenance, sbom
 from cornerstone.factory.evidence import BOMS, LISTED, SUMS, SUMS_SIGNATURE
 from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
+from cornerstone.model.additions import Additions, Entry, Tree
+from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest
 from small_iso import IDENTITY, LOCKS, PLAN, PROFILE, Workshop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,6 +128,23 @@ def test_the_iso_s_bill_has_every_file_and_links_the_roots(made):
     links = [link for part in record["components"] for link in part.get("externalReferences", ())]
     assert {(link["type"], link["url"], link["hashes"][0]["content"]) for link in links} == {
         ("bom", name, sha256sum(folder / name)) for name in BOMS[:-1]}
+
+
+def test_a_bill_names_the_files_that_a_profile_lays_over_its_root_and_no_others(made):
+    tree = Tree(Path("added"), (Entry("etc/a", "file", "a" * 64), Entry("usr/bin/b", "link", "c")))
+    plain = PLAN.profile
+    added = replace(PLAN, profile=replace(plain, hypervisor=replace(plain.hypervisor, extra=Additions(files=tree))))
+    manifest = Manifest.from_bytes((made[0] / NAME).read_bytes())
+    bills = {}
+    for root, lock in LOCKS.items():
+        content = sbom.root_bom(added, lock, manifest)
+        assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(content.decode()) is None
+        bills[root] = [part for part in json.loads(content)["components"] if part["type"] == "file"]
+    assert bills["cvm"] == [] and sbom.root_bom(added, LOCKS["cvm"], manifest) == \
+        (made[0] / "sbom-cvm.cdx.json").read_bytes()
+    assert [part["name"] for part in bills["hypervisor"]] == ["etc/a", "usr/bin/b"]
+    assert bills["hypervisor"][0]["hashes"] == [{"alg": "SHA-256", "content": "a" * 64}]
+    assert bills["hypervisor"][1]["properties"] == [{"name": "cornerstone:link", "value": "c"}]
 
 
 def test_provenance_names_what_went_in(made):

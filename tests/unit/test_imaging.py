@@ -32,7 +32,7 @@ from cornerstone.model.node import (
     NodeConfig,
     Uplink,
 )
-from cornerstone.model.slot_disk import BOOT_FOLDER, ESP_FILES, MIB, disk_identity, layout
+from cornerstone.model.slot_disk import BOOT_FOLDER, ESP_FILES, HYPERVISOR_ARGUMENTS, MIB, disk_identity, layout
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes a loop device")
 
@@ -146,6 +146,15 @@ def test_a_blank_disk_becomes_a_node(job):
         assert (state / SECRET_FILE).read_text() == "c2VjcmV0"
         assert (state / SECRET_FILE).stat().st_mode & 0o777 == 0o600
     assert completed(job.disk)
+
+
+def test_both_slots_start_with_what_the_profile_adds(job):
+    profile = {"hypervisor": {"extra": {"kernel_arguments": ["pci=noaer", "nosmt"]}}}
+    job = replace(job, medium=replace(job.medium, manifest=replace(job.medium.manifest, profile=profile)))
+    job.run()
+    with block.part(job.disk, job.layout.esp, read_only=True) as device:
+        for path in ("boot/grub/grub.cfg", "EFI/debian/grub.cfg"):
+            assert esp.read(device, path).decode().count(f" {HYPERVISOR_ARGUMENTS} pci=noaer nosmt\n") == 2
 
 
 def test_progress_tells_phase_percent_and_bytes(job, told):

@@ -7,6 +7,7 @@ import http.server
 import os
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 from cornerstone.factory import elements, lock
 from cornerstone.factory.lock import lock_path, parse_date, read_lock, update_locks
 from cornerstone.factory.settings import Workspace, find_mirror
+from cornerstone.model.additions import Additions
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.profile import Profile, load_profile
 
 CONTROL = """Package: {name}
 Version: 1:2.0
@@ -31,7 +34,7 @@ def run(*words, **more) -> str:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
-    """A Debian archive of two packages, signed with a key of its own; it expired long ago."""
+    """A Debian archive of a few packages, signed with a key of its own; it expired long ago."""
     top = tmp_path_factory.mktemp("archive")
     home = top / "gnupg"
     home.mkdir(0o700)
@@ -39,7 +42,8 @@ def archive(tmp_path_factory) -> Path:
     run(*gpg, "--passphrase", "", "--quick-generate-key", "own <own@example.org>", "ed25519", "sign", "never")
     run(*gpg, "--output", top / "own.gpg", "--export")
     run(*gpg, "--armor", "--output", top / "own.asc", "--export")
-    for name, more in (("base", "Essential: yes\n"), ("jq", "Depends: base\n")):
+    for name, more in (("base", "Essential: yes\n"), ("jq", "Depends: base\n"),
+                       ("pv", "Depends: base\nProvides: meter\n"), ("rival", "Conflicts: jq\n")):
         tree = top / "trees" / name
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "DEBIAN/control").write_text(CONTROL.format(name=name, more=more))
@@ -259,3 +263,47 @@ def test_hooks_of_the_machine_take_no_part_m24(archive, server, machine, workspa
     assert find_mirror().main.endswith("/debian")
     assert lock.ARCHITECTURE == "amd64"
     assert os.environ["APT_CONFIG"]
+
+
+# a profile's own lock
+
+def profile_with(*packages: str) -> Profile:
+    made = load_profile("aos-6.8", Path(__file__).resolve().parents[2])
+    extra = Additions(packages)
+    return replace(made, name="mine", argument="mine", controller=replace(made.controller, extra=extra))
+
+
+@pytest.fixture
+def own_archive(archive, server, machine) -> None:
+    machine(stanzas(f"http://127.0.0.1:{server.server_port}", f"Signed-By: {archive}/own.gpg\n"))
+
+
+def test_the_packages_of_a_profile_are_resolved_into_a_lock_of_its_own(own_archive, workspace):
+    profile = profile_with("pv")
+    assert update_locks(workspace, "trixie", again=False, profile=profile) == [
+        "mine-cvm.lock: 3 packages; 3 added, 0 gone, 0 of another version"]
+    locked = read_lock(workspace.locks, "cvm", "trixie", profile)
+    assert (locked.profile, locked.requests) == ("mine", ("jq", "pv"))
+    assert [package.name for package in locked.packages] == ["base", "jq", "pv"]
+    assert [path.name for path in workspace.locks.iterdir()] == ["mine-cvm.lock"]
+    assert update_locks(workspace, "trixie", again=False, profile=profile) == ["mine-cvm.lock: fits, nothing to do"]
+
+    more = profile_with("jq", "pv", "base")
+    assert update_locks(workspace, "trixie", again=False, profile=more) == [
+        "mine-cvm.lock: 3 packages; 0 added, 0 gone, 0 of another version"]
+    assert read_lock(workspace.locks, "cvm", "trixie", more).requests == ("base", "jq", "pv")
+
+    assert update_locks(workspace, "trixie", again=False, profile=profile_with())[0].startswith("trixie-cvm.lock: 2 ")
+    check(workspace)
+
+
+@pytest.mark.parametrize(("package", "words"), [
+    ("no-such-package", "Unable to locate package no-such-package"),
+    ("meter", "meter: the archive of trixie has no package of that name"),
+    ("rival", "conflict|broken packages"),
+])
+def test_a_package_of_a_profile_that_cant_be_had_is_named_with_its_key(own_archive, workspace, package, words):
+    with pytest.raises(CornerstoneError, match=f"(?is){words}") as caught:
+        update_locks(workspace, "trixie", again=False, profile=profile_with(package))
+    assert caught.value.hint == "correct .controller.extra.packages in the profile"
+    assert not list(workspace.locks.glob("*"))

@@ -63,6 +63,22 @@ def test_what_is_no_manifest(content, reason):
     assert "write it anew" in caught.value.hint
 
 
+def with_arguments(value: object) -> bytes:
+    return changed(profile=PROFILE | {"hypervisor": {"root_slot": 1, "extra": {
+        "packages": ["tree"], "kernel_arguments": value}}})
+
+
+def test_kernel_arguments_are_the_profiles_or_none():
+    assert Manifest.from_bytes(MANIFEST.to_bytes()).kernel_arguments == ()
+    assert Manifest.from_bytes(with_arguments(["pci=noaer", "nosmt"])).kernel_arguments == ("pci=noaer", "nosmt")
+
+
+@pytest.mark.parametrize("value", ["nosmt", 7, [7], None, {"a": "b"}, [["nosmt"]]])
+def test_kernel_arguments_of_another_form_are_no_manifest(value):
+    with pytest.raises(CornerstoneError, match=r"not a Foundation manifest: .*hypervisor\.extra\.kernel_arguments"):
+        Manifest.from_bytes(with_arguments(value))
+
+
 def test_entry():
     assert MANIFEST.entry("layers/cvm.qcow2") is ENTRIES[2]
     with pytest.raises(CornerstoneError, match="layers/none") as caught:

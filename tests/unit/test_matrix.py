@@ -51,7 +51,7 @@ def test_t56_the_page_names_each_other_place_of_a_new_profile():
 
 def test_t56_a_new_profile_by_the_documents_leaves_the_tests_green(tmp_path):
     for folder in ("tests/unit", "tests/data/profiles", "profiles", "src/cornerstone/model"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("versions", "pyproject.toml", "invoke", "requirements.lock", "debian-packages.txt", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "profiles" / "aos-6.10.1.yaml").write_text(

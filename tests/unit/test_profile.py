@@ -10,7 +10,8 @@ import pytest
 
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import format_size, load_profile, parse_size, profile_names, schema_text
+from cornerstone.model.profile import load_profile, profile_names, schema_text
+from cornerstone.model.profile_fields import format_size, parse_size
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "profiles"

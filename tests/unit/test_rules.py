@@ -11,7 +11,8 @@ import pytest
 
 from cornerstone.model.catalogue import load_catalogue
 from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import ReferenceFile, load_profile
+from cornerstone.model.profile import load_profile
+from cornerstone.model.profile_fields import ReferenceFile
 from cornerstone.model.rules import REGISTRY, Level, Outcome, check_pair, check_profile, require_profile
 from cornerstone.model.rules.registry import Registry, Result, Rule, Verdict
 from cornerstone.model.rules.release import SUITES
@@ -161,8 +162,10 @@ def test_the_table_in_the_docs_is_the_registry():
 def test_the_examples_in_the_docs_are_files():
     page = (ROOT / "docs" / "profiles.md").read_text()
     data = ROOT / "tests" / "data" / "profiles"
-    assert f"```yaml\n{(data / 'good' / 'small.yaml').read_text()}```" in page
-    assert f"```text\n{(data / 'bad' / 'unknown-inner-key.txt').read_text()}```" in page
+    for name in ("small", "extra"):
+        assert f"```yaml\n{(data / 'good' / f'{name}.yaml').read_text()}```" in page
+    for name in ("unknown-inner-key", "extra-argument-root"):
+        assert f"```text\n{(data / 'bad' / f'{name}.txt').read_text()}```" in page
 
 
 @pytest.mark.parametrize("module", ["version", "release", "pair", "record", "facts", "requirements", "fitness",

@@ -302,7 +302,7 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
         at.write_bytes(content)
         files[path] = at
 
-    for path, menu in menus(identity, profile, plan.key.kind).items():
+    for path, menu in menus(identity, profile, plan.key.kind, profile.hypervisor.extra.kernel_arguments).items():
         put(path, menu)
     put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
     put(f".disk/{identity}", b"")

@@ -7,6 +7,7 @@ loader is the same signed shim and GRUB as the ISO's for UEFI, and GRUB's BIOS i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from cornerstone.factory import process
@@ -25,15 +26,19 @@ from cornerstone.model.slot_disk import (
 )
 
 
-def build_disk(target: Path, *, squashfs: Path, boot: Path, size: int, slot: int, epoch: int, log: Path) -> None:
-    """Write the CVM's disk to target (qcow2). size, slot: bytes; boot: a folder of boot files of the CVM's root."""
+def build_disk(target: Path, *, squashfs: Path, boot: Path, size: int, slot: int, epoch: int, log: Path,
+               arguments: Sequence[str] = ()) -> None:
+    """Write the CVM's disk to target (qcow2). size, slot: bytes; boot: a folder of boot files of the CVM's root.
+
+    arguments: a profile's own for the CVM's kernel, after ours.
+    """
     disk_layout = layout("cvm", size, slot)
     if squashfs.stat().st_size > slot:
         raise CornerstoneError(f"the CVM's root has {squashfs.stat().st_size // MIB} MiB and doesn't fit a root slot "
                                f"of {slot // MIB} MiB", "raise .controller.root_slot in the profile")
     raw, fat = (target.with_name(f"{target.name}.{part}") for part in ("raw", "esp"))
     try:
-        _make_esp(fat, boot, disk_layout, epoch, log)
+        _make_esp(fat, boot, disk_layout, " ".join((CVM_ARGUMENTS, *arguments)), epoch, log)
         with raw.open("wb") as disk:
             disk.truncate(size)
             write_gpt(disk, size, derived_id("cvm", "disk"), disk_layout.partitions, bootable_mbr=True)
@@ -50,9 +55,9 @@ def build_disk(target: Path, *, squashfs: Path, boot: Path, size: int, slot: int
             scratch.unlink(missing_ok=True)
 
 
-def _make_esp(fat: Path, boot: Path, disk_layout: Layout, epoch: int, log: Path) -> None:
+def _make_esp(fat: Path, boot: Path, disk_layout: Layout, arguments: str, epoch: int, log: Path) -> None:
     config = fat.with_name(f"{fat.name}.grub.cfg")
-    config.write_text(grub_config(disk_layout, CVM_ARGUMENTS))
+    config.write_text(grub_config(disk_layout, arguments))
     try:
         make_fat(fat, ESP_SIZE, "ESP", esp_sources(boot, boot, config), epoch=epoch, log=log)
     finally:

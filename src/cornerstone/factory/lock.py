@@ -1,5 +1,7 @@
 """Locks: the exact .deb files that make a root, one text file a root and suite in versions/locks/.
 
+A root to which a profile adds packages has a lock of its own beside them, PROFILE-ROOT.lock.
+
     # Locked packages of the hypervisor root, Debian trixie, amd64. Made by `invoke lock`; don't edit.
     # resolved: 2026-11-22T08:00:00Z
     # requests: bridge-utils chrony …
@@ -14,11 +16,13 @@ import contextlib
 import datetime
 import email.utils
 import re
+import shlex
 import tempfile
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cornerstone.factory import apt, debian_version, elements, process
 from cornerstone.factory.files import put
@@ -32,6 +36,10 @@ from cornerstone.factory.settings import (
     keyring_options,
 )
 from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.model.printable import LONGEST, printable
+
+if TYPE_CHECKING:
+    from cornerstone.model.profile import Profile
 
 ARCHITECTURE = "amd64"
 # packages that one error names
@@ -57,46 +65,74 @@ class LockedPackage:
 
 @dataclass(frozen=True)
 class Lock:
-    """All packages of one root; epoch is the resolution date in seconds since 1970."""
+    """All packages of one root; epoch is the resolution date in seconds since 1970.
+
+    profile: the name of the one whose own lock it is, "" for a suite's.
+    """
 
     root: str
     suite: str
     epoch: int
     requests: tuple[str, ...]
     packages: tuple[LockedPackage, ...]
+    profile: str = ""
 
     def text(self) -> str:
         """The lock file's content; parse(text()) gives the same lock back."""
         date = datetime.datetime.fromtimestamp(self.epoch, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         lines = [f"# Locked packages of the {self.root} root, Debian {self.suite}, {ARCHITECTURE}. "
                  "Made by `invoke lock`; don't edit.",
+                 *[f"# profile: {self.profile}"] * bool(self.profile),
                  f"# resolved: {date}", f"# requests: {' '.join(self.requests)}"]
         lines += [f"{p.archive} {p.name} {p.version} {p.architecture} {p.size} {p.sha256} {p.path}"
                   for p in self.packages]
         return "\n".join(lines) + "\n"
 
 
-def lock_path(locks: Path, root: str, suite: str) -> Path:
-    return locks / f"{suite}-{root}.lock"
+def lock_path(locks: Path, root: str, suite: str, profile: str = "") -> Path:
+    """Where the lock of a root is; profile: the name of one with a lock of its own."""
+    return locks / f"{profile or suite}-{root}.lock"
 
 
-def read_lock(locks: Path, root: str, suite: str) -> Lock:
-    """Read and check a lock file. Raises CornerstoneError when it is missing or damaged, with the line."""
-    path = lock_path(locks, root, suite)
+def owner(profile: Profile | None, root: str) -> str:
+    """The name of a profile that has a lock of its own for a root, because it adds packages; else ""."""
+    return profile.name if profile and profile.additions(root).packages else ""
+
+
+def command(suite: str, profile: Profile | None, root: str, update: bool = False) -> str:
+    """The command line that resolves the lock of a root."""
+    whose = f"--profile {shlex.quote(profile.argument)}" if profile and owner(profile, root) else f"--suite {suite}"
+    return f"./invoke lock {whose}" + " --update" * update
+
+
+def requests(elements_dir: Path, root: str, suite: str, profile: Profile | None = None) -> tuple[str, ...]:
+    """The packages that a root asks for, sorted: its elements' and a profile's."""
+    added = profile.additions(root).packages if profile else ()
+    return tuple(sorted({*elements.packages(elements_dir, root, suite), *added}))
+
+
+def read_lock(locks: Path, root: str, suite: str, profile: Profile | None = None) -> Lock:
+    """Read and check the lock file of a root, a profile's own if it has one.
+
+    Raises CornerstoneError when it is missing or damaged, with the line.
+    """
+    own = owner(profile, root)
+    path = lock_path(locks, root, suite, own)
     if not path.is_file():
-        raise CornerstoneError(f"{path} is missing: the {root} root has no locked packages for {suite}",
-                               f"run: ./invoke lock --suite {suite}")
+        whose = f", to which profile {own} adds packages," if own else ""
+        raise CornerstoneError(f"{path} is missing: the {root} root{whose} has no locked packages for {suite}",
+                               f"run: {command(suite, profile, root)}")
+    mend = f"restore it from git, or run: {command(suite, profile, root, update=True)}"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CornerstoneError(f"{path} can't be read: {error}",
-                               f"restore it from git, or run: ./invoke lock --suite {suite} --update") from error
-    return parse(text, root, suite, path)
+        raise CornerstoneError(f"{path} can't be read: {error}", mend) from error
+    return parse(text, root, suite, path, own, mend)
 
 
-def parse(text: str, root: str, suite: str, path: Path | str = "lock") -> Lock:
-    """Parse a lock file's text; path is what errors call it."""
-    mend = f"restore it from git, or run: ./invoke lock --suite {suite} --update"
+def parse(text: str, root: str, suite: str, path: Path | str = "lock", profile: str = "", mend: str = "") -> Lock:
+    """Parse a lock file's text; path is what errors call it, profile the name of the one whose own it has to be."""
+    mend = mend or f"restore it from git, or run: ./invoke lock --suite {suite} --update"
     title = re.match(r"# Locked packages of the (\S+) root, Debian (\S+), (\S+)\. ", text)
     if title is None:
         raise CornerstoneError(f"{path}:1: doesn't say which root, suite and architecture it is for", mend)
@@ -122,34 +158,42 @@ def parse(text: str, root: str, suite: str, path: Path | str = "lock") -> Lock:
         found.append(LockedPackage(words[0], words[1], words[2], words[3], int(words[4]), words[5], words[6]))
     try:
         resolved = datetime.datetime.strptime(header["resolved"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
-        requests = tuple(header["requests"].split())
+        asked = tuple(header["requests"].split())
     except (KeyError, ValueError) as error:
         raise CornerstoneError(f"{path}: its first lines don't say when and for what it was resolved", mend) from error
     if not found:
         raise CornerstoneError(f"{path}: names no packages", mend)
-    return Lock(root, suite, int(resolved.timestamp()), requests, tuple(found))
+    if header.get("profile", "") != profile:
+        raise CornerstoneError(f"{path}: is a lock of {_whose(header.get('profile', ''), suite)}; needed is one of "
+                               f"{_whose(profile, suite)}", mend)
+    return Lock(root, suite, int(resolved.timestamp()), asked, tuple(found), profile)
 
 
-def check_covers(lock: Lock, asked: tuple[str, ...]) -> None:
-    """Raise CornerstoneError when the elements ask for other packages than the lock was resolved for."""
+def _whose(profile: str, suite: str) -> str:
+    return f"profile {printable(profile, LONGEST)}" if profile else f"the suite {suite}"
+
+
+def check_covers(lock: Lock, asked: tuple[str, ...], profile: Profile | None = None) -> None:
+    """Raise CornerstoneError when elements and profile ask for other packages than the lock was resolved for."""
     if lock.requests == asked:
         return
     added, gone = sorted(set(asked) - set(lock.requests)), sorted(set(lock.requests) - set(asked))
     changes = [f"asked for and not locked: {' '.join(added)}"] * bool(added)
     changes += [f"locked and no longer asked for: {' '.join(gone)}"] * bool(gone)
-    raise CornerstoneError(f"the lock of the {lock.root} root ({lock.suite}) doesn't fit its elements; "
-                           + "; ".join(changes), f"run: ./invoke lock --suite {lock.suite} --update")
+    what = f"the elements and profile {lock.profile}" if lock.profile else "its elements"
+    raise CornerstoneError(f"the lock of the {lock.root} root ({lock.suite}) doesn't fit {what}; " + "; ".join(changes),
+                           f"run: {command(lock.suite, profile, lock.root, update=True)}")
 
 
 def resolve(elements_dir: Path, root: str, suite: str, mirror: Mirror, work: Path, log: Path,
-            as_of: datetime.datetime | None = None) -> Lock:
+            as_of: datetime.datetime | None = None, profile: Profile | None = None) -> Lock:
     """Ask apt, in a private state directory, which files the root's packages come to today, or came to as of a date.
 
     The machine's own apt settings hold for how the archive is reached; its signatures are checked with the key that
     apt's source names, else with Debian's keyring and what apt trusts anyway. Nothing of the machine's own package
-    state takes part: the resolution starts from an empty system.
+    state takes part: the resolution starts from an empty system. profile: what it adds is asked for too.
     """
-    asked = elements.packages(elements_dir, root, suite)
+    asked = requests(elements_dir, root, suite, profile)
     mirror = _first_that_answers(mirror, suite)
     bases = {archive: apt.split_login(mirror.base(archive)) for archive in ("main", "security")}
     with apt.configuration(_settings(work), (login for _, login in bases.values())) as config:
@@ -165,14 +209,31 @@ def resolve(elements_dir: Path, root: str, suite: str, mirror: Mirror, work: Pat
                                    Code.NETWORK) from error
         if as_of:
             _check_date(work, as_of)
-        listing = process.read(["apt-get", "-c", config, "install", "--quiet", "--quiet", "--print-uris",
-                                "--no-install-recommends", "?essential", *asked])
+        argv = ["apt-get", "-c", config, "install", "--quiet", "--quiet", "--print-uris", "--no-install-recommends"]
+        try:
+            listing = process.read([*argv, "?essential", *asked])
+        except CornerstoneError as error:
+            if not owner(profile, root):
+                raise
+            raise CornerstoneError(f"the {root} root can't have the packages that profile {owner(profile, root)} adds: "
+                                   f"{error.message}", _correct(root)) from error
     # as apt writes them; where one archive has both, main comes last and wins
     archives = {urllib.parse.unquote(re.sub("^(file|copy):/+", r"\1:/", base)).rstrip("/") + "/": archive
                 for archive, (base, _) in reversed(bases.items())}
     found = [_locked(line, archives, log) for line in listing.splitlines() if line.startswith("'")]
     when = int((as_of or datetime.datetime.now(datetime.UTC)).timestamp())
-    return Lock(root, suite, when, asked, tuple(sorted(found, key=lambda p: (p.name, p.architecture))))
+    # apt takes a provider for a virtual package, and some names for patterns
+    added = set(profile.additions(root).packages) if profile else set()
+    if unknown := sorted(added - {package.name for package in found}):
+        raise CornerstoneError(f"{', '.join(unknown)}: the archive of {suite} has no package of that name, only others "
+                               "that stand for it", _correct(root))
+    return Lock(root, suite, when, asked, tuple(sorted(found, key=lambda p: (p.name, p.architecture))),
+                owner(profile, root))
+
+
+def _correct(root: str) -> str:
+    key = {"hypervisor": "hypervisor", "cvm": "controller"}[root]
+    return f"correct .{key}.extra.packages in the profile"
 
 
 def _first_that_answers(mirror: Mirror, suite: str) -> Mirror:
@@ -297,9 +358,11 @@ def _locked(line: str, archives: dict[str, str], log: Path) -> LockedPackage:
                          address.removeprefix(base))
 
 
-def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "") -> list[str]:
+def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "",
+                 profile: Profile | None = None) -> list[str]:
     """Resolve the locks of a suite that are missing or don't fit their elements, or all of them again.
 
+    profile: take its own lock for each root to which it adds packages, and leave the suite's there alone.
     as_of: a date; then all are resolved from the snapshot mirror of that date, when one is set, else from a mirror
     that was frozen before.
     Returns a line for each root. A lock is written beside and renamed; nothing changes on an error. Raises
@@ -312,20 +375,20 @@ def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "")
     said = []
     date = parse_date(as_of) if as_of else None
     for root in elements.ROOTS:
-        path = lock_path(workspace.locks, root, suite)
+        path = lock_path(workspace.locks, root, suite, owner(profile, root))
         before: Lock | None = None
         if path.is_file():
-            before = read_lock(workspace.locks, root, suite)
-            if not again and not date and before.requests == elements.packages(workspace.elements, root, suite):
+            before = read_lock(workspace.locks, root, suite, profile)
+            if not again and not date and before.requests == requests(workspace.elements, root, suite, profile):
                 said.append(f"{path.name}: fits, nothing to do")
                 continue
         workspace.cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=workspace.cache) as work:
-            log = workspace.output / "logs" / f"lock-{suite}-{root}.log"
+            log = workspace.output / "logs" / f"lock-{path.stem}.log"
             log.unlink(missing_ok=True)
             snapshot = find_snapshot() if date else ""
             mirror = snapshot_of(snapshot, date) if snapshot and date else find_mirror()
-            new = resolve(workspace.elements, root, suite, mirror, Path(work), log, date)
+            new = resolve(workspace.elements, root, suite, mirror, Path(work), log, date, profile)
         old = {p.name: p.version for p in before.packages} if before else {}
         now = {p.name: p.version for p in new.packages}
         if before and before.packages == new.packages and before.requests == new.requests:

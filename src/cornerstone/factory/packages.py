@@ -49,10 +49,11 @@ def provide(workspace: Workspace, locks: Iterable[Lock], listener: Listener, car
         if carried:
             take_in(carried, workspace.pool, absent, _progress(listener))
             return
+        whose = "profile PROFILE" if any(lock.profile for lock in locks) else f"suite {locks[0].suite}"
         pool.fetch(workspace.pool, absent, lambda: sources(locks), _progress(listener),
                    "check the network and the mirror (CORNERSTONE_MIRROR). If the mirror has moved on, set "
                    "CORNERSTONE_SNAPSHOT_MIRROR to an archive by date, or resolve anew: "
-                   f"./invoke lock --suite {locks[0].suite} --update. A lock that was edited: restore it from git")
+                   f"./invoke lock --{whose} --update. A lock that was edited: restore it from git")
 
 
 def _progress(listener: Listener) -> Callable[[int, int], None]:

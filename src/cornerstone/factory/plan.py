@@ -11,10 +11,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from cornerstone.factory import boot_files, cvm_disk, elements, first_boot, process, rooms, root
+from cornerstone.factory import additions, boot_files, cvm_disk, elements, first_boot, process, rooms, root
 from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.layers import Layer
-from cornerstone.factory.lock import Lock, check_covers, lock_path, read_lock
+from cornerstone.factory.lock import Lock, check_covers, lock_path, read_lock, requests
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import SigningKey
 from cornerstone.model.error import Code, CornerstoneError
@@ -46,7 +46,7 @@ def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: boo
     """Read the locks and name every input. Raises CornerstoneError when a lock is missing or doesn't fit."""
     logs = workspace.output / profile.name / "logs"
     locks = read_locks(workspace, profile)
-    roots = {name: _root_layer(workspace, lock, key, logs, keep) for name, lock in locks.items()}
+    roots = {name: _root_layer(workspace, profile, lock, key, logs, keep) for name, lock in locks.items()}
     boots = {name: _boot_layer(name, layer, logs) for name, layer in roots.items()}
     layers = [*roots.values(), *boots.values(), _efi_layer(boots["hypervisor"], locks["hypervisor"], logs),
               _cvm_disk_layer(profile, roots["cvm"], boots["cvm"], locks["cvm"], logs), _first_boot_layer(profile)]
@@ -66,16 +66,16 @@ def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: boo
 def read_locks(workspace: Workspace, profile: Profile) -> dict[str, Lock]:
     """The locks of a profile's roots by name. Raises CornerstoneError when one is missing or doesn't fit."""
     suite = profile.reference.suite
-    locks = {name: read_lock(workspace.locks, name, suite) for name in elements.ROOTS}
+    locks = {name: read_lock(workspace.locks, name, suite, profile) for name in elements.ROOTS}
     for name, lock in locks.items():
-        check_covers(lock, elements.packages(workspace.elements, name, suite))
+        check_covers(lock, requests(workspace.elements, name, suite, profile), profile)
     return locks
 
 
-def _root_layer(workspace: Workspace, lock: Lock, key: SigningKey, logs: Path, keep: bool) -> Layer:
-    name = lock.root
+def _root_layer(workspace: Workspace, profile: Profile, lock: Lock, key: SigningKey, logs: Path, keep: bool) -> Layer:
+    name, extra = lock.root, profile.additions(lock.root)
     inputs = {
-        "lock": hashlib.sha256(lock_path(workspace.locks, name, lock.suite).read_bytes()).hexdigest(),
+        "lock": hashlib.sha256(lock_path(workspace.locks, name, lock.suite, lock.profile).read_bytes()).hexdigest(),
         "elements": elements.fingerprint(workspace.elements, name),
         "public key": hashlib.sha256(key.public_pem()).hexdigest(),
         "code": code_digest("root", "rooms", "repository"),
@@ -85,11 +85,16 @@ def _root_layer(workspace: Workspace, lock: Lock, key: SigningKey, logs: Path, k
     }
     if travelling := rooms.modules(workspace.source, rooms.ROOMS[name]):
         inputs["rooms"] = elements.tree_digest(travelling, workspace.source)
+    inputs |= additions.inputs(workspace, name, extra)
 
     def make(folder: Path, _: Mapping[str, Path]) -> None:
-        public = folder / "key.pem"
+        public, log = folder / "key.pem", fresh(logs / f"{name}.log")
         public.write_bytes(key.public_pem())
-        root.build_root(workspace, lock, public, folder / f"{name}.squashfs", fresh(logs / f"{name}.log"), keep)
+        with additions.laid(workspace, name, extra) as laid:
+            try:
+                root.build_root(laid, lock, public, folder / f"{name}.squashfs", log, keep)
+            except CornerstoneError as error:
+                raise additions.explained(error, log, name) from error
         public.unlink()
 
     return Layer(name, inputs, make)
@@ -116,15 +121,17 @@ def _efi_layer(boot: Layer, lock: Lock, logs: Path) -> Layer:
 
 
 def _cvm_disk_layer(profile: Profile, cvm: Layer, boot: Layer, lock: Lock, logs: Path) -> Layer:
-    sizes = profile.controller
+    sizes, arguments = profile.controller, profile.controller.extra.kernel_arguments
 
     def make(folder: Path, needed: Mapping[str, Path]) -> None:
         cvm_disk.build_disk(folder / "cvm.qcow2", squashfs=needed[cvm.name] / "cvm.squashfs", boot=needed[boot.name],
-                            size=sizes.disk, slot=sizes.root_slot, epoch=lock.epoch, log=fresh(logs / "cvm-disk.log"))
+                            size=sizes.disk, slot=sizes.root_slot, epoch=lock.epoch, log=fresh(logs / "cvm-disk.log"),
+                            arguments=arguments)
 
     return Layer("cvm-disk", {
         "code": code_digest("cvm_disk", "fat", "../model/gpt", "../model/slot_disk"),
         "disk size": str(sizes.disk), "root slot size": str(sizes.root_slot),
+        **({"kernel arguments": " ".join(arguments)} if arguments else {}),
         **tool_versions("dosfstools", "mtools", "e2fsprogs", "qemu-utils"),
     }, make, (cvm, boot))
 

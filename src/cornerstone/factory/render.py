@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,9 +26,13 @@ def render(template: str, **values: object) -> str:
     return _environment().get_template(f"{template}.j2").render(**values)
 
 
-def menus(identity: str, profile: object, key: str) -> dict[str, bytes]:
-    """GRUB's menus for the ISO of a profile, by their paths; key: the kind of the key that it is signed with."""
-    return {path: render(template, identity=identity, profile=profile, key=key, arguments=LIVE_ARGUMENTS,
+def menus(identity: str, profile: object, key: str, arguments: Sequence[str] = ()) -> dict[str, bytes]:
+    """GRUB's menus for the ISO of a profile, by their paths; key: the kind of the key that it is signed with.
+
+    arguments: the profile's own for the hypervisor's kernel, which is the one that runs Foundation.
+    """
+    live = " ".join((LIVE_ARGUMENTS, *arguments))
+    return {path: render(template, identity=identity, profile=profile, key=key, arguments=live,
                          installed_mark=INSTALLED_MARK, boot_area=BOOT_AREA, serial=SERIAL,
                          loaded=f"{CONSOLE} {ARGUMENTS}").encode()
             for path, template in MENUS.items()}

@@ -18,6 +18,7 @@ from packageurl import PackageURL
 from cornerstone import __version__
 from cornerstone.factory.lock import Lock, LockedPackage
 from cornerstone.factory.plan import Plan
+from cornerstone.model.additions import Entry
 from cornerstone.model.gpt import derived_id
 from cornerstone.model.manifest import CVM, HYPERVISOR, Manifest
 
@@ -32,13 +33,15 @@ def root_name(root: str) -> str:
 
 
 def root_bom(plan: Plan, lock: Lock, manifest: Manifest) -> bytes:
-    """A root's bill: every locked package with the sha256 of its .deb, and Cornerstone's own code in it."""
+    """A root's bill: every locked package with the sha256 of its .deb, Cornerstone's own code, a profile's files."""
     inputs = next((layer.inputs for layer in plan.layers.values() if layer.name == lock.root), {})
     own = Component(type=ComponentType.APPLICATION, name="cornerstone", version=__version__,
                     bom_ref=f"cornerstone-{lock.root}", properties=_properties(
                         {name: value for name, value in inputs.items() if name.startswith(("elements", "rooms"))}))
     packages = [_package(package, lock.suite) for package in lock.packages]
-    return _bom(_root(lock), [own, *packages], manifest, root_name(lock.root))
+    files = plan.profile.additions(lock.root).files
+    return _bom(_root(lock), [own, *packages, *map(_file, files.entries if files else ())], manifest,
+                root_name(lock.root))
 
 
 def iso_bom(plan: Plan, manifest: Manifest, name: str, sha256: str, files: Mapping[str, str],
@@ -69,6 +72,15 @@ def _package(package: LockedPackage, suite: str) -> Component:
     url = PackageURL("deb", "debian", package.name, package.version, {"arch": package.architecture, "distro": suite})
     return Component(name=package.name, version=package.version, purl=url, bom_ref=str(url),
                      hashes=_hash(package.sha256))
+
+
+def _file(entry: Entry) -> Component:
+    """A file that the profile lays over a root; of a link, where it leads."""
+    if entry.kind == "link":
+        return Component(type=ComponentType.FILE, name=entry.path, bom_ref=f"file:{entry.path}",
+                         properties=_properties({"link": entry.content}))
+    return Component(type=ComponentType.FILE, name=entry.path, bom_ref=f"file:{entry.path}",
+                     hashes=_hash(entry.content))
 
 
 def _bom(subject: Component, parts: Iterable[Component], manifest: Manifest, name: str) -> bytes:

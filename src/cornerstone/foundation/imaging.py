@@ -157,8 +157,9 @@ class Imaging:
         for path, name in ESP_FILES.items():
             layer = BOOT_LAYERS.get(name)
             yield (LOADER_BEFORE if path == LOADER else path), small[layer] if layer else loader(root, name)
+        arguments = " ".join((HYPERVISOR_ARGUMENTS, *self.medium.manifest.kernel_arguments))
         for path in GRUB_CONFIGS:
-            yield path, grub_config(self.layout, HYPERVISOR_ARGUMENTS).encode()
+            yield path, grub_config(self.layout, arguments).encode()
         yield f"{Path(INSTALLED_MARK).parent}/README", b"The file beside this one says that imaging came to its end.\n"
 
     def _make_state(self, disk: int, small: Mapping[str, bytes]) -> None:

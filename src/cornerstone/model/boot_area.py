@@ -24,7 +24,7 @@ _PORT = re.compile(r"ttyS([0-9]|[12][0-9]|3[01]),(9600|19200|38400|57600|115200)
 # Without blanks, quotes, backslashes, semicolons and $, which are GRUB's, and without what it takes for a pattern. No
 # name begins with a capital: what the kernel doesn't know becomes a variable of the first process, as LD_PRELOAD.
 _ARGUMENT = re.compile(r"[a-z0-9][A-Za-z0-9_.-]*(=[A-Za-z0-9_.,:/@%+=!~-]*)?")
-_OTHER_SYSTEM = "it would start something else than Foundation"
+_OTHER_SYSTEM = "it would start something else than what was verified"
 _REFUSED = {
     **dict.fromkeys(("init", "rdinit", "initrd", "noinitrd", "boot", "root", "rootflags", "rootfstype", "nfsroot",
                      "loop", "loopflags", "loopfstype", "resume", "resume_offset", "break", "recovery", "rescue",
@@ -58,7 +58,7 @@ def read_settings(console: str, arguments: Sequence[str]) -> BootSettings:
     if console and (wrong := _wrong_console(console)):
         raise CornerstoneError(f"--console {wrong}", f"write it as {SERIAL}, the ISO's own")
     for word in arguments:
-        if wrong := _wrong_argument(word):
+        if wrong := reason_against(word):
             raise CornerstoneError(f"--kernel-argument {wrong}", "write NAME or NAME=VALUE, in letters, digits and "
                                    "_.,:/@%+=!~- and once for each argument; docs/site.md has what isn't taken")
     return BootSettings(console, tuple(arguments))
@@ -83,7 +83,7 @@ def unpack(area: bytes) -> BootSettings:
         raise _refused("it isn't of the form that customize writes")
     settings = BootSettings(found[1] or "", tuple((found[2] or "").split(" ")) if found[2] else ())
     wrong = [_wrong_console(settings.console)] if settings.console else []
-    for problem in filter(None, [*wrong, *map(_wrong_argument, settings.arguments)]):
+    for problem in filter(None, [*wrong, *map(reason_against, settings.arguments)]):
         raise _refused(problem)
     return settings
 
@@ -92,7 +92,8 @@ def _wrong_console(console: str) -> str:
     return "" if _PORT.fullmatch(console) else f"{quoted(console)} is no serial port with its speed"
 
 
-def _wrong_argument(word: str) -> str:
+def reason_against(word: str) -> str:
+    """Why a word can't be a kernel argument, as a clause that quotes it; empty when it can."""
     if not _ARGUMENT.fullmatch(word):
         return f"{quoted(word)} isn't one word that GRUB and the kernel take as it is"
     # the kernel makes no difference between the two

@@ -85,6 +85,11 @@ class Manifest:
         """'development-signed' or 'release-signed': the word that is said wherever the ISO is named."""
         return f"{self.key}-signed"
 
+    @property
+    def kernel_arguments(self) -> tuple[str, ...]:
+        """What the profile adds to the kernel command line of the hypervisor."""
+        return tuple(self.profile.get("hypervisor", {}).get("extra", {}).get("kernel_arguments", ()))
+
     def to_bytes(self) -> bytes:
         """The manifest file, byte for byte what gets signed."""
         head = {"schema": SCHEMA_VERSION, "product": "Cornerstone Foundation", "identity": self.identity,

@@ -9,119 +9,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    WithJsonSchema,
-)
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import core_schema
 
+from cornerstone.model.additions import Additions, read_tree, unknown_replacements
 from cornerstone.model.catalogue import did_you_mean_release, load_catalogue
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.located import Document, Where, did_you_mean, load, located_error, validate
-from cornerstone.model.printable import LONGEST, printable, quoted
+from cornerstone.model.printable import printable, quoted
+from cornerstone.model.profile_fields import NAME, ProfileFile, Suite, format_size
 from cornerstone.model.release import Catalogue
 from cornerstone.model.version import AhvVersion, AosVersion
 
-# The name becomes a directory below output/ and part of the ISO's name.
-NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 LONGEST_PATH = 200
-LONGEST_DESCRIPTION = 200
-MIB = 1024 ** 2
-UNITS = {"MiB": MIB, "GiB": 1024 * MIB, "TiB": 1024 ** 2 * MIB}
-_SIZE = re.compile(rf"([1-9][0-9]{{0,6}}) ?({'|'.join(UNITS)})")
 _OWN_KEYS = ("name", "extends", "abstract", "description")
-
-
-def parse_size(value: Any) -> int:
-    """"20 GiB" as bytes; units MiB, GiB and TiB, whole numbers."""
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise PydanticCustomError("size", "'{value}' isn't a size",
-                                  {"value": printable(str(value), LONGEST),
-                                   "hint": "write a whole number and a unit: 20 GiB, 512 MiB"})
-    return int(match[1]) * UNITS[match[2]]
-
-
-def format_size(size: int) -> str:
-    """Bytes in the largest unit that divides them, as a profile would write it: 20 GiB."""
-    unit = next((unit for unit in reversed(UNITS) if size % UNITS[unit] == 0), None)
-    return f"{size // UNITS[unit]} {unit}" if unit else f"{size} B"
-
-
-Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(
-    {"type": "string", "pattern": f"^{_SIZE.pattern}$", "examples": ["20 GiB", "512 MiB"]})]
-
-
-def _one_line(value: str) -> str:
-    """Refuse what isn't one printable line: the description is printed, and goes into the manifest."""
-    problem = ("is empty" if not value.strip() else "has characters that don't print" if not value.isprintable()
-               else f"has {len(value)} characters" if len(value) > LONGEST_DESCRIPTION else "")
-    if problem:
-        raise PydanticCustomError("one_line", "{problem}", {
-            "problem": problem, "hint": f"write one line of at most {LONGEST_DESCRIPTION} characters"})
-    return value
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ReferenceFile(_Section):
-    """Settings of the reference payload."""
-
-    suite: Literal["bookworm", "trixie"] | None = Field(None, description="Debian suite that both roots are built from")
-
-
-class HypervisorFile(_Section):
-    """Sizes on the boot disk."""
-
-    root_slot: Size | None = Field(None, description="size of each of the two root slots on the boot disk")
-
-
-class ControllerFile(_Section):
-    """Sizes of the Controller VM."""
-
-    memory: Size | None = Field(None, description="memory of the Controller VM")
-    vcpus: Annotated[StrictInt, Field(ge=1, le=256)] | None = Field(
-        None, description="virtual CPUs; left out, as many as the NUMA node of its disks has cores, 8 to 12")
-    disk: Size | None = Field(None, description="size of its virtual system disk")
-    root_slot: Size | None = Field(None, description="size of each of the two root slots on that disk")
-
-
-class MachineFile(_Section):
-    """What the machines have to be; `any` where it doesn't matter."""
-
-    firmware: Literal["any", "uefi", "secureboot"] | None = Field(None, description="how a machine has to be booted")
-    tpm: Literal["any", "2.0"] | None = Field(None, description="the TPM that a machine has to have")
-
-
-class ProfileFile(_Section):
-    """One profile file. A key that is left out comes from the profile that this one extends."""
-
-    name: str | None = Field(None, pattern=f"^{NAME.pattern}$", description="the file's name without .yaml")
-    extends: str | None = Field(None, description="name of another profile; this one is merged over it")
-    abstract: StrictBool = Field(False, description="only for others to extend: not built, not in the matrix")
-    description: Annotated[str, AfterValidator(_one_line), WithJsonSchema(
-        {"type": "string", "maxLength": LONGEST_DESCRIPTION})] | None = Field(
-        None, description="one sentence for listings")
-    aos: str | None = Field(None, description="AOS release from versions/aos.yaml, in quotes")
-    ahv: str | None = Field(None, description="AHV build from versions/ahv.yaml, in quotes")
-    payload: Literal["reference", "vendor"] | None = Field(None, description="what fills the roles; vendor comes later")
-    reference: ReferenceFile | None = None
-    hypervisor: HypervisorFile | None = None
-    controller: ControllerFile | None = None
-    machine: MachineFile | None = None
 
 
 @dataclass(frozen=True)
@@ -133,19 +38,24 @@ class Reference:
 
 @dataclass(frozen=True)
 class HypervisorSizes:
-    """root_slot: bytes of each of the two root slots on the boot disk."""
+    """root_slot: bytes of each of the two root slots on the boot disk; extra: what is added to the root."""
 
     root_slot: int
+    extra: Additions = Additions()
 
 
 @dataclass(frozen=True)
 class ControllerSizes:
-    """The Controller VM: memory, disk and root_slot (each of two) in bytes; vcpus None: by the machine (sizing.py)."""
+    """The Controller VM: memory, disk and root_slot (each of two) in bytes; vcpus None: by the machine (sizing.py).
+
+    extra: what is added to its root.
+    """
 
     memory: int
     disk: int
     root_slot: int
     vcpus: int | None = None
+    extra: Additions = Additions()
 
 
 @dataclass(frozen=True)
@@ -160,7 +70,8 @@ class MachineNeeds:
 class Profile:
     """A whole profile: defaults merged, values checked, releases known to the catalogue. aos, ahv: as in the catalogue.
 
-    inherits: the profiles that it extends, nearest first.
+    inherits: the profiles that it extends, nearest first. argument: what names it on a command line, its path if it
+    isn't in profiles/.
     """
 
     name: str
@@ -173,16 +84,26 @@ class Profile:
     hypervisor: HypervisorSizes
     controller: ControllerSizes
     machine: MachineNeeds = MachineNeeds()
+    argument: str = field(default="", compare=False)
+
+    def additions(self, root: str) -> Additions:
+        """What the profile adds to a root, hypervisor or cvm."""
+        return {"hypervisor": self.hypervisor, "cvm": self.controller}[root].extra
 
     def resolved(self) -> dict[str, Any]:
-        """Everything that the build depends on, for the manifest: JSON-able, fixed order of keys, sizes in bytes."""
+        """Everything that the build depends on, for the manifest: JSON-able, fixed order of keys, sizes in bytes.
+
+        A root without additions has no key `extra`.
+        """
+        extra = {root: {"extra": found} if (found := self.additions(root).resolved()) else {}
+                 for root in ("hypervisor", "cvm")}
         return {
             "name": self.name, "inherits": list(self.inherits), "description": self.description,
             "aos": self.aos, "ahv": self.ahv, "payload": self.payload,
             "reference": {"suite": self.reference.suite},
-            "hypervisor": {"root_slot": self.hypervisor.root_slot},
+            "hypervisor": {"root_slot": self.hypervisor.root_slot, **extra["hypervisor"]},
             "controller": {"memory": self.controller.memory, "vcpus": self.controller.vcpus,
-                           "disk": self.controller.disk, "root_slot": self.controller.root_slot},
+                           "disk": self.controller.disk, "root_slot": self.controller.root_slot, **extra["cvm"]},
             "machine": {"firmware": self.machine.firmware, "tpm": self.machine.tpm},
         }
 
@@ -191,14 +112,19 @@ class Profile:
         rows = []
         for key, value in self.resolved().items():
             if isinstance(value, dict):
-                rows += [f".{key}.{inner} = {format_size(number) if inner in _SIZES else number}"
-                         for inner, number in value.items() if number is not None]
+                extra = {f"extra.{inner}": found for inner, found in value.pop("extra", {}).items()}
+                rows += [f".{key}.{inner} = {format_size(found) if inner in _SIZES else _shown(found)}"
+                         for inner, found in (value | extra).items() if found is not None]
             else:
-                rows.append(f".{key} = {', '.join(value) if isinstance(value, list) else value}")
+                rows.append(f".{key} = {_shown(value)}")
         return rows
 
 
 _SIZES = {"root_slot", "memory", "disk"}
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def load_profile(name_or_path: str, root: Path, catalogue: Catalogue | None = None) -> Profile:
@@ -219,10 +145,34 @@ def load_profile(name_or_path: str, root: Path, catalogue: Catalogue | None = No
         raise located_error(marks["payload",], ("payload",), "the vendor payload can't be built yet",
                             "use payload: reference, which fills every role with open software")
     _check_releases(values, marks, catalogue or load_catalogue(root))
+    for key in ("hypervisor", "controller"):
+        values[key]["extra"] = _additions(leaf, key, values[key].get("extra") or {}, marks)
+    own = leaf.path.resolve().parent == (root / "profiles").resolve()
     return Profile(leaf.name, tuple(file.name for file in chain[1:]), leaf.file.description or "", values["aos"],
                    values["ahv"], values["payload"], Reference(**values["reference"]),
                    HypervisorSizes(**values["hypervisor"]), ControllerSizes(**values["controller"]),
-                   MachineNeeds(**values.get("machine", {})))
+                   MachineNeeds(**values.get("machine", {})), leaf.name if own else str(leaf.path))
+
+
+def _additions(leaf: _Loaded, key: str, extra: dict[str, Any], marks: dict[Where, str]) -> Additions:
+    """What is added to a root, with its tree read; extra: the merged values below .KEY.extra."""
+    def fail(inner: str, message: str, hint: str) -> CornerstoneError:
+        return located_error(marks[key, "extra", inner], (key, "extra", inner), message, hint)
+
+    tree = None
+    if extra.get("files"):
+        below, name = extra["files"]
+        try:
+            tree = read_tree(below / name, below)
+        except CornerstoneError as error:
+            raise fail("files", f"{quoted(name)}: {error.message}", error.hint) from None
+    replace, packages = extra.get("replace") or (), extra.get("packages") or ()
+    if unknown := unknown_replacements(replace, tree):
+        raise fail("replace", f"{quoted(unknown[0])} isn't a file of .{key}.extra.files", "correct it, or take it out")
+    if packages and leaf.name in get_args(Suite):
+        raise fail("packages", f"the lock of the profile {leaf.name} would have the name of the suite's",
+                   "give the profile's file another name")
+    return Additions(tuple(packages), tree, tuple(replace), tuple(extra.get("kernel_arguments") or ()))
 
 
 def profile_names(root: Path) -> list[str]:
@@ -326,7 +276,14 @@ def _merge(chain: list[_Loaded]) -> tuple[dict[str, Any], dict[Where, str]]:
             if key in _OWN_KEYS:
                 continue
             if isinstance(value, dict):
-                values[key] = values.get(key, {}) | value
+                before = values.get(key, {})
+                if "extra" in value:
+                    extra = value["extra"]
+                    marks |= {(key, "extra", inner): loaded.document.at((key, "extra", inner)) for inner in extra}
+                    if extra.get("files"):
+                        extra["files"] = (loaded.path.parent, extra["files"])
+                    value["extra"] = (before.get("extra") or {}) | extra
+                values[key] = before | value
                 marks |= {(key, inner): loaded.document.at((key, inner)) for inner in value}
             else:
                 values[key] = value

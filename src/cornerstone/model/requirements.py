@@ -45,8 +45,14 @@ class _Reference:
 
 
 @dataclass(frozen=True)
+class _Extra:
+    kernel_arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Hypervisor:
     root_slot: Size
+    extra: _Extra = _Extra()
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Bench:
     def locks(self) -> Mapping[str, Lock]:
         """The lock of each root by name."""
         suite = self.profile.reference.suite
-        return {name: read_lock(self.users.locks, name, suite) for name in elements.ROOTS}
+        return {name: read_lock(self.users.locks, name, suite, self.profile) for name in elements.ROOTS}
 
     def prepare(self) -> None:
         """Copy the checkout, link the pool, and bring the pool up to the locks."""
