@@ -251,7 +251,7 @@ def efi_files(subject: Subject) -> Iterator[str]:
 
 
 # The least generation in its SBAT that firmware with today's revocations starts, by what must have it. Source: shim's
-# SbatLevel_Variable.txt, entry of 2025-02-18; to be raised with each entry that raises shim or GRUB.
+# SbatLevel_Variable.txt, entry of 2025-02-18 (that of 2025-05-10 raises neither); to be raised with each that does.
 SBAT_LEVELS = {SHIM: ("shim", 4), GRUB: ("grub", 5)}
 # Machines know one of the two authorities, new ones only the later
 MICROSOFT = ("Microsoft Corporation UEFI CA 2011", "Microsoft UEFI CA 2023")
