@@ -12,6 +12,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
+def test_the_index_has_every_page_and_no_other():
+    index = (ROOT / "docs/README.md").read_text()
+    named = set(re.findall(r"\]\(([a-z-]+\.md)\)", index))
+    assert named == {path.name for path in PAGES} - {"README.md"}
+    assert all((ROOT / "docs" / path).is_file() for path in re.findall(r"\]\((\.\./[A-Z]+\.md)\)", index))
+
+
+def test_the_glossary_explains_each_word_once_and_in_order():
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)[1:]
+    assert rows == sorted(set(rows), key=str.casefold)
+
+
 def section(page: str, heading: str) -> str:
     return (ROOT / "docs" / page).read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
 
