@@ -9,6 +9,9 @@ import json
 
 import pytest
 
+from cornerstone.model.node import NodeConfig
+from cornerstone.model.packet_filter import cvm_rules, host_rules
+
 STATE = "/var/lib/cornerstone"
 INTERNAL = "192.168.5.2"
 
@@ -74,6 +77,30 @@ def test_connections_are_encrypted(first):
         assert first.cvm.check_output("ceph-conf --name client.admin --lookup %s", key) == "secure"
     # version 1 of the protocol, which knows no encryption, isn't spoken
     assert first.cvm.run("ss -Hltn sport = :6789").stdout == ""
+
+
+def test_a14_host_and_cvm_take_what_their_node_json_says(members):
+    """Both filters are the kernel's, and somebody outside, as this host is to its CVM's outer address, meets them."""
+    for member in members:
+        config = NodeConfig.from_json(json.dumps(member.config))
+        for at, rules in ((member.host, host_rules(config)), (member.cvm, cvm_rules(config))):
+            assert at.check_output("cat /etc/nftables.conf") == rules.strip()
+            chain = at.check_output("nft list chain inet node input")
+            assert "policy drop" in chain and chain.count(" accept\n") == rules.count(" accept\n")
+        address = config.controller.address.partition("/")[0]
+        found = {port: member.host.run("timeout %s bash -c '</dev/tcp/'%s", str(seconds), f"{address}/{port}").rc
+                 for port, seconds in ((22, 60), (3260, 60), (2100, 5), (3300, 5), (6800, 5))}
+        # of a member's host the last three get no answer: timeout(1)
+        assert found == {22: 0, 3260: 0, 2100: 124, 3300: 124, 6800: 124}
+
+
+def test_a21_every_member_knows_the_others_keys(members):
+    """So nobody takes the place of one of them any more."""
+    addresses = {member.config["controller"]["address"].partition("/")[0] for member in members}
+    for member in members:
+        own = {member.config["controller"]["address"].partition("/")[0]}
+        kept = member.cvm.run("cat %s", f"{STATE}/member-keys.json")
+        assert set(json.loads(kept.stdout or "{}")) >= addresses - own
 
 
 def test_the_bootstrap_secret_is_gone(members):
