@@ -33,6 +33,12 @@ def menus(identity: str, profile: object, key: str) -> dict[str, bytes]:
             for path, template in MENUS.items()}
 
 
+def ipxe_script(identity: str, profile: object, key: str, manifest: str) -> str:
+    """iPXE's script for starting a profile's Foundation over the network; manifest: the sha256 of its manifest.json."""
+    return render("boot.ipxe", identity=identity, profile=profile, key=key, manifest=manifest, serial=SERIAL,
+                  initrd="initrd.img", arguments=LIVE_ARGUMENTS.replace(f"${CONSOLE}", "${serial-console}"))
+
+
 @cache
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
