@@ -81,11 +81,14 @@ def needed(release: Path) -> list[str]:
 def followed(root: Path, path: str) -> dict[str, Path]:
     """A file of a root, and the links that lead to it, each by its path. A link out of the root leads nowhere."""
     found: dict[str, Path] = {}
-    while path not in found and not path.startswith("../"):
-        found[path] = root / path
-        if not found[path].is_symlink():
-            return found if found[path].is_file() else {}
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), found[path].readlink()))
+    while path not in found:
+        at = root / path
+        if at.parent.resolve() != root.resolve() / posixpath.dirname(path):
+            return {}
+        found[path] = at
+        if not at.is_symlink():
+            return found if at.is_file() else {}
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), at.readlink())).lstrip("/")
     return {}
 
 
