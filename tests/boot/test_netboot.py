@@ -51,7 +51,7 @@ def served(folder: Path) -> Iterator[str]:
 def card(address: str, rom: str = "efi-virtio.rom", model: str = "virtio-net-pci") -> tuple[str, ...]:
     """A network card that starts the machine by the script at an address."""
     return ("-netdev", f"user,id=net0,ipv6=off,bootfile={address}/{SCRIPT}",
-            "-device", f"{model},netdev=net0,mac={MAC},romfile={ROMS / rom},bootindex=0")
+            "-device", f"{model},netdev=net0,mac={MAC},romfile={ROMS / rom},bootindex=0,disable-legacy=on")
 
 
 def with_one_byte_changed(folder: Path, path: str, copy: Path) -> Path:

@@ -125,6 +125,12 @@ def test_the_medium_is_fetched_and_mounted(served):
     assert f"cornerstone: medium {served.base}" in box.said("ttyS0")
 
 
+@pytest.mark.parametrize("end", ["", "/", "/boot.ipxe"])
+def test_the_folder_is_known_by_its_address_or_by_the_script_s(served, end):
+    assert served.boot(base=f"{served.base}{end}") == 0, served.box.refusal()
+    assert (served.box.folder / "run/cornerstone/medium").read_text() == f"{served.base}\n"
+
+
 def test_without_gateway_and_name_server(served):
     assert served.boot(net=f"{MAC},10.0.2.15/255.255.255.0,,") == 0, served.box.refusal()
     assert not any("route" in call for call in served.box.calls())
@@ -198,6 +204,7 @@ def test_a_machine_with_too_little_memory_is_refused(served, free):
 @pytest.mark.parametrize(("base", "says"), [
     ("https://host/netboot", "=https://host/netboot is no http:// address: set base in iPXE, as boot.ipxe says"),
     ("tftp://host/", "=tftp://host is no http:// address: set base in iPXE, as boot.ipxe says"),
+    ("undionly.kpxe", "=undionly.kpxe is no http:// address: set base in iPXE, as boot.ipxe says"),
     ("http://", "=http:/ is no http:// address: set base in iPXE, as boot.ipxe says"),
     ("http://me:secret@host/x", "= has a user or password, which everybody could read: leave it out"),
 ])

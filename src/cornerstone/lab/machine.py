@@ -85,8 +85,8 @@ class Machine:
     clock: of its own, when it starts; None is this computer's. unplugged: ids of network devices whose cable is out
     from the start. serial: whether it has serial ports at all; many small machines have none.
 
-    image with media "cd" or "usb" is attached read-only; with "disk" its writes are thrown away. With "network" there is
-    none, and extra has the card that the machine starts by.
+    image with media "cd" or "usb" is attached read-only; with "disk" its writes are thrown away. With "network" there
+    is none, and extra has the card that the machine starts by.
     """
 
     accel: Accel
