@@ -206,7 +206,7 @@ def test_a_machine_with_too_little_memory_is_refused(served, free):
     ("tftp://host/", "=tftp://host is no http:// address: set base in iPXE, as boot.ipxe says"),
     ("undionly.kpxe", "=undionly.kpxe is no http:// address: set base in iPXE, as boot.ipxe says"),
     ("http://", "=http:/ is no http:// address: set base in iPXE, as boot.ipxe says"),
-    ("http://me:secret@host/x", "= has a user or password, which everybody could read: leave it out"),
+    ("http://me:secret@host/x", "= has a user or password for all to read: leave it out"),
 ])
 def test_other_addresses_are_refused(served, base, says):
     assert served.boot(base=base) == 99
