@@ -71,7 +71,7 @@ def with_one_byte_changed(folder: Path, path: str, copy: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+@pytest.mark.parametrize("firmware", [pytest.param("bios", marks=pytest.mark.nightly), "uefi"])
 def test_starts_over_the_network_to_the_screen(iso, firmware, logs):
     with served(folder_of(iso)) as address:
         verdict = boot(None, firmware=firmware, media=NETWORK, memory_mib=ENOUGH_MIB, log_dir=logs,

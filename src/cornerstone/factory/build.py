@@ -210,6 +210,8 @@ def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
             needed += 6 * debs  # the tree while it is assembled
     workspace.output.mkdir(parents=True, exist_ok=True)
     iso = (1 << 30) + sum(package.size for lock in plan.locks.values() for package in lock.packages)
+    if workspace.output.stat().st_dev != workspace.cache.stat().st_dev:
+        iso *= 2  # the folder netboot can't be links
     if (there := shutil.disk_usage(workspace.output).free) < iso:
         raise CornerstoneError(f"{workspace.output} has {there // MIB} MiB free, the ISO needs about {iso // MIB} MiB",
                                "make room", Code.MACHINE)

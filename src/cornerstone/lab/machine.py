@@ -111,6 +111,9 @@ class Machine:
             raise CornerstoneError(f"firmware {self.firmware!r} is unknown", f"use one of {', '.join(FIRMWARES)}")
         if self.media not in (*MEDIA, NETWORK):
             raise CornerstoneError(f"media {self.media!r} is unknown", f"use one of {', '.join(MEDIA)}")
+        if self.media == NETWORK and self.image is not None:
+            raise CornerstoneError(f"{self.image} can't be the medium of a machine that starts over the network",
+                                   "give it no image")
         if self.memory_mib < 256 or self.cpus < 1:
             raise CornerstoneError(f"a machine with {self.memory_mib} MiB and {self.cpus} CPUs can't boot",
                                    "give it at least 256 MiB and one CPU")
