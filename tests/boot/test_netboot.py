@@ -22,7 +22,7 @@ from cornerstone.lab.machine import NETWORK
 from cornerstone.model.manifest import CVM, HYPERVISOR
 from test_boot_ways import assert_arrived
 
-ROMS = Path("/usr/lib/ipxe/qemu")
+ROM = Path("/usr/lib/ipxe/qemu/efi-virtio.rom")
 MAC = "52:54:00:4c:00:01"
 # what docs/media.md says suffices, and less than the files and what runs beside them
 ENOUGH_MIB, TOO_LITTLE_MIB = 2304, 1536
@@ -48,10 +48,11 @@ def served(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-def card(address: str, rom: str = "efi-virtio.rom", model: str = "virtio-net-pci") -> tuple[str, ...]:
+def card(address: str) -> tuple[str, ...]:
     """A network card that starts the machine by the script at an address."""
-    return ("-netdev", f"user,id=net0,ipv6=off,bootfile={address}/{SCRIPT}",
-            "-device", f"{model},netdev=net0,mac={MAC},romfile={ROMS / rom},bootindex=0,disable-legacy=on")
+    # the ROM has an image for each firmware, both for the card as it is without its older interface
+    return ("-netdev", f"user,id=net0,ipv6=off,bootfile={address}/{SCRIPT}", "-device",
+            f"virtio-net-pci,netdev=net0,mac={MAC},romfile={ROM},disable-legacy=on,bootindex=0")
 
 
 def with_one_byte_changed(folder: Path, path: str, copy: Path) -> Path:

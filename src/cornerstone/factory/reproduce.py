@@ -52,8 +52,8 @@ def reproduce(workspace: Workspace, profile: Profile, listener: Listener) -> lis
 
     The second build has another folder, host name, user, umask, locale, time zone, home and number of
     CPUs, an empty store and no network interface, in a folder that passes on another group and an ACL and whose name
-    isn't ASCII; the pool and the key are the same. Returns nothing
-    when the ISOs and their folders netboot are the same bytes, else lines that name the first layer that differs and what in it.
+    isn't ASCII; the pool and the key are the same. Returns nothing when the ISOs and their folders netboot are the same
+    bytes, else lines that name the first layer that differs and what in it.
     """
     here = build(workspace, profile, listener)
     if is_customised(here):
