@@ -15,7 +15,7 @@ import pytest
 from cornerstone.factory import additions, elements
 from cornerstone.factory.lock import lock_path, read_lock
 from cornerstone.factory.plan import make_plan
-from cornerstone.factory.render import menus
+from cornerstone.factory.render import ipxe_script, menus
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing import signing_key
 from cornerstone.model.additions import MOST_FILES, OURS, Additions, Entry, Tree, read_tree
@@ -230,9 +230,10 @@ def keys(plan) -> dict[str, str]:
     return {name: layer.key for name, layer in plan.layers.items()} | {"iso": str(sorted(plan.iso_inputs.items()))}
 
 
+HYPERVISOR_LAYERS = {"hypervisor", "hypervisor-boot", "efi-image", "netboot-initrd"}
 MOVES = {
-    "hypervisor packages": ("hypervisor: {extra: {packages: [tree]}}", {"hypervisor", "hypervisor-boot", "efi-image"}),
-    "hypervisor files": ("hypervisor: {extra: {files: added}}", {"hypervisor", "hypervisor-boot", "efi-image"}),
+    "hypervisor packages": ("hypervisor: {extra: {packages: [tree]}}", HYPERVISOR_LAYERS),
+    "hypervisor files": ("hypervisor: {extra: {files: added}}", HYPERVISOR_LAYERS),
     "hypervisor arguments": ("hypervisor: {extra: {kernel_arguments: [nosmt]}}", set()),
     "cvm packages": ("controller: {extra: {packages: [tree]}}", {"cvm", "cvm-boot", "cvm-disk"}),
     "cvm files": ("controller: {extra: {files: added}}", {"cvm", "cvm-boot", "cvm-disk"}),
@@ -274,7 +275,7 @@ def test_a_change_of_one_file_moves_the_root(checkout):
     file.write_text("y")
     after = keys(planned(checkout, "mine"))
     assert {name for name in before if before[name] != after[name]} == {
-        "hypervisor", "hypervisor-boot", "efi-image", "iso"}
+        "hypervisor", "hypervisor-boot", "efi-image", "netboot-initrd", "iso"}
 
 
 def test_a_profile_reads_its_own_lock_or_says_what_to_run(checkout):
@@ -321,6 +322,12 @@ def test_the_menus_have_the_arguments_and_without_any_are_as_they_were():
     for path, menu in menus(IDENTITY, PROFILE, "development", ("pci=noaer", "nosmt")).items():
         assert menu == plain[path].replace(b" audit=0 $", b" audit=0 pci=noaer nosmt $")
         assert menu != plain[path]
+
+
+def test_the_script_for_the_network_has_the_arguments():
+    plain, more = (ipxe_script(IDENTITY, PROFILE, "development", "a" * 64, given)
+                   for given in ((), ("pci=noaer", "nosmt")))
+    assert more == plain.replace(" audit=0 $", " audit=0 pci=noaer nosmt $") != plain
 
 
 @pytest.mark.parametrize(("path", "owner"), [

@@ -9,30 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from boot_box import CONSOLES, HOOK, HTTP, IDENTITY, PLACES, SCRIPT, SHELLS, SQUASHFS, Box
 from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest, entry_of
-from small_iso import PROFILE
-
-ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ROOT / "elements/root-slot/static/usr/share/initramfs-tools"
-SCRIPT, HOOK = TOOLS / "scripts" / "cornerstone", TOOLS / "hooks" / "cornerstone"
-IDENTITY = "1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11"
-SQUASHFS = b"hsqs" + bytes(range(256)) * 40
-SHELLS = {"dash": ["dash"], "busybox": ["busybox", "ash"]}
-# Every place that the script knows by an absolute path.
-PLACES = ("/medium", "/carrier", "/manifest.pem", "/run/cornerstone", "/dev/", "/dev/disk", "/sys/class/block",
-          "/sys/class/tty", "/state", "/proc/cmdline")
-CONSOLES = ("tty1", "ttyS0", "ttyS1")
-# Tools that need a kernel. mount notes what it does; everything else is real.
-FAKES = """
-mount() { echo "mount $*" >>"$BOX/calls"; case "$*" in *"${FAIL_MOUNT:-nothing}"*) return 32 ;; esac; }
-umount() { echo "umount $*" >>"$BOX/calls"; }
-modprobe() { :; }
-udevadm() { echo "udevadm $*" >>"$BOX/calls"; return "${FAIL_UDEV:-0}"; }
-blkid() { case "$*" in *"${FORMATTED:-sdb}"*) echo "${FILE_SYSTEM:-iso9660}" ;; esac; }
-sleep() { exit 99; }
-rootmnt=$BOX/root
-"""
+from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest
 
 
 @pytest.fixture(params=SHELLS.values(), ids=SHELLS.keys())
@@ -40,65 +19,6 @@ def shell(request) -> list[str]:
     if not shutil.which(request.param[0]):
         pytest.skip(f"{request.param[0]} isn't installed")
     return request.param
-
-
-class Box:
-    """What the script sees; run(code) runs code after it."""
-
-    def __init__(self, folder: Path, shell: list[str]) -> None:
-        self.folder, self.shell = folder, shell
-        text = SCRIPT.read_text()
-        # longest first, and never inside "$rootmnt/medium" or a longer word
-        for place in sorted(PLACES, key=len, reverse=True):
-            text = text.replace(f" {place}", f" {folder}{place}").replace(f">{place}", f">{folder}{place}")
-            text = text.replace(f"={place}", f"={folder}{place}").replace(f'"{place}', f'"{folder}{place}')
-        for name in ("medium/.disk", "medium/layers", "root", "dev/disk", "sys/class/block", "proc", "run", "bin",
-                     "carrier", "sys/class/tty/console"):
-            (folder / name).mkdir(parents=True)
-        (folder / "sys/class/tty/console/active").write_text("tty0 ttyS0 ttyS1\n")
-        (folder / "script").write_text(text.replace(f"{folder}/dev/null", "/dev/null"))
-        (folder / "medium/.disk" / IDENTITY).touch()
-        for name in ("fd0", "loop0", "ram0", "sda", "sdb", "sr0"):
-            (folder / "sys/class/block" / name).touch()
-        self.kernel_arguments("quiet")
-        self.fsck(0)
-
-    def kernel_arguments(self, text: str) -> None:
-        (self.folder / "proc/cmdline").write_text(f"{text}\n")
-
-    def fsck(self, status: int) -> None:
-        path = self.folder / "bin" / "fsck.ext4"
-        path.write_text(f'#!/bin/sh\necho "fsck.ext4 $*" >>"$BOX/calls"\nexit {status}\n')
-        path.chmod(0o755)
-
-    def run(self, code: str, **environment: str) -> subprocess.CompletedProcess:
-        (self.folder / "code").write_text(f". {self.folder}/script\n{FAKES}\n{code}\n")
-        env = {"PATH": f"{self.folder}/bin:/usr/bin:/bin", "BOX": str(self.folder), **environment}
-        return subprocess.run([*self.shell, self.folder / "code"], capture_output=True, text=True, timeout=20, env=env,
-                              check=False)
-
-    def calls(self) -> list[str]:
-        path = self.folder / "calls"
-        return path.read_text().replace(str(self.folder), "").splitlines() if path.exists() else []
-
-    def in_order(self, expected: list[str]) -> bool:
-        """Whether these calls were made in this order, whatever else was called between them."""
-        made = iter(self.calls())
-        missing = next((call for call in expected if call not in made), None)
-        assert missing is None, f"{missing} not in its place among {self.calls()}"
-        return True
-
-    def wanted(self) -> str:
-        """The digest of the live root, as JSON parsers read it."""
-        return Manifest.from_bytes((self.folder / "medium" / NAME).read_bytes()).entry(HYPERVISOR).sha256
-
-    def said(self, console: str = "tty1") -> list[str]:
-        """Return what was said on a console, line by line."""
-        path = self.folder / "dev" / console
-        return path.read_text().splitlines() if path.is_file() else []
-
-    def refusal(self) -> str:
-        return next((line for line in self.said() if line.startswith("REFUSED")), "")
 
 
 @pytest.fixture
@@ -109,27 +29,16 @@ def box(tmp_path, shell) -> Box:
 @pytest.fixture
 def medium(box) -> Box:
     """A box whose medium is whole and signed."""
-    (box.folder / "medium" / HYPERVISOR).write_bytes(SQUASHFS)
-    (box.folder / "other").write_bytes(b"other")
-    entries = (entry_of("boot/bios.img", box.folder / "other", ((8, 56), (2548, 8))),
-               entry_of("boot/layers/hypervisor.squashfs", box.folder / "other"),
-               entry_of(HYPERVISOR, box.folder / "medium" / HYPERVISOR),
-               entry_of("layers/cvm.qcow2", box.folder / "other"))
-    profile = PROFILE | {"name": "x", "description": f'"path": "{HYPERVISOR}", "sha256": "{"0" * 64}"'}
-    content = Manifest(IDENTITY, profile, "development", 1, entries, 4096).to_bytes()
-    key = SoftwareKey(Ed25519PrivateKey.generate(), "development")
-    (box.folder / "medium" / NAME).write_bytes(content)
-    (box.folder / "medium" / SIGNATURE_NAME).write_bytes(key.sign(content))
-    (box.folder / "manifest.pem").write_bytes(key.public_pem())
+    box.put_medium()
     return box
 
 
-@pytest.mark.parametrize("path", [SCRIPT, HOOK], ids=["script", "hook"])
+@pytest.mark.parametrize("path", [SCRIPT, HTTP, HOOK], ids=["script", "http", "hook"])
 def test_shells_can_read_it(shell, path):
     assert subprocess.run([*shell, "-n", path], capture_output=True, text=True, check=True).stderr == ""
 
 
-@pytest.mark.parametrize("path", [SCRIPT, HOOK], ids=["script", "hook"])
+@pytest.mark.parametrize("path", [SCRIPT, HTTP, HOOK], ids=["script", "http", "hook"])
 def test_shellcheck(path):
     # rootmnt comes from the initramfs's init
     done = subprocess.run(["shellcheck", "--shell=sh", "--severity=warning", "--exclude=SC2154", path],
@@ -139,7 +48,7 @@ def test_shellcheck(path):
 
 def test_every_place_was_moved(box):
     """Or a test would look at this machine's own."""
-    words = (box.folder / "script").read_text().replace(str(box.folder), "BOX").split()
+    words = (box.moved(SCRIPT) + box.moved(HTTP)).replace(str(box.folder), "BOX").split()
     outside = [word for word in words for place in PLACES
                if word.lstrip('"$(<>').startswith(place) and not word.endswith("/dev/null")]
     assert outside == []

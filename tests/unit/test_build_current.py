@@ -22,7 +22,7 @@ def built(workspace) -> tuple[Plan, Path]:
     target = iso_path(workspace, plan.profile)
     target.parent.mkdir(parents=True)
     target.write_bytes(b"an iso")
-    remember(plan, target, {"made_by": evidence._made_by(), "files": {}})
+    remember(plan, target, {"made_by": evidence._made_by(), "files": {}}, {})
     return plan, target
 
 

@@ -81,7 +81,7 @@ def test_m3_the_boot_menu_does_not_search_for_a_mark_that_is_rarely_there(worksp
 def test_what_is_missing_beside_a_current_iso_is_written_anew(workspace, layers, tmp_path):
     plan = plan_of(workspace, packages=(package("jq", 7),))
     target = iso_path(workspace, plan.profile)
-    remember(plan, target, write_iso(plan, layers, target, tmp_path / "work", Told()))
+    remember(plan, target, write_iso(plan, layers, target, tmp_path / "work", Told()), {})
     before, told = {path.name: path.read_bytes() for path in target.parent.iterdir()}, Told()
     build_module.mend_evidence(plan, target, told)
     assert told == []
@@ -101,7 +101,7 @@ def attacked(workspace, layers, tmp_path):
     """A built ISO, its plan, and the attack of somebody who may write there but hasn't the key."""
     plan = plan_of(workspace, packages=(package("jq", 7),))
     target = iso_path(workspace, plan.profile)
-    remember(plan, target, write_iso(plan, layers, target, tmp_path / "work", Told()))
+    remember(plan, target, write_iso(plan, layers, target, tmp_path / "work", Told()), {})
 
     def attack(*, record: bool = True, at: str = HYPERVISOR) -> None:
         before = target.stat()

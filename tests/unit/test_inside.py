@@ -161,6 +161,33 @@ def test_an_initramfs_of_several_archives():
             "kernel/x86/microcode": b"newer", "scripts/local": b"#!sh\n", "bin": b"usr/bin"}
 
 
+def zstd(content: bytes, *words: str) -> bytes:
+    return subprocess.run(["zstd", "-q", "-c", *words], input=content, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd, lambda content: zstd(content, "--no-check"),
+                                  lambda content: zstd(content, "--stream-size", str(len(content)))])
+def test_an_initramfs_whose_packed_archives_follow_one_another(pack):
+    one, two = archive({"a": bytes(300_000), "b": b"old"}), archive({"b": b"new", "c": bytes(range(256)) * 2000})
+    for between in (b"", b"\0", bytes(7)):
+        assert initramfs.files(pack(one) + between + pack(two)) == {
+            "a": bytes(300_000), "b": b"new", "c": bytes(range(256)) * 2000}
+
+
+def test_an_initramfs_of_very_many_archives_is_refused(monkeypatch):
+    monkeypatch.setattr(initramfs, "MOST_ARCHIVES", 3)
+    assert initramfs.files(archive({"x": b""}) * 3) == {"x": b""}
+    with pytest.raises(CornerstoneError, match="too large"):
+        initramfs.files(archive({"x": b""}) * 4)
+
+
+def test_a1_small_archives_of_an_initramfs_don_t_fill_the_memory_together(monkeypatch):
+    monkeypatch.setattr(initramfs, "MOST", 1 << 20)
+    for pack in (zstd, gzip.compress):
+        with pytest.raises(CornerstoneError, match="too large"):
+            initramfs.files(pack(archive({"x": bytes(600_000)})) * 2)
+
+
 @pytest.mark.parametrize("content", [
     b"junk", b"070701" + b"0" * 30, b"\x28\xb5\x2f\xfd junk", b"\x1f\x8b junk", b"070701" + b"f" * 104 + bytes(8)])
 def test_an_initramfs_that_is_none_is_refused(content):

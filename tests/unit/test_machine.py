@@ -72,6 +72,12 @@ def test_kvm_uses_the_host_cpu():
     assert "-accel kvm -machine q35,kernel-irqchip=split -cpu host" in words(Machine(Accel("kvm", "")))
 
 
+def test_a_machine_that_starts_over_the_network_has_no_medium_but_its_card():
+    said = words(Machine(TCG, media="network", extra=("-device", "virtio-net-pci,bootindex=0")))
+    assert "id=medium" not in said
+    assert said.endswith("virtio-net-pci,bootindex=0")
+
+
 @pytest.mark.parametrize(("media", "expected"), [
     ("cd", "if=none,id=medium,format=raw,readonly=on,file=/a,,b.iso -device ide-cd,bus=ide.0,drive=medium,bootindex=0"),
     ("usb", "readonly=on,file=/a,,b.iso -device qemu-xhci,id=xhci -device usb-storage,bus=xhci.0,drive=medium,"
@@ -120,6 +126,7 @@ def test_disks_carry_their_serials():
 @pytest.mark.parametrize(("make", "code", "says"), [
     (lambda: Machine(TCG, firmware="efi"), Code.INPUT, "use one of bios, uefi, secureboot"),
     (lambda: Machine(TCG, media="floppy"), Code.INPUT, "use one of cd, usb, disk"),
+    (lambda: Machine(TCG, media="network", image=Path("/a.iso")), Code.INPUT, "give it no image"),
     (lambda: Machine(TCG, memory_mib=64), Code.INPUT, "at least 256 MiB"),
     (lambda: Disk(Path("/d"), "S", "mfm"), Code.INPUT, "virtio, scsi, nvme"),
     (lambda: Machine(TCG, firmware="uefi", ovmf_dir=Path("/none")).argv(PATHS), Code.MACHINE, "package ovmf"),

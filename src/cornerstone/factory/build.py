@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from cornerstone.factory import evidence, packages, pool, process
+from cornerstone.factory import evidence, netboot, packages, pool, process
 from cornerstone.factory.fat import MIB
 from cornerstone.factory.files import beside as new_beside
 from cornerstone.factory.files import put, require_own
@@ -73,7 +73,7 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
         target = iso_path(mine, profile)
         if plan.key.kind == "release":
             require_own((mine.cache, mine.layers, mine.pool, mine.cache / "tmp", mine.output, target.parent), mine.root)
-        if is_current(plan, target) and mend_evidence(plan, target, listener):
+        if is_current(plan, target) and mend_evidence(plan, target, listener) and has_netboot(target):
             carries = f"; it is customised: {TAKE_OUT.format(iso=target)}" if is_customised(target) else ""
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do{carries}"))
             return target
@@ -97,7 +97,7 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
 
 
 def put_iso(plan: Plan, store: Store, target: Path, work: Path, listener: Listener) -> None:
-    """Put the ISO in its place from the layers, unless another build has done so by now."""
+    """Put the ISO and its folder netboot in their places from the layers, unless another build has done so by now."""
     def waiting(who: str) -> None:
         listener(Event(STAGE, "iso", "waiting", f"{who} is writing it"))
 
@@ -105,14 +105,24 @@ def put_iso(plan: Plan, store: Store, target: Path, work: Path, listener: Listen
     with hold(target.parent, waiting):
         for left in (*target.parent.glob(f".{target.name}.*"), *target.parent.glob(f".{RECORD}.*")):
             left.unlink()
+        files = {name: store.path(layer) for name, layer in plan.layers.items()}
+        contents = {path: each for layer in plan.layers.values() for path, each in store.contents(layer).items()}
         if is_current(plan, target):
-            listener(Event(STAGE, "iso", "cached", f"{target} is up to date: another build has made it"))
-            return
-        with step(listener, "iso"):
-            files = {name: store.path(layer) for name, layer in plan.layers.items()}
-            contents = {path: each for layer in plan.layers.values() for path, each in store.contents(layer).items()}
-            papers = write_iso(plan, files, target, work, listener, contents)
-        remember(plan, target, papers)
+            listener(Event(STAGE, "iso", "cached", f"{target} is up to date"))
+            if has_netboot(target):
+                return
+            papers = recall(target)["evidence"]
+        else:
+            with step(listener, "iso"):
+                papers = write_iso(plan, files, target, work, listener, contents)
+        with step(listener, netboot.FOLDER):
+            stamps = netboot.write(plan, files, target, contents)
+        remember(plan, target, papers, stamps)
+
+
+def has_netboot(target: Path) -> bool:
+    """Whether the folder for starting over the network lies beside an ISO, as the build of that made it."""
+    return netboot.is_current(target, recall(target).get(netboot.FOLDER))
 
 
 def mend_evidence(plan: Plan, target: Path, listener: Listener) -> bool:
@@ -133,7 +143,8 @@ def mend_evidence(plan: Plan, target: Path, listener: Listener) -> bool:
             return False
         record = recall(target)
         if not (problem := unvouched(plan, target, record)):
-            remember(plan, target, evidence.write(target, plan, target, record["evidence"]))
+            remember(plan, target, evidence.write(target, plan, target, record["evidence"]),
+                     record.get(netboot.FOLDER))
             return True
         if is_customised(target):
             raise CornerstoneError(f"{target} {problem}, so its evidence can't be signed, and it carries a site",
@@ -199,6 +210,8 @@ def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
             needed += 6 * debs  # the tree while it is assembled
     workspace.output.mkdir(parents=True, exist_ok=True)
     iso = (1 << 30) + sum(package.size for lock in plan.locks.values() for package in lock.packages)
+    if workspace.output.stat().st_dev != workspace.cache.stat().st_dev:
+        iso *= 2  # the folder netboot can't be links
     if (there := shutil.disk_usage(workspace.output).free) < iso:
         raise CornerstoneError(f"{workspace.output} has {there // MIB} MiB free, the ISO needs about {iso // MIB} MiB",
                                "make room", Code.MACHINE)
@@ -357,10 +370,11 @@ def _record(plan: Plan) -> dict:
     return {"iso": dict(plan.iso_inputs), "layers": {name: layer.all_inputs() for name, layer in plan.layers.items()}}
 
 
-def remember(plan: Plan, target: Path, papers: Mapping) -> None:
-    """Write down what the ISO was made from and what evidence lies beside it, for the next build and for `why`."""
+def remember(plan: Plan, target: Path, papers: Mapping, netboot_files: Mapping | None) -> None:
+    """Write down what the ISO was made from and what lies beside it, for the next build and for `why`."""
     stat = target.stat()
-    record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns], "evidence": papers}
+    record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns], "evidence": papers,
+              netboot.FOLDER: netboot_files}
     path = target.with_name(RECORD)
     put(path, json.dumps(sealed(record, SEALED, plan.key), indent=1))
 
@@ -382,7 +396,7 @@ def _is_record(value: Any) -> bool:
 
     return (isinstance(value, dict) and texts(value.get("iso")) and isinstance(value.get("layers"), dict)
             and all(map(texts, value["layers"].values())) and evidence.is_stamp(value.get("file"))
-            and evidence.is_record(value.get("evidence")))
+            and evidence.is_record(value.get("evidence")) and netboot.is_record(value.get(netboot.FOLDER)))
 
 
 def is_current(plan: Plan, target: Path) -> bool:

@@ -11,7 +11,17 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from cornerstone.factory import additions, boot_files, cvm_disk, elements, first_boot, process, rooms, root
+from cornerstone.factory import (
+    additions,
+    boot_files,
+    cvm_disk,
+    elements,
+    first_boot,
+    netboot_initrd,
+    process,
+    rooms,
+    root,
+)
 from cornerstone.factory.fat import MIB, make_fat
 from cornerstone.factory.layers import Layer
 from cornerstone.factory.lock import Lock, check_covers, lock_path, read_lock, requests
@@ -21,7 +31,8 @@ from cornerstone.model.error import Code, CornerstoneError
 from cornerstone.model.profile import Profile
 
 # Debian packages whose version can show in the bytes they make.
-TOOLS = ("apt-utils", "dosfstools", "e2fsprogs", "mmdebstrap", "mtools", "qemu-utils", "squashfs-tools")
+TOOLS = ("apt-utils", "dosfstools", "e2fsprogs", "kmod", "mmdebstrap", "mtools", "qemu-utils", "squashfs-tools",
+         "zstd")
 
 EFI_IMAGE_SIZE = 8 * MIB
 
@@ -49,11 +60,12 @@ def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: boo
     roots = {name: _root_layer(workspace, profile, lock, key, logs, keep) for name, lock in locks.items()}
     boots = {name: _boot_layer(name, layer, logs) for name, layer in roots.items()}
     layers = [*roots.values(), *boots.values(), _efi_layer(boots["hypervisor"], locks["hypervisor"], logs),
-              _cvm_disk_layer(profile, roots["cvm"], boots["cvm"], locks["cvm"], logs), _first_boot_layer(profile)]
+              _cvm_disk_layer(profile, roots["cvm"], boots["cvm"], locks["cvm"], logs), _first_boot_layer(profile),
+              _netboot_layer(roots["hypervisor"], boots["hypervisor"], logs)]
     iso_inputs = {
-        "code": code_digest("build", "iso", "render", "../model/boot_area", "../model/gpt", "../model/manifest",
-                            "../model/site_area", "../model/slot_disk", "templates/iso-grub.cfg.j2",
-                            "templates/iso-loopback.cfg.j2"),
+        "code": code_digest("build", "iso", "netboot", "render", "../model/boot_area", "../model/gpt",
+                            "../model/manifest", "../model/site_area", "../model/slot_disk", "templates/boot.ipxe.j2",
+                            "templates/iso-grub.cfg.j2", "templates/iso-loopback.cfg.j2"),
         "profile": json.dumps(profile.resolved()),
         "signing key": hashlib.sha256(key.public_pem()).hexdigest(),
         "signing key kind": key.kind,
@@ -134,6 +146,15 @@ def _cvm_disk_layer(profile: Profile, cvm: Layer, boot: Layer, lock: Lock, logs:
         **({"kernel arguments": " ".join(arguments)} if arguments else {}),
         **tool_versions("dosfstools", "mtools", "e2fsprogs", "qemu-utils"),
     }, make, (cvm, boot))
+
+
+def _netboot_layer(root_layer: Layer, boot: Layer, logs: Path) -> Layer:
+    def make(folder: Path, needed: Mapping[str, Path]) -> None:
+        netboot_initrd.make(needed[root_layer.name] / f"{root_layer.name}.squashfs", needed[boot.name] / "initrd.img",
+                            folder / "initrd.img", fresh(logs / "netboot-initrd.log"))
+
+    return Layer("netboot-initrd", {"code": code_digest("netboot_initrd"), **tool_versions("kmod", "zstd")}, make,
+                 (root_layer, boot))
 
 
 def _first_boot_layer(profile: Profile) -> Layer:

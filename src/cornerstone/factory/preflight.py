@@ -15,8 +15,8 @@ from cornerstone.model.error import Code, CornerstoneError
 
 # Programs that the making of roots, disks and ISOs starts on this machine.
 TOOLS = ("apt-ftparchive", "apt-get", "chroot", "depmod", "dpkg-deb", "hostname", "losetup", "mcopy", "mke2fs",
-         "mkfs.vfat", "mksquashfs", "mmdebstrap", "mount", "qemu-img", "setpriv", "sudo", "tune2fs", "unshare",
-         "unsquashfs")
+         "mkfs.vfat", "mksquashfs", "mmdebstrap", "modinfo", "mount", "qemu-img", "setpriv", "sudo", "tune2fs",
+         "unshare", "unsquashfs", "zstd")
 
 
 # A shell reads these, or apt in the address of a folder.

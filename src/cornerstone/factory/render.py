@@ -38,6 +38,16 @@ def menus(identity: str, profile: object, key: str, arguments: Sequence[str] = (
             for path, template in MENUS.items()}
 
 
+def ipxe_script(identity: str, profile: object, key: str, manifest: str, arguments: Sequence[str] = ()) -> str:
+    """iPXE's script for starting a profile's Foundation over the network; manifest: the sha256 of its manifest.json.
+
+    arguments: further ones of the profile for the kernel, as in menus.
+    """
+    live = " ".join((LIVE_ARGUMENTS.replace(f"${CONSOLE}", "${serial-console}"), *arguments))
+    return render("boot.ipxe", identity=identity, profile=profile, key=key, manifest=manifest, serial=SERIAL,
+                  initrd="initrd.img", arguments=live)
+
+
 @cache
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(

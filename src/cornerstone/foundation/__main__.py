@@ -104,7 +104,7 @@ def verified(screen: Screen, tell: Listener) -> Medium:
 def discovered(medium: Medium, screen: Screen, tell: Listener) -> Facts:
     """The machine's facts, shown with what the rules say of them."""
     await_link()
-    facts = discover(medium=medium.device)
+    facts = discover(medium=medium.disk)
     keep_facts(facts)
     for label, text in rows(facts):
         screen.row(label, text)

@@ -15,13 +15,17 @@ MOUNT_POINT = Path("/medium")
 PUBLIC_KEY = Path("/usr/share/cornerstone/manifest.pem")
 # the initramfs leaves the sha256 of the root that it checked and mounted here
 CHECKED_ROOT = Path("/run/cornerstone/checked-root")
-# and here the device that the medium lies on: of an ISO in a file or behind a mapping that isn't what is mounted
+# and here the device that the medium lies on: of an ISO in a file or behind a mapping that isn't what is mounted; of
+# files that came over the network, their address
 CARRIER = Path("/run/cornerstone/medium")
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A mounted Foundation medium: its mount point, the device that it lies on, and its manifest as read."""
+    """A mounted Foundation medium: its mount point, the device that it lies on, and its manifest as read.
+
+    After a start over the network the files are in memory, and device is the http address that they came from.
+    """
 
     mount_point: Path
     device: str
@@ -46,6 +50,21 @@ class Medium:
         device = carrier.read_text().strip() if carrier.exists() else found[-1]
         return cls(mount_point, device, Manifest.from_bytes(content))
 
+    @property
+    def disk(self) -> str:
+        """The device that must not be written; empty when the medium came over the network."""
+        return "" if self._fetched else self.device
+
+    @property
+    def _fetched(self) -> bool:
+        return self.device.startswith("http://")
+
+    def _mend(self, what: str) -> str:
+        """How to mend what is wrong with the medium."""
+        if self._fetched:
+            return f"what {self.device} serves {what}: serve the folder netboot as the build made it, whole"
+        return f"the medium {what}: write it anew"
+
     def check_signature(self) -> None:
         """Raise CornerstoneError (VERIFY) unless the manifest is signed by the key in this root."""
         done = subprocess.run(
@@ -54,7 +73,7 @@ class Medium:
             capture_output=True, check=False)
         if done.returncode:
             raise CornerstoneError("manifest.json on the medium isn't signed by the key of this environment",
-                                   "the medium was changed after it was made: write it anew", Code.VERIFY)
+                                   self._mend("was changed after it was made"), Code.VERIFY)
 
     def check_files(self, progress: Callable[[str, int], None]) -> str:
         """Compare every file with the manifest; progress(name, percent of all bytes). Returns a line for the screen.
@@ -73,7 +92,7 @@ class Medium:
 
             problem = "" if self._checked_by_initramfs(entry) else self._compare(entry, count)
             if problem:
-                raise CornerstoneError(problem, "the medium is damaged or was changed: write it anew", Code.VERIFY)
+                raise CornerstoneError(problem, self._mend("is damaged or was changed"), Code.VERIFY)
             before += entry.size
         seconds = time.monotonic() - begun
         return f"{len(entries)} files match the manifest ({total >> 20} MiB, {seconds:.0f} s)"

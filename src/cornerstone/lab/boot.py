@@ -25,24 +25,26 @@ LAST_WORDS_SECONDS = 2.0
 _ORDER = {"screen": 0, "console": 1, "events": 2, "qmp": 3, "exit": 4}
 
 
-def boot(image: Path, *, firmware: str, media: str, memory_mib: int = 4096, log_dir: Path,
+def boot(image: Path | None, *, firmware: str, media: str, memory_mib: int = 4096, log_dir: Path,
          listener: Listener | None = None, until: re.Pattern[str] | None = None, limits: Limits | None = None,
          accel: Accel | None = None, disks: tuple[Disk, ...] = (), iommu: bool = False,
          extra: tuple[str, ...] = (), unplugged: tuple[str, ...] = (), serial: bool = True,
          look: Callable[[RunningMachine], object] = lambda running: None) -> Verdict:
     """Boot image until it arrives or fails; blocks for as long as that takes, at most limits.ceiling seconds.
 
-    firmware: bios, uefi or secureboot. media: cd, usb or disk. The image is never changed. until: a pattern in a
-    console line that means arrived, instead of the guest's event foundation/screen waiting. extra, unplugged, serial:
-    see Machine. look: is given the machine when it has arrived or failed, before it is ended. log_dir gets console.log,
-    screen.log (bios), events.log, qemu.log and verdict.json; they stay. A failed boot is a Verdict, not an error:
-    CornerstoneError is for what keeps a machine from being run at all (MACHINE, INPUT) and for a signal (INTERRUPTED).
+    firmware: bios, uefi or secureboot. media: cd, usb or disk, or network for a machine without an image, whose card
+    extra has. The image is never changed. until: a pattern in a console line that means arrived, instead of the guest's
+    event foundation/screen waiting. extra, unplugged, serial: see Machine. look: is given the machine when it has
+    arrived or failed, before it is ended. log_dir gets console.log, screen.log (bios), events.log, qemu.log and
+    verdict.json; they stay. A failed boot is a Verdict, not an error: CornerstoneError is for what keeps a machine from
+    being run at all (MACHINE, INPUT) and for a signal (INTERRUPTED).
     """
     accel = accel or choose()
     machine = Machine(accel, firmware=firmware, media=media, memory_mib=memory_mib, cpus=CPUS[accel.name], image=image,
                       disks=disks, iommu=iommu, extra=extra, unplugged=unplugged, serial=serial)
     tell = listener or (lambda event: None)
-    tell(Event("boot", "machine", "started", f"{image.name}: {firmware}, {media}, {memory_mib} MiB, {accel}",
+    started = f"{image.name if image else 'no image'}: {firmware}, {media}, {memory_mib} MiB, {accel}"
+    tell(Event("boot", "machine", "started", started,
                {"firmware": firmware, "media": media, "accel": accel.name, "reason": accel.reason}))
     with RunningMachine(machine, log_dir) as running:
         judge = Judge(firmware, (Leg((Goal(console=until),)),), limits or Limits.of(accel.name), time.monotonic(), tell)

@@ -12,6 +12,8 @@ from cornerstone.model.error import Code, CornerstoneError
 
 FIRMWARES = ("bios", "uefi", "secureboot")
 MEDIA = ("cd", "usb", "disk")
+# the medium of a machine without an image, whose network card has a boot ROM
+NETWORK = "network"
 DISK_BUSES = ("virtio", "scsi", "nvme")
 # a setting: another QEMU than the computer's own
 QEMU_SETTING = "CORNERSTONE_QEMU"
@@ -83,7 +85,8 @@ class Machine:
     clock: of its own, when it starts; None is this computer's. unplugged: ids of network devices whose cable is out
     from the start. serial: whether it has serial ports at all; many small machines have none.
 
-    image with media "cd" or "usb" is attached read-only; with "disk" its writes are thrown away.
+    image with media "cd" or "usb" is attached read-only; with "disk" its writes are thrown away. With "network" there
+    is none, and extra has the card that the machine starts by.
     """
 
     accel: Accel
@@ -106,8 +109,11 @@ class Machine:
     def __post_init__(self) -> None:
         if self.firmware not in FIRMWARES:
             raise CornerstoneError(f"firmware {self.firmware!r} is unknown", f"use one of {', '.join(FIRMWARES)}")
-        if self.media not in MEDIA:
+        if self.media not in (*MEDIA, NETWORK):
             raise CornerstoneError(f"media {self.media!r} is unknown", f"use one of {', '.join(MEDIA)}")
+        if self.media == NETWORK and self.image is not None:
+            raise CornerstoneError(f"{self.image} can't be the medium of a machine that starts over the network",
+                                   "give it no image")
         if self.memory_mib < 256 or self.cpus < 1:
             raise CornerstoneError(f"a machine with {self.memory_mib} MiB and {self.cpus} CPUs can't boot",
                                    "give it at least 256 MiB and one CPU")
