@@ -26,6 +26,7 @@ import pytest
 
 from cornerstone.factory.build import fetch_all
 from cornerstone.factory.layers import Store
+from cornerstone.factory.netboot import SUMS, folder_of
 from cornerstone.factory.plan import make_plan
 from cornerstone.factory.reproduce import copy_checkout
 from cornerstone.factory.settings import Workspace
@@ -38,7 +39,8 @@ KILLS = int(os.environ.get("CORNERSTONE_KILLS") or 13)
 
 # after which event, and how many seconds after it at the most; a build of these steps lasts longer than that
 POINTS = [("hypervisor-boot", "started", 1.0), ("cvm-boot", "started", 1.0), ("efi-image", "started", 0.1),
-          ("cvm-disk", "started", 6.0), ("iso", "started", 1.0), ("iso", "progress", 0.5)]
+          ("cvm-disk", "started", 6.0), ("netboot-initrd", "started", 3.0), ("iso", "started", 1.0),
+          ("iso", "progress", 0.5), ("netboot", "started", 0.3)]
 
 
 class Builder:
@@ -113,7 +115,7 @@ def test_killed_at_random_points_and_two_at_once(iso, builder):
     print(f"CORNERSTONE_SEED={SEED}", file=sys.stderr)
     chance = random.Random(SEED)
     root = chance.choice(["hypervisor", "cvm"])
-    after = {"hypervisor": ["hypervisor-boot", "efi-image"], "cvm": ["cvm-boot", "cvm-disk"]}
+    after = {"hypervisor": ["hypervisor-boot", "efi-image", "netboot-initrd"], "cvm": ["cvm-boot", "cvm-disk"]}
 
     builder.remove(root, *after[root])
     in_a_root = [("packages", "started", 0.1), (root, "started", 10), (root, "started", 25)]
@@ -135,7 +137,7 @@ def test_killed_at_random_points_and_two_at_once(iso, builder):
 
     while kills < KILLS:
         step, state, most = chance.choice(POINTS)
-        builder.remove(*{"hypervisor-boot", "cvm-boot", "efi-image", "cvm-disk"} & {
+        builder.remove(*{"hypervisor-boot", "cvm-boot", "efi-image", "cvm-disk", "netboot-initrd"} & {
             step, *chance.sample(sorted(builder.plan.layers), 3)})
         builder.iso().unlink(missing_ok=True)
         kills += builder.kill(step, state, chance.uniform(0, most))
@@ -143,5 +145,7 @@ def test_killed_at_random_points_and_two_at_once(iso, builder):
     builder.iso().unlink(missing_ok=True)
     builder.succeed(builder.start())
     assert filecmp.cmp(iso, builder.iso(), shallow=False)
+    assert not list(builder.iso().parent.glob(".netboot*"))
+    assert filecmp.cmp(folder_of(iso) / SUMS, folder_of(builder.iso()) / SUMS, shallow=False)
     assert [builder.store.damage(layer) for layer in builder.plan.layers.values()] == [""] * len(builder.plan.layers)
     assert builder.cache.leftovers() == []
