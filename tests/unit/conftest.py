@@ -1,6 +1,8 @@
-"""What several modules need: a workspace of their own, and a layer store in it."""
+"""What several modules need: no settings of whoever runs the tests, a workspace of their own, a layer store in it."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 
@@ -8,10 +10,15 @@ from cornerstone.factory.layers import Store
 from cornerstone.factory.settings import Workspace
 
 
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch) -> None:
+    """Take out the settings of who runs the tests: some tests damage a cache, and it mustn't be a real one."""
+    for name in [name for name in os.environ if name.startswith("CORNERSTONE_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Workspace:
-    monkeypatch.delenv("CORNERSTONE_CACHE", raising=False)
-    monkeypatch.delenv("CORNERSTONE_SIGNING_KEY", raising=False)
+def workspace(tmp_path) -> Workspace:
     return Workspace(tmp_path / "checkout")
 
 
