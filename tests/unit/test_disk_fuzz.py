@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 from dataclasses import replace
@@ -146,7 +147,8 @@ def mutate(chance: random.Random, text: str, where: list[tuple]) -> str:
             if chance.random() < 0.2:
                 del at[last]
             else:
-                at[last] = chance.choice(VALUES)
+                # its own: what is put in twice, and then into itself, is a circle
+                at[last] = copy.deepcopy(chance.choice(VALUES))
     return json.dumps(data)
 
 
