@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from cornerstone.lab.machine import quoted
 from cornerstone.model.error import CornerstoneError
 from cornerstone.model.located import did_you_mean, load, validate
-from cornerstone.model.profile import MIB, Size
+from cornerstone.model.profile_fields import MIB, Size
 
 SHAPES = Path(__file__).parent / "shapes"
 # The chipset has six SATA ports; the CD drive takes the first.
