@@ -89,8 +89,8 @@ def test_a_wireless_card_is_no_network_card(tmp_path):
     """It is of type Ethernet too, and nothing here joins a wireless network or can make it a port of br0."""
     cards = {f"sys/class/net/{name}/{file}": content for name in ("enp3s0", "wlp4s0")
              for file, content in (("type", "1"), ("address", "52:54:00:00:00:01"), ("device", None))}
-    assert [nic.name for nic in read_nics(tree(tmp_path, {**cards, "sys/class/net/wlp4s0/phy80211": None}) / "sys")] == [
-        "enp3s0"]
+    sys_ = tree(tmp_path, {**cards, "sys/class/net/wlp4s0/phy80211": None}) / "sys"
+    assert [nic.name for nic in read_nics(sys_)] == ["enp3s0"]
 
 
 def test_rows(server):
