@@ -18,6 +18,7 @@ from cornerstone.foundation.discover.cpu import read_cpu
 from cornerstone.foundation.discover.disks import disk_of, read_disks
 from cornerstone.foundation.discover.dmi import read_dmi
 from cornerstone.foundation.discover.firmware import SECURE_BOOT, read_firmware
+from cornerstone.foundation.discover.network import read_nics
 from cornerstone.foundation.discover.pci import read_pci
 from cornerstone.foundation.rows import rows, summary
 from cornerstone.foundation.telling import keep_facts
@@ -82,6 +83,14 @@ def test_interfaces(server):
     assert server.nics == (
         Nic("eno1", "52:54:00:00:00:01", "52:54:00:00:00:01", "e1000e", "0000:00:19.0", False, 1, True, 10000),
         Nic("eno2", "52:54:00:00:00:02"), Nic("usb0", "52:54:00:00:00:03", usb=True, link=False))
+
+
+def test_a_wireless_card_is_no_network_card(tmp_path):
+    """It is of type Ethernet too, and nothing here joins a wireless network or can make it a port of br0."""
+    cards = {f"sys/class/net/{name}/{file}": content for name in ("enp3s0", "wlp4s0")
+             for file, content in (("type", "1"), ("address", "52:54:00:00:00:01"), ("device", None))}
+    sys_ = tree(tmp_path, {**cards, "sys/class/net/wlp4s0/phy80211": None}) / "sys"
+    assert [nic.name for nic in read_nics(sys_)] == ["enp3s0"]
 
 
 def test_rows(server):

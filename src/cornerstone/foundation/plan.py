@@ -147,9 +147,6 @@ def _choose_boot_disk(plan: Plan, facts: Facts) -> None:
     wanted = [disk for disk in facts.disks if choice is None or _fits(choice, disk)]
     why = {disk: unfit_for_boot(disk, facts, plan.needs) for disk in wanted}
     why |= {disk: "is excluded by exlude_boot_serial" for disk in wanted if node.never_boot == disk.serial != ""}
-    # the partition table is of 512-byte sectors, and so is what a BIOS reads
-    why |= {disk: f"has blocks of {disk.logical_block} bytes, 512 are needed to boot" for disk in wanted
-            if disk.logical_block != 512 and not why[disk]}
     twice = {disk for paths in facts.multipath() for disk in paths}
     why |= {disk: "is seen by more than one path" for disk in wanted if disk in twice and not why[disk]}
     fit = [disk for disk in wanted if not why[disk]]
@@ -240,7 +237,8 @@ def _warn_of_single_disks(plan: Plan, singly: Mapping[Disk, str]) -> None:
     for disk, problem in singly.items():
         alike.setdefault((single_kind(disk), disk.controller, problem), []).append(disk.name)
     for (kind, address, problem), names in alike.items():
-        plan.warnings.append(f"{', '.join(names)}: the CVM gets {kind}s, because controller {address} {problem}")
+        why = f"controller {address} {problem}" if address else "no PCI function is known as the controller"
+        plan.warnings.append(f"{', '.join(names)}: the CVM gets {kind}s, because {why}")
 
 
 def single_kind(disk: Disk) -> str:

@@ -18,11 +18,13 @@ TELLING_DRIVERS = ("aacraid", "hpsa", "megaraid_sas", "mpt3sas", "mptsas", "smar
 VOLUME_DRIVERS = ("ipr", "mpi3mr")
 # Intel VMD shows what is behind it in PCI domains of its own, from 10000 on; those can't be passed through singly.
 DOMAIN_DIGITS = 4
+# The partition table that imaging writes is of 512-byte sectors, and so is what a BIOS reads.
+BOOT_BLOCK = 512
 
 
 def unfit_for_boot(disk: Disk, facts: Facts, needs: Requirements) -> str:
     """Why a disk can't be the boot disk; "" when it can."""
-    return _unfit(disk, facts) or _too_small(disk, needs.boot_disk)
+    return _unfit(disk, facts) or _too_small(disk, needs.boot_disk) or _wrong_blocks(disk)
 
 
 def unfit_for_data(disk: Disk, facts: Facts) -> str:
@@ -66,6 +68,19 @@ def ambiguity(disk: Disk, facts: Facts) -> str:
     alike = "can't be told from" if same else "has the serial of"
     why = ", and what is on them differs" if any(other.wwn for other in same) else ""
     return f"{alike} " + ", ".join(f"{other.name} ({other.wwn or 'no WWN'})" for other in same or others) + why
+
+
+def namesakes(facts: Facts) -> tuple[tuple[Disk, ...], ...]:
+    """Return the disks of one WWN that don't tell the same serial, for each such WWN all that have it.
+
+    Either the WWN isn't unique, or they are paths to one disk of an array that tells the serial of the controller
+    which a path ends at.
+    """
+    serials: dict[str, set[str]] = {}
+    for disk in facts.disks:
+        serials.setdefault(disk.wwn, set()).add(disk.serial)
+    return tuple(tuple(disk for disk in facts.disks if disk.wwn == wwn)
+                 for wwn, told in serials.items() if wwn and len(told) > 1)
 
 
 def obstacle(controller: str, facts: Facts) -> str:
@@ -132,3 +147,8 @@ def _unfit(disk: Disk, facts: Facts) -> str:
 
 def _too_small(disk: Disk, least: int) -> str:
     return "" if disk.size >= least else f"has {disk.size / GIB:.1f} GiB, below {least / GIB:.1f}"
+
+
+def _wrong_blocks(disk: Disk) -> str:
+    return "" if disk.logical_block == BOOT_BLOCK else (
+        f"has blocks of {disk.logical_block} bytes, {BOOT_BLOCK} are needed to boot")

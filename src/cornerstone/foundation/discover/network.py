@@ -1,4 +1,4 @@
-"""Network interfaces that have a device; and how to come to know whether they have a link."""
+"""Wired network interfaces that have a device; and how to come to know whether they have a link."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ def await_link(seconds: float = LINK_SECONDS) -> None:
 
 
 def _interfaces(sys: Path) -> list[Path]:
+    # a wireless card is of this type too, but can't be a port of a bridge, and has no link of its own
     return [path for path in children(sys / "class/net")
-            if (path / "device").exists() and read(path / "type") == ETHERNET]
+            if (path / "device").exists() and read(path / "type") == ETHERNET and not (path / "phy80211").exists()]
 
 
 def _nic(path: Path) -> Nic:

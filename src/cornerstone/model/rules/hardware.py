@@ -13,6 +13,7 @@ from cornerstone.model.fitness import (
     boot_disks,
     data_disks,
     hiding_controllers,
+    namesakes,
     obstacle,
     unfit_for_boot,
     unfit_for_data,
@@ -120,7 +121,7 @@ def published_minimum(subject: Subject) -> Result:
 
 @REGISTRY.rule("hw.boot-disk", Level.ERROR, SCOPE, "add a disk of that size that has a serial and isn't removable")
 def boot_disk(subject: Subject) -> Result:
-    """A fixed disk with a serial holds the boot partitions, two root slots and the state."""
+    """A fixed disk with a serial and blocks of 512 bytes holds the boot partitions, two root slots and the state."""
     facts, needs = subject.facts, subject.needs
     fit = boot_disks(facts, needs)
     if fit:
@@ -198,10 +199,11 @@ def disk_serials(subject: Subject) -> Result:
 @REGISTRY.rule("hw.multipath", Level.WARNING, SCOPE, "cable each disk once, or pass all its controllers through")
 def multipath(subject: Subject) -> Result:
     """No disk is seen by more than one path."""
-    paths = subject.facts.multipath()
-    if paths:
-        return Result.violated("; ".join(f"{_names(group)} are the same disk" for group in paths))
-    return Result.ok("each disk is seen once")
+    facts = subject.facts
+    seen = [f"{_names(group)} are the same disk" for group in facts.multipath()]
+    # by their serials they are different disks, and that is what they are taken for
+    seen += [f"{_names(group)} have the WWN {group[0].wwn} and not the same serial" for group in namesakes(facts)]
+    return Result.violated("; ".join(seen)) if seen else Result.ok("each disk is seen once")
 
 
 @REGISTRY.rule("hw.passthrough", Level.ERROR, SCOPE,
