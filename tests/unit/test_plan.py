@@ -263,6 +263,16 @@ def test_d1_disks_of_one_wwn_and_two_serials_are_two_disks():
     assert "names one disk (wwn naa.50000000), and 2 match" in refusals(plan, "disk.ambiguous")
 
 
+def test_d7_a_data_disk_with_the_wwn_of_the_boot_disk_may_be_a_path_to_it():
+    """An array's disk may tell the serial of the controller at which a path ends."""
+    boot, disk = (replace(each, wwn="naa.600a0b80000f1234") for each in (BOOT, DATA[0]))
+    chosen = {"boot_disk": {"serial": boot.serial}}
+    plan = plan_for(machine(boot, disk, DATA[1]), chosen)
+    assert f"has the WWN of the boot disk {boot}" in refusals(plan, "disk.ambiguous")
+    plan = plan_for(machine(boot, disk, DATA[1]), chosen | {"data_disks": [{"serial": DATA[1].serial}]})
+    plan.check()
+
+
 def test_d3_a_token_is_good_for_one_disk():
     plan = plan_for(machine(BOOT, *HUB), {"boot_disk": {"serial": "BOOT-1"},
                                           "erase_tokens": {"0000": erase_token("0000")}})
