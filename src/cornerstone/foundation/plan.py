@@ -257,8 +257,8 @@ def _check_identities(plan: Plan, facts: Facts) -> None:
     for disk in plan.data_disks:
         # an array may tell another serial by each path to one disk
         if boot is not None and disk.wwn and disk.wwn == boot.wwn:
-            plan.refuse("disk.ambiguous", f"{disk} has the WWN of the boot disk {boot}, {disk.wwn}: it may be a path to "
-                        "it", "cable the boot disk by one path, or leave the other out with data_disks in the site")
+            plan.refuse("disk.ambiguous", f"{disk} has the WWN of the boot disk {boot}, {disk.wwn}: it may be a path "
+                        "to it", "cable the boot disk by one path, or leave the other out with data_disks in the site")
 
 
 def _vcpus(plan: Plan, facts: Facts) -> int:
