@@ -288,6 +288,15 @@ def test_cards_without_a_link_are_raised_and_waited_for_a_while(box):
 
 
 @needs_root
+def test_a_wireless_card_is_neither_waited_for_nor_an_uplink(box):
+    box.uplink(macs=[])
+    box.cards({"eno1": CARDS["eno1"], "wlp1": ("02:00:00:00:00:09", False, "pci0000:00/0000:00:05.0")})
+    (box.folder / "sys/class/net/wlp1/phy80211").mkdir()
+    assert box.run().returncode == 0
+    assert not any(call.startswith("sleep") or "wlp1" in call for call in box.calls())
+
+
+@needs_root
 def test_nobody_waits_when_all_have_a_link(box):
     box.uplink(macs=[])
     box.cards({name: card for name, card in CARDS.items() if name in ("lo", "eno1", "usb0")})
