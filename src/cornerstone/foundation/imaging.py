@@ -169,8 +169,10 @@ class Imaging:
         with mounted(disk, self.layout.state, "ext4") as state:
             for path, content, mode in self._state_files(small):
                 put(state / path, content, mode)
-            with (state / CVM_FILE).open("xb", buffering=0) as target:
-                self._copy("controller", CVM, target.fileno())
+            # root's alone from its first byte on: what the CVM will keep in it are the cluster's keys
+            target = os.open(state / CVM_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(target, "wb", buffering=0):
+                self._copy("controller", CVM, target)
 
     def _state_files(self, small: Mapping[str, bytes]) -> Iterator[tuple[str, bytes, int]]:
         yield NODE_FILE, self.config.to_json().encode(), 0o644
