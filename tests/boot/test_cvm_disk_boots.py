@@ -77,7 +77,7 @@ def waiting_disk(cvm_disk, tmp_path_factory):
 
 
 @pytest.mark.parametrize("key", ["e", "c"])
-@pytest.mark.parametrize("firmware", ["bios", "secureboot"])
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
 def test_a30_nobody_edits_a_start_or_gets_a_command_line(waiting_disk, firmware, key, logs):
     def touch(running):
         running.type(key)

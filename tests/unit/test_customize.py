@@ -114,7 +114,7 @@ def test_what_a_build_knows_its_iso_by_stays(iso):
 def test_a_build_with_nothing_to_do_says_that_its_iso_carries_a_site(iso, tmp_path, monkeypatch):
     plan = SimpleNamespace(key=SimpleNamespace(kind="development"))
     for name, answer in (("check_privilege", None), ("make_plan", plan), ("signing_key", None), ("is_current", True),
-                         ("mend_evidence", True), ("iso_path", iso)):
+                         ("mend_evidence", True), ("has_netboot", True), ("iso_path", iso)):
         monkeypatch.setattr(build_module, name, lambda *_, answer=answer: answer)
     told = []
     build_module.build(Workspace(tmp_path), None, told.append)
