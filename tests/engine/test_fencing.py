@@ -31,6 +31,8 @@ ip link set near up
 ip -n cut address add 10.99.0.2/24 dev far
 ip -n cut link set far up
 ip -n cut route add default via 10.99.0.1
+# Ceph is for the members, and the node's own packet filter sees to that
+nft insert rule inet node input iifname near accept
 """
 CONNECT = f"""
 import errno, json, sys, rados, rbd
