@@ -196,6 +196,21 @@ def test_stop_asks_and_stops_everywhere_in_turn_until_start(three, systemctl, ca
         assert wanted(systemctl) == []
 
 
+def test_a21_admit_is_for_a_member_and_says_who_was_not_told(three, systemctl, capsys):
+    formed(*three)
+    address = three[2].member.address
+    with all_serving(three[0]):
+        assert run(three[0], "admit") == run(three[0], "admit", "10.9.9.9") == Code.INPUT
+        assert "10.9.9.9 isn't a member" in capsys.readouterr().err
+        assert run(three[0], "admit", address) == 0
+        said = capsys.readouterr().out
+        assert f"not told: {three[1].member.address} doesn't answer" in said
+        assert f"{address} may join with another key, once and within 15 minutes" in said
+    # nobody is there who could let it in
+    assert run(three[0], "admit", address) == Code.FAILED
+    assert f"no member takes {address} anew" in capsys.readouterr().err
+
+
 def test_stop_with_a_member_away_says_so(three, systemctl, capsys):
     formed(*three)
     with all_serving(*three[:2]):

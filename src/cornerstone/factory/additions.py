@@ -36,7 +36,7 @@ class WithElements(Workspace):
 
 
 def inputs(workspace: Workspace, root: str, additions: Additions) -> dict[str, str]:
-    """What the files of a profile add to the inputs of a root's layer; nothing when it brings none.
+    """Return the inputs of a root's layer that come from a profile's files; none when it brings no files.
 
     Raises CornerstoneError when one of them would take the place of an element's file.
     """

@@ -301,15 +301,18 @@ def trusted_keys() -> list[Path]:
     return keys
 
 
-def _check_not_older(name: str, suite: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise CornerstoneError when an archive has an older version of a package than the lock: a suite only goes on."""
+def _check_not_older(name: str, suite: str, before: Mapping[str, str], now: Mapping[str, str], again: str) -> None:
+    """Raise CornerstoneError when an archive has an older version of a package than the lock: a suite only goes on.
+
+    before, now: version by package; again: the command that resolves the lock.
+    """
     older = [f"{package} {now[package]} (locked: {before[package]})" for package in sorted(before.keys() & now.keys())
              if debian_version.compare(now[package], before[package]) < 0]
     if older:
         raise CornerstoneError(
             f"the archive of {suite} has older packages than {name}: {'; '.join(older[:MOST_TOLD])}",
             "it lags, or somebody serves an old one, which its signature doesn't tell: take another mirror "
-            f"(CORNERSTONE_MIRROR); to go back on purpose: ./invoke lock --suite {suite} --as-of DATE", Code.NETWORK)
+            f"(CORNERSTONE_MIRROR); to go back on purpose: {again} --as-of DATE", Code.NETWORK)
 
 
 def _check_date(work: Path, as_of: datetime.datetime) -> None:
@@ -395,7 +398,7 @@ def update_locks(workspace: Workspace, suite: str, again: bool, as_of: str = "",
             said.append(f"{path.name}: the archive has nothing newer")
             continue
         if not date:
-            _check_not_older(path.name, suite, old, now)
+            _check_not_older(path.name, suite, old, now, command(suite, profile, root))
         path.parent.mkdir(parents=True, exist_ok=True)
         put(path, new.text())
         changed = sum(old[name] != now[name] for name in old.keys() & now.keys())

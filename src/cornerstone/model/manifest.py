@@ -87,7 +87,7 @@ class Manifest:
 
     @property
     def kernel_arguments(self) -> tuple[str, ...]:
-        """What the profile adds to the kernel command line of the hypervisor."""
+        """Return the kernel arguments that the profile adds for the hypervisor."""
         return tuple(self.profile.get("hypervisor", {}).get("extra", {}).get("kernel_arguments", ()))
 
     def to_bytes(self) -> bytes:

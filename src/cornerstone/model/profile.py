@@ -87,7 +87,7 @@ class Profile:
     argument: str = field(default="", compare=False)
 
     def additions(self, root: str) -> Additions:
-        """What the profile adds to a root, hypervisor or cvm."""
+        """Return the additions of the profile to a root; root: hypervisor or cvm."""
         return {"hypervisor": self.hypervisor, "cvm": self.controller}[root].extra
 
     def resolved(self) -> dict[str, Any]:

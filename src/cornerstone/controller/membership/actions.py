@@ -1,4 +1,4 @@
-"""What members may ask of one another: to join, how a node is, who is who, and what is done to the cluster."""
+"""Answer what members ask of one another: to join, a node's state, the members' keys, and commands to the cluster."""
 
 from __future__ import annotations
 
