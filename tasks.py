@@ -82,7 +82,7 @@ def profiles(c, format="table"):
     "key": "public key (PEM) that must have signed it; default: the one beside the ISO"})
 def verify(c, iso="", profile="", key="", format="text", junit=""):
     """Check an ISO or a written stick: signature, every hash, boot entries, partition tables, and the roots inside."""
-    from cornerstone.factory.verify import verify_iso
+    from cornerstone.factory.verify.verify import verify_iso
     finish(verify_iso(find_iso(WORKSPACE, iso, profile, device=True), optional(key), format, optional(junit)))
 
 
@@ -196,7 +196,7 @@ def matrix(c, format="table", strict=False, aos="", ahv="", output=""):
             "as-of": "a date such as 2026-11-22: the archive as it was then, from a snapshot or a frozen mirror"})
 def lock(c, suite="", profile="", update=False, as_of=""):
     """Resolve the exact packages of both roots of a suite, or of a profile, into versions/locks/."""
-    from cornerstone.factory.lock import update_locks
+    from cornerstone.factory.packages.lock import update_locks
     chosen = None if suite else find_profile(WORKSPACE, profile)
     for line in update_locks(WORKSPACE, chosen.reference.suite if chosen else suite, update, as_of, chosen):
         print(line)
@@ -206,8 +206,8 @@ def lock(c, suite="", profile="", update=False, as_of=""):
     "profile": PROFILE, "to": "a folder that gets a copy, to take to a site without a network"})
 def fetch(c, profile="", to=""):
     """Fetch a profile's locked packages into the pool, so that a build needs no network."""
-    from cornerstone.factory.build import fetch_all
-    from cornerstone.factory.progress import Progress
+    from cornerstone.factory.build.build import fetch_all
+    from cornerstone.factory.build.progress import Progress
     with Progress() as show:
         fetch_all(WORKSPACE, find_profile(WORKSPACE, profile), show, optional(to))
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from cornerstone.factory.build import build
-from cornerstone.factory.emulator import emulator as best_emulator
-from cornerstone.factory.progress import Progress
+from cornerstone.factory.build.build import build
+from cornerstone.factory.build.progress import Progress
+from cornerstone.factory.inspection.emulator import emulator as best_emulator
 from cornerstone.factory.settings import Workspace
 from cornerstone.lab.machine import QEMU_SETTING
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import load_profile
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.profile.profile import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 

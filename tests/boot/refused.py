@@ -9,7 +9,7 @@ from cornerstone.lab.boot import QUIET_SECONDS
 from cornerstone.lab.hotplug import SECONDS
 from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.verdict import Verdict
-from cornerstone.model.error import Code
+from cornerstone.lib.error import Code
 
 # how each refusal ends on the console
 PROMPT = b"press Enter: the machine is looked at again"

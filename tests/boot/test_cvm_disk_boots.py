@@ -19,9 +19,9 @@ import pytest
 from cornerstone.lab.boot import boot, follow
 from cornerstone.lab.machine import Disk
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits
-from cornerstone.model.manifest import CVM
-from cornerstone.model.node import DataDisk, NodeConfig
-from cornerstone.model.slot_disk import GRUB_CONFIGS, MIB, layout
+from cornerstone.model.contracts.manifest import CVM
+from cornerstone.model.contracts.node import DataDisk, NodeConfig
+from cornerstone.model.disk.slot_disk import GRUB_CONFIGS, MIB, layout
 
 SECRET = base64.b64encode(b"bootstrap-secret-of-this-test").decode()
 MEMORY_MIB = 4096

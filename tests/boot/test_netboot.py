@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.netboot import SCRIPT, folder_of
+from cornerstone.factory.build.netboot import SCRIPT, folder_of
 from cornerstone.lab.boot import boot
 from cornerstone.lab.machine import NETWORK
-from cornerstone.model.manifest import CVM, HYPERVISOR
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR
 from test_boot_ways import assert_arrived
 
 ROM = Path("/usr/lib/ipxe/qemu/efi-virtio.rom")

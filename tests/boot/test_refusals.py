@@ -22,7 +22,7 @@ from cornerstone.lab.install import TO_INSTALLED, Run, started
 from cornerstone.lab.network import resolver
 from cornerstone.lab.shape import DiskShape, load_shape
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits
-from cornerstone.model.error import Code
+from cornerstone.lib.error import Code
 from refused import hear_out, prompts, refused, written_to
 
 GIB = 1 << 30

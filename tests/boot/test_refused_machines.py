@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.customize import customize
-from cornerstone.factory.iso_image import Image
+from cornerstone.customize.customize import customize
+from cornerstone.customize.iso_image import Image
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
+from cornerstone.factory.signing.signing import signing_key
 from cornerstone.lab.boot import follow
 from cornerstone.lab.hotplug import plug, pull
 from cornerstone.lab.install import TO_INSTALLED, Run, started
 from cornerstone.lab.shape import DiskShape, load_shape
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
-from cornerstone.model.manifest import NAME, SIGNATURE_NAME
+from cornerstone.model.contracts.manifest import NAME, SIGNATURE_NAME
 from refused import refused, written_to
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ import shutil
 
 import pycdlib
 
-from cornerstone.factory.customize import customize
+from cornerstone.customize.customize import customize
 from cornerstone.lab.boot import boot
-from cornerstone.model.boot_area import BootSettings
+from cornerstone.model.contracts.boot_area import BootSettings
 
 BLOCK = 2048
 

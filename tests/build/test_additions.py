@@ -7,22 +7,22 @@ import json
 
 import pytest
 
-from cornerstone.factory.boot_checks import fat
-from cornerstone.factory.build import build
+from cornerstone.customize.iso_image import Image
+from cornerstone.factory.build.build import build
+from cornerstone.factory.build.reproduce import copy_checkout
 from cornerstone.factory.diff import diff_isos
 from cornerstone.factory.diff.packages import STATUS, versions
-from cornerstone.factory.iso_image import Image
-from cornerstone.factory.lock import read_lock, update_locks
-from cornerstone.factory.plan import make_plan
-from cornerstone.factory.reproduce import copy_checkout
-from cornerstone.factory.roots import copy_disk
+from cornerstone.factory.inspection.roots import copy_disk
+from cornerstone.factory.inspection.tree import read_tree
+from cornerstone.factory.packages.lock import read_lock, update_locks
+from cornerstone.factory.payload.plan import make_plan
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
-from cornerstone.factory.tree import read_tree
-from cornerstone.factory.verify import verify_iso
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.manifest import CVM, HYPERVISOR
-from cornerstone.model.profile import load_profile
+from cornerstone.factory.signing.signing import signing_key
+from cornerstone.factory.verify.boot_checks import fat
+from cornerstone.factory.verify.verify import verify_iso
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR
+from cornerstone.model.profile.profile import load_profile
 
 pytestmark = pytest.mark.nightly
 

@@ -24,14 +24,14 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.build import fetch_all
-from cornerstone.factory.layers import Store
-from cornerstone.factory.netboot import SUMS, folder_of
-from cornerstone.factory.plan import make_plan
-from cornerstone.factory.reproduce import copy_checkout
+from cornerstone.factory.build.build import fetch_all
+from cornerstone.factory.build.netboot import SUMS, folder_of
+from cornerstone.factory.build.reproduce import copy_checkout
+from cornerstone.factory.payload.plan import make_plan
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
-from cornerstone.model.profile import load_profile
+from cornerstone.factory.signing.signing import signing_key
+from cornerstone.factory.store.layers import Store
+from cornerstone.model.profile.profile import load_profile
 
 PROFILE = "aos-6.8"
 SEED = int(os.environ.get("CORNERSTONE_SEED") or random.randrange(1 << 32))

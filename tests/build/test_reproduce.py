@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from cornerstone.factory.progress import Progress
-from cornerstone.factory.reproduce import reproduce
+from cornerstone.factory.build.progress import Progress
+from cornerstone.factory.build.reproduce import reproduce
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.profile import load_profile
+from cornerstone.model.profile.profile import load_profile
 
 PROFILE = "aos-6.8"
 

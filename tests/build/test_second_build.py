@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import filecmp
 
-from cornerstone.factory.build import build
-from cornerstone.factory.netboot import SCRIPT, SUMS, folder_of
-from cornerstone.factory.reproduce import copy_checkout
+from cornerstone.factory.build.build import build
+from cornerstone.factory.build.netboot import SCRIPT, SUMS, folder_of
+from cornerstone.factory.build.reproduce import copy_checkout
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.profile import load_profile
+from cornerstone.model.profile.profile import load_profile
 
 PROFILE = "aos-6.8"
 

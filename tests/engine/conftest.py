@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from controllers import ADDRESS, NODE, Controller
-from cornerstone.factory.iso_image import Image
-from cornerstone.factory.roots import copy_disk
+from cornerstone.customize.iso_image import Image
+from cornerstone.factory.inspection.roots import copy_disk
 from cornerstone.lab.container import Switch
-from cornerstone.model.manifest import CVM
-from cornerstone.model.node import DataDisk, NodeConfig
+from cornerstone.model.contracts.manifest import CVM
+from cornerstone.model.contracts.node import DataDisk, NodeConfig
 
 
 @pytest.fixture(scope="session")

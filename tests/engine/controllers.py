@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller.ceph.cluster import wait_until
+from cornerstone.cvm.ceph.cluster import wait_until
 from cornerstone.lab.container import Container
-from cornerstone.model.disk_identity import fingerprint
-from cornerstone.model.genesis import Genesis
-from cornerstone.model.node import DataDisk, NodeConfig
+from cornerstone.model.contracts.genesis import Genesis
+from cornerstone.model.contracts.node import DataDisk, NodeConfig
+from cornerstone.model.disk.identity import fingerprint
 
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
 DISK = 5 << 30

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller import clocks, identity
-from cornerstone.controller.waiting import Waiting
-from cornerstone.model.node import NodeConfig
+from cornerstone.cvm import clocks, identity
+from cornerstone.cvm.waiting import Waiting
+from cornerstone.model.contracts.node import NodeConfig
 
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
 SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock.c")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cornerstone.controller.ceph.cluster import wait_until
-from cornerstone.model.node import DataDisk
+from cornerstone.cvm.ceph.cluster import wait_until
+from cornerstone.model.contracts.node import DataDisk
 
 POOL, IMAGE = "fencing", "volume-a"
 # until a fence ends, in the run that shows what happens then
@@ -54,11 +54,11 @@ input()
 # what data-services does when a volume is taken
 NEW_CLIENT = f"""
 import rbd
-from cornerstone.controller.data_services.catalogue import Disk
-from cornerstone.controller.data_services.clients import Clients
-from cornerstone.controller.data_services.fences import RadosFences
-from cornerstone.controller.data_services.locks import ImageLocks
-from cornerstone.controller.data_services.store import Store
+from cornerstone.cvm.iscsi_target.catalogue import Disk
+from cornerstone.cvm.iscsi_target.clients import Clients
+from cornerstone.cvm.iscsi_target.fences import RadosFences
+from cornerstone.cvm.iscsi_target.locks import ImageLocks
+from cornerstone.cvm.iscsi_target.store import Store
 with Store("{POOL}") as store:
     clients = Clients(RadosFences(store), "machine", "boot")
     print(ImageLocks(store, 1, clients).break_all(Disk(0, 0, "{IMAGE}", "serial", 1 << 26)))
@@ -86,13 +86,13 @@ input()
 """
 READ = f"""
 import rbd
-from cornerstone.controller.data_services.store import Store
+from cornerstone.cvm.iscsi_target.store import Store
 with Store("{POOL}") as store, rbd.Image(store.images, "{IMAGE}", read_only=True) as image:
     print(image.read(0, 5).decode())
 """
 WATCH = CONNECT + """
 import threading
-from cornerstone.controller.data_services.watch import LastingWatch
+from cornerstone.cvm.iscsi_target.watch import LastingWatch
 objects.write_full("watched", b"")
 watch = LastingWatch(lambda lost: objects.watch("watched", lambda *heard: print("heard", flush=True), lost),
                      lambda: print("look", flush=True), lambda event: print(event.state, flush=True), 5)
@@ -102,10 +102,10 @@ print("ready", flush=True)
 input()
 """
 RECORDS = f"""
-from cornerstone.controller.data_services.clients import Client, Clients
-from cornerstone.controller.data_services.fences import RadosFences
-from cornerstone.controller.data_services.locks import RadosRegister
-from cornerstone.controller.data_services.store import Store
+from cornerstone.cvm.iscsi_target.clients import Client, Clients
+from cornerstone.cvm.iscsi_target.fences import RadosFences
+from cornerstone.cvm.iscsi_target.locks import RadosRegister
+from cornerstone.cvm.iscsi_target.store import Store
 with Store("{POOL}") as store:
     fences = RadosFences(store)
     assert fences.clients() == []

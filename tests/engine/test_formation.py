@@ -13,7 +13,7 @@ import pytest
 
 from controllers import Controller, contents_of
 from cornerstone.lab.container import Switch
-from cornerstone.model.node import DataDisk, NodeConfig
+from cornerstone.model.contracts.node import DataDisk, NodeConfig
 
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
 MEMBERS = ("10.20.0.31", "10.20.0.32", "10.20.0.33")

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from controllers import contents_of
-from cornerstone.controller.ceph.cluster import wait_until
-from cornerstone.model.node import DataDisk
+from cornerstone.cvm.ceph.cluster import wait_until
+from cornerstone.model.contracts.node import DataDisk
 
 DISK = 5 << 30
 DISKS = (DataDisk("DATA-1", "", DISK), DataDisk("DATA-2", "", DISK))

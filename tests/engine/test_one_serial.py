@@ -13,7 +13,7 @@ import pytest
 
 from controllers import DISK, NODE, Controller, contents_of
 from cornerstone.lab.container import Switch
-from cornerstone.model.node import DataDisk, NodeConfig
+from cornerstone.model.contracts.node import DataDisk, NodeConfig
 
 LEFT_ALONE, CHOSEN = "naa.5000000000000001", "naa.5000000000000002"
 MEMBERS = ("10.20.0.31", "10.20.0.32")

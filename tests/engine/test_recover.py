@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from controllers import Controller, contents_of
-from cornerstone.model.node import DataDisk
+from cornerstone.model.contracts.node import DataDisk
 
 DISK = 5 << 30
 # timeout(1)

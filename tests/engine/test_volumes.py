@@ -10,8 +10,8 @@ import re
 
 import pytest
 
-from cornerstone.controller.ceph.cluster import wait_until
-from cornerstone.model.node import DataDisk
+from cornerstone.cvm.ceph.cluster import wait_until
+from cornerstone.model.contracts.node import DataDisk
 
 DISK = 5 << 30
 DISKS = (DataDisk("DATA-1", "", DISK), DataDisk("DATA-2", "", DISK))
@@ -20,8 +20,8 @@ OBJECT = "--namespace cornerstone"
 BEGIN = """
 import contextlib, os, subprocess, sys, time
 import rados, rbd
-from cornerstone.controller.data_services import container, images, store
-from cornerstone.model.error import CornerstoneError
+from cornerstone.cvm.iscsi_target import container, images, store
+from cornerstone.lib.error import CornerstoneError
 def acli(*words):
     done = subprocess.run(["acli", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     print(done.returncode, done.stdout, done.stderr)

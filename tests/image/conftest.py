@@ -16,24 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.build import build
+from cornerstone.customize.iso_image import Extent, Image
+from cornerstone.factory.build.build import build
 from cornerstone.factory.diff.packages import STATUS, versions
-from cornerstone.factory.evidence_checks import MOST
-from cornerstone.factory.inside.units import Units
-from cornerstone.factory.iso_image import Extent, Image
-from cornerstone.factory.layers import Store
-from cornerstone.factory.lock import read_lock
-from cornerstone.factory.plan import make_plan
-from cornerstone.factory.roots import Disk, copy_disk
+from cornerstone.factory.inspection.roots import Disk, copy_disk
+from cornerstone.factory.inspection.tree import Tree, read_tree
+from cornerstone.factory.inspection.units import Units
+from cornerstone.factory.packages.lock import read_lock
+from cornerstone.factory.payload.plan import make_plan
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
-from cornerstone.factory.tree import Tree, read_tree
-from cornerstone.factory.verify import ISO_SETTING, KEY_SETTING, find_key
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.event import Event
-from cornerstone.model.json_text import read_bounded, read_json
-from cornerstone.model.manifest import CVM, HYPERVISOR, Manifest
-from cornerstone.model.profile import load_profile
+from cornerstone.factory.signing.signing import signing_key
+from cornerstone.factory.store.layers import Store
+from cornerstone.factory.verify.evidence_checks import MOST
+from cornerstone.factory.verify.verify import ISO_SETTING, KEY_SETTING, find_key
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.event import Event
+from cornerstone.lib.json_text import read_bounded, read_json
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, Manifest
+from cornerstone.model.profile.profile import load_profile
 
 WORKSPACE = Workspace(Path(__file__).resolve().parents[2])
 # one on each Debian suite

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from cornerstone.factory.boot_checks import fat, gpt_problems
-from cornerstone.model import slot_disk
+from cornerstone.factory.verify.boot_checks import fat, gpt_problems
+from cornerstone.model.disk import slot_disk
 
 
 def test_qcow2_is_sound(cvm_disk):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cornerstone.factory.inside import elf, imports
+from cornerstone.factory.inspection import elf, imports
 
 REQUIRED = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common", "python3-rados", "python3-rbd", "targetcli-fb",
             "python3-cryptography", "python3-rtslib-fb", "lvm2", "smartmontools", "linux-image-amd64",
@@ -27,7 +27,7 @@ def test_the_iscsi_target_is_genesis_s_to_start(cvm):
 
 @pytest.mark.parametrize("module", ["cluster", "data_services.service", "genesis", "identity", "membership.authority"])
 def test_the_root_s_own_python_has_what_our_code_imports(cvm, module):
-    assert imports.missing(cvm.tree, f"cornerstone.controller.{module}") == []
+    assert imports.missing(cvm.tree, f"cornerstone.cvm.{module}") == []
 
 
 def test_lvm_sees_no_guest_s_disks(cvm):

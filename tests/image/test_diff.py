@@ -3,7 +3,7 @@
 import json
 
 from cornerstone.factory.diff import diff_isos
-from cornerstone.model.manifest import CVM, FIRST_BOOT
+from cornerstone.model.contracts.manifest import CVM, FIRST_BOOT
 
 
 def test_the_isos_of_two_suites(isos, tmp_path, capsys):

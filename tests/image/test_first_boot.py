@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from cornerstone.factory.first_boot import STEPS
-from cornerstone.model.manifest import FIRST_BOOT
+from cornerstone.factory.payload.first_boot import STEPS
+from cornerstone.model.contracts.manifest import FIRST_BOOT
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import iso_image
-from cornerstone.factory.inside import elf, imports
-from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
-from cornerstone.factory.tree import Tree
+from cornerstone.customize import iso_image
+from cornerstone.factory.inspection import elf, imports
+from cornerstone.factory.inspection.tree import Tree
+from cornerstone.factory.iso.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
 
 REQUIRED = ("libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils", "ovmf", "openvswitch-switch",
             "open-iscsi", "multipath-tools", "ipmitool", "nvme-cli", "gdisk", "squashfs-tools", "linux-image-amd64",

@@ -5,7 +5,7 @@
 
 import pytest
 
-from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
+from cornerstone.factory.iso.iso_checks import CHECKS, Finding, Subject, run_checks
 
 
 @pytest.fixture(scope="session")

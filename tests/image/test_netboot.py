@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import netboot
-from cornerstone.factory.inside import initramfs
-from cornerstone.factory.iso_checks import INITRAMFS
-from cornerstone.factory.signing import check_signature
-from cornerstone.model.manifest import NAME, SIGNATURE_NAME, difference, digest
+from cornerstone.factory.build import netboot
+from cornerstone.factory.inspection import initramfs
+from cornerstone.factory.iso.iso_checks import INITRAMFS
+from cornerstone.factory.signing.signing import check_signature
+from cornerstone.model.contracts.manifest import NAME, SIGNATURE_NAME, difference, digest
 
 # cards of servers, those of virtual machines, and a PHY that r8169 asks for by name
 DRIVERS = {"bnx2x", "bnxt_en", "e1000e", "hv_netvsc", "i40e", "ice", "igb", "ixgbe", "mlx5_core", "qede", "r8169",

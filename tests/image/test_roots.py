@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cornerstone.factory.authenticode import signatures
 from cornerstone.factory.diff.packages import INFO, STATUS
-from cornerstone.factory.inside import initramfs, sshd
+from cornerstone.factory.inspection import initramfs, sshd
 from cornerstone.factory.settings import Workspace, find_mirror
-from cornerstone.model.error import CornerstoneError
+from cornerstone.factory.verify.authenticode import signatures
+from cornerstone.lib.error import CornerstoneError
 
 WORKSPACE = Workspace(Path(__file__).resolve().parents[2])
 

@@ -14,14 +14,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
-from cornerstone.foundation.plan import make_plan  # noqa: E402
-from cornerstone.foundation.plan_text import lines  # noqa: E402
-from cornerstone.model.error import CornerstoneError  # noqa: E402
-from cornerstone.model.facts import Facts  # noqa: E402
-from cornerstone.model.manifest import HYPERVISOR, Entry, Manifest  # noqa: E402
-from cornerstone.model.requirements import GIB, Requirements  # noqa: E402
+from cornerstone.foundation.installer.plan import make_plan  # noqa: E402
+from cornerstone.foundation.installer.plan_text import lines  # noqa: E402
+from cornerstone.lib.error import CornerstoneError  # noqa: E402
+from cornerstone.model.contracts.facts import Facts  # noqa: E402
+from cornerstone.model.contracts.manifest import HYPERVISOR, Entry, Manifest  # noqa: E402
+from cornerstone.model.contracts.requirements import GIB, Requirements  # noqa: E402
 from cornerstone.model.rules import check_machine  # noqa: E402
-from cornerstone.model.site_file import read_site  # noqa: E402
+from cornerstone.model.site.file import read_site  # noqa: E402
 
 # profiles/base.yaml, and an ISO of 2026-11-20
 NEEDS = Requirements(controller_memory=20 * GIB, controller_vcpus=None, controller_disk=20 * GIB, root_slot=2 * GIB,

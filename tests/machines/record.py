@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
 from cornerstone.lab.boot import boot  # noqa: E402
-from cornerstone.model.facts import Facts  # noqa: E402
-from cornerstone.model.gpt import derived_id, write_gpt  # noqa: E402
-from cornerstone.model.node import NODE_FILE  # noqa: E402
-from cornerstone.model.slot_disk import layout  # noqa: E402
+from cornerstone.lib.gpt import derived_id, write_gpt  # noqa: E402
+from cornerstone.model.contracts.facts import Facts  # noqa: E402
+from cornerstone.model.contracts.node import NODE_FILE  # noqa: E402
+from cornerstone.model.disk.slot_disk import layout  # noqa: E402
 
 ISO = ROOT / "output" / "aos-6.8" / "foundation-aos-6.8.iso"
 GIB = 1 << 30

@@ -15,15 +15,15 @@ from functools import cached_property
 import pytest
 import testinfra
 
-from cornerstone.factory.customize import customize
-from cornerstone.factory.iso_image import Image
+from cornerstone.customize.customize import customize
+from cornerstone.customize.iso_image import Image
 from cornerstone.lab.access import names
 from cornerstone.lab.cluster import Cluster, alone
 from cornerstone.lab.guest import LabGuest
 from cornerstone.lab.install import Outcome, Run, started
 from cornerstone.lab.shape import load_shape
-from cornerstone.model.data_path import device_name
-from cornerstone.model.manifest import Manifest
+from cornerstone.model.contracts.iscsi import device_name
+from cornerstone.model.contracts.manifest import Manifest
 
 GROUP = "io-check"
 # a busy CVM, emulated in an emulated host, takes its time to let in; else testinfra waits for ten seconds

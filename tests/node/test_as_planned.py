@@ -8,12 +8,12 @@ from ipaddress import IPv4Interface
 
 import pytest
 
-from cornerstone.factory.iso_area import areas_of
+from cornerstone.customize.iso_area import areas_of
 from cornerstone.lab.access import Access
-from cornerstone.model.manifest import CVM, HYPERVISOR, SITE_AREA
-from cornerstone.model.site import cvm_name
-from cornerstone.model.site_area import unpack
-from cornerstone.model.site_file import read_site, secrets_of
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, SITE_AREA
+from cornerstone.model.contracts.site_area import unpack
+from cornerstone.model.site.file import read_site, secrets_of
+from cornerstone.model.site.site import cvm_name
 
 STATE = "/var/lib/cornerstone"
 

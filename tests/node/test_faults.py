@@ -21,7 +21,7 @@ WRONG = timedelta(minutes=5)
 RADOS = "rados --pool $(rados lspools | grep ^default-container)"
 # One process, for each `ceph` would take seconds of the processor that the cluster is waiting for.
 UNTIL = """
-from cornerstone.controller.ceph.cluster import Cluster, wait_until
+from cornerstone.cvm.ceph.cluster import Cluster, wait_until
 def quorum():
     return cluster.command("quorum_status")
 def groups():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cornerstone.factory.first_boot import STEPS
+from cornerstone.factory.payload.first_boot import STEPS
 
 
 def test_a_first_boot_that_is_cut_in_every_step_goes_on_and_repeats_no_other(cluster):

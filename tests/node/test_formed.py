@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.contracts.node import NodeConfig
 from cornerstone.model.packet_filter import cvm_rules, host_rules
 
 STATE = "/var/lib/cornerstone"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from cornerstone.factory.customize import customize
+from cornerstone.customize.customize import customize
 from cornerstone.lab.install import Run
 from cornerstone.lab.power import Cut, installed_in_spite
 from cornerstone.lab.shape import load_shape

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.iso_image import Image
-from cornerstone.factory.roots import copy_disk
-from cornerstone.model.manifest import CVM, HYPERVISOR
+from cornerstone.customize.iso_image import Image
+from cornerstone.factory.inspection.roots import copy_disk
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR
 
 ENTER = """mount --make-rprivate /
 mount --bind "$1" "$1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from cornerstone.factory.emulator import unpack, version
+from cornerstone.factory.inspection.emulator import unpack, version
 
 
 def test_the_hypervisors_qemu_starts_a_machine_here(iso, tmp_path):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller.membership.authority import Authority
-from cornerstone.model.facts import Facts
+from cornerstone.cvm.membership.authority import Authority
+from cornerstone.model.contracts.facts import Facts
 
 PYTHON = "env PYTHONPATH=/usr/lib/cornerstone PYTHONDONTWRITEBYTECODE=1 python3 -c"
 
@@ -69,7 +69,7 @@ def test_our_code_of_the_hypervisor_loads(hypervisor, module):
 
 @pytest.mark.parametrize("module", ["data_services.service", "identity"])
 def test_our_code_of_the_cvm_loads(cvm, module):
-    said = cvm.run(f"{PYTHON} 'import cornerstone.controller.{module} as module; print(module.__file__)'")
+    said = cvm.run(f"{PYTHON} 'import cornerstone.cvm.{module} as module; print(module.__file__)'")
     assert said == f"/usr/lib/cornerstone/cornerstone/controller/{module.replace('.', '/')}.py"
 
 
@@ -89,7 +89,7 @@ def test_multipath_takes_its_configuration_d17(hypervisor):
 
 
 def test_its_cryptography_derives_the_authority_that_other_suites_do(cvm):
-    said = cvm.run(f"{PYTHON} 'from cornerstone.controller.membership.authority import Authority\n"
+    said = cvm.run(f"{PYTHON} 'from cornerstone.cvm.membership.authority import Authority\n"
                    "print(Authority(bytes(32), \"lab\").certificate)'")
     assert said == Authority(bytes(32), "lab").certificate.strip()
 

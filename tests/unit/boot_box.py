@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest, entry_of
+from cornerstone.factory.signing.signing import SoftwareKey
+from cornerstone.model.contracts.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest, entry_of
 from small_iso import PROFILE
 
 ROOT = Path(__file__).resolve().parents[2]

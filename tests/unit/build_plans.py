@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from cornerstone.factory.layers import Layer
-from cornerstone.factory.lock import Lock, LockedPackage
-from cornerstone.factory.plan import Plan
+from cornerstone.factory.packages.lock import Lock, LockedPackage
+from cornerstone.factory.payload.plan import Plan
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
-from cornerstone.model.event import Event
-from cornerstone.model.profile import Profile, load_profile
+from cornerstone.factory.signing.signing import signing_key
+from cornerstone.factory.store.layers import Layer
+from cornerstone.lib.event import Event
+from cornerstone.model.profile.profile import Profile, load_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20

@@ -12,14 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from cornerstone.controller.membership import join
-from cornerstone.controller.membership.client import Client
-from cornerstone.controller.membership.kept import Membership, load
-from cornerstone.controller.membership.member import Member
-from cornerstone.controller.membership.server import MembersServer
-from cornerstone.controller.waiting import Waiting
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.node import Cluster, Controller, Hypervisor, NodeConfig, Uplink
+from cornerstone.cvm.membership import join
+from cornerstone.cvm.membership.client import Client
+from cornerstone.cvm.membership.kept import Membership, load
+from cornerstone.cvm.membership.member import Member
+from cornerstone.cvm.membership.server import MembersServer
+from cornerstone.cvm.waiting import Waiting
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.node import Cluster, Controller, Hypervisor, NodeConfig, Uplink
 
 SECRET = base64.b64encode(b"a secret of thirty-two bytes, yes").decode()
 _networks = itertools.count(os.getpid() % 200 * 250)

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from cornerstone.factory.layers import Store
 from cornerstone.factory.settings import Workspace
+from cornerstone.factory.store.layers import Store
 
 
 @pytest.fixture(autouse=True)

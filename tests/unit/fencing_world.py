@@ -12,17 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cornerstone.controller.ceph import conf
-from cornerstone.controller.data_services import device
-from cornerstone.controller.data_services.catalogue import Disk
-from cornerstone.controller.data_services.clients import Client, Clients
-from cornerstone.controller.data_services.device import Device
-from cornerstone.controller.data_services.gateway import Gateway, lun_of
-from cornerstone.controller.data_services.target import ACTIVE, STANDBY
-from cornerstone.controller.membership import Membership
-from cornerstone.controller.node import Node
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.node import Cluster, NodeConfig
+from cornerstone.cvm.ceph import conf
+from cornerstone.cvm.iscsi_target import device
+from cornerstone.cvm.iscsi_target.catalogue import Disk
+from cornerstone.cvm.iscsi_target.clients import Client, Clients
+from cornerstone.cvm.iscsi_target.device import Device
+from cornerstone.cvm.iscsi_target.gateway import Gateway, lun_of
+from cornerstone.cvm.iscsi_target.target import ACTIVE, STANDBY
+from cornerstone.cvm.membership import Membership
+from cornerstone.cvm.node import Node
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.node import Cluster, NodeConfig
 
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
 MEMBERS = ("10.20.0.31", "10.20.0.32", "10.20.0.33")

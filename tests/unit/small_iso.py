@@ -12,17 +12,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from cornerstone.factory import evidence, iso, iso_image, verify
-from cornerstone.factory.fat import MIB, make_fat
-from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
-from cornerstone.factory.layers import Layer
-from cornerstone.factory.lock import Lock, LockedPackage
-from cornerstone.factory.plan import Plan
-from cornerstone.factory.render import menus
-from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model import boot_area, site_area
-from cornerstone.model.boot_area import BootSettings
-from cornerstone.model.manifest import (
+from cornerstone.customize import iso_image
+from cornerstone.factory.evidence import evidence
+from cornerstone.factory.iso import mastering
+from cornerstone.factory.iso.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+from cornerstone.factory.packages.lock import Lock, LockedPackage
+from cornerstone.factory.payload.plan import Plan
+from cornerstone.factory.payload.render import menus
+from cornerstone.factory.signing.signing import SoftwareKey
+from cornerstone.factory.store.layers import Layer
+from cornerstone.factory.verify import verify
+from cornerstone.lib.fat import MIB, make_fat
+from cornerstone.model.contracts import boot_area, site_area
+from cornerstone.model.contracts.boot_area import BootSettings
+from cornerstone.model.contracts.manifest import (
     BOOT_AREA,
     BOOT_CODE,
     CVM,
@@ -34,7 +37,7 @@ from cornerstone.model.manifest import (
     Manifest,
     entry_of,
 )
-from cornerstone.model.profile import load_profile
+from cornerstone.model.profile.profile import load_profile
 
 EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
@@ -99,7 +102,7 @@ class Workshop:
             GRUB: pe(GRUB_SBAT + b"grub" * 500, "Debian Secure Boot Signer - grub2"),
             MOK_MANAGER: pe(b"moks" * 300, "Debian Secure Boot Signer - shim"),
             KERNEL: pe(b"kern" * 600, "Debian Secure Boot Signer - linux"),
-            iso.BIOS_IMAGE: bytes(64).ljust(2548, b"\xaa") + struct.pack("<Q", 2) + b"\x55" * 1001,
+            mastering.BIOS_IMAGE: bytes(64).ljust(2548, b"\xaa") + struct.pack("<Q", 2) + b"\x55" * 1001,
             INITRAMFS: b"initramfs" * 99, HYPERVISOR: b"hsqs" * 999, CVM: b"QFI\xfb" * 777,
             FIRST_BOOT: b"#!/bin/bash\n",
             ".disk/info": b"Cornerstone Foundation, tiny, reference payload\n", f".disk/{IDENTITY}": b"",
@@ -129,11 +132,11 @@ class Workshop:
     def master(self) -> Path:
         """The ISO, with manifest.pem beside it."""
         files = {path: self.put(path, content) for path, content in {**self.content, **self.named_extra}.items()}
-        if iso.EFI_IMAGE not in files:
+        if mastering.EFI_IMAGE not in files:
             sources = {path: self.put(f"fat+{path}", content) for path, content in self.fat.items()}
-            files[iso.EFI_IMAGE] = self.folder / "efi.img"
-            make_fat(files[iso.EFI_IMAGE], MIB, "ESP", sources, epoch=EPOCH, log=self.folder / "log")
-        entries = tuple(entry_of(path, source, iso_image.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
+            files[mastering.EFI_IMAGE] = self.folder / "efi.img"
+            make_fat(files[mastering.EFI_IMAGE], MIB, "ESP", sources, epoch=EPOCH, log=self.folder / "log")
+        entries = tuple(entry_of(path, source, iso_image.BIOS_IMAGE_MASK if path == mastering.BIOS_IMAGE else ())
                         for path, source in sorted(files.items()))
         manifest = Manifest(IDENTITY, self.profile, "development", EPOCH, entries, SITE_AREA_SIZE,
                             self.boot_area, self.boot_code).to_bytes()
@@ -144,7 +147,7 @@ class Workshop:
         unnamed |= self.extra
         files |= {path: self.put(path, content) for path, content in unnamed.items() if content is not None}
         target = self.folder / "tiny.iso"
-        iso.master(target, files, boot_hybrid=self.boot_hybrid, identity=IDENTITY, epoch=EPOCH,
+        mastering.master(target, files, boot_hybrid=self.boot_hybrid, identity=IDENTITY, epoch=EPOCH,
                    progress=lambda done, total: None)
         target.with_name(verify.KEY_NAME).write_bytes(KEY.public_pem())
         return target

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cornerstone.controller.data_services import acli
-from cornerstone.controller.data_services.acli import main, parse, rough_size, size_text
-from cornerstone.controller.data_services.catalogue import Disk, VolumeGroup
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.cvm.commands import acli
+from cornerstone.cvm.commands.acli import main, parse, rough_size, size_text
+from cornerstone.cvm.iscsi_target.catalogue import Disk, VolumeGroup
+from cornerstone.lib.error import Code, CornerstoneError
 
 
 @pytest.mark.parametrize("words, parsed", [

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import additions, elements
-from cornerstone.factory.lock import lock_path, read_lock
-from cornerstone.factory.plan import make_plan
-from cornerstone.factory.render import ipxe_script, menus
+from cornerstone.factory.packages import elements
+from cornerstone.factory.packages.lock import lock_path, read_lock
+from cornerstone.factory.payload import additions
+from cornerstone.factory.payload.plan import make_plan
+from cornerstone.factory.payload.render import ipxe_script, menus
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import signing_key
-from cornerstone.model.additions import MOST_FILES, OURS, Additions, Entry, Tree, read_tree
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import load_profile
+from cornerstone.factory.signing.signing import signing_key
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.profile.additions import MOST_FILES, OURS, Additions, Entry, Tree, read_tree
+from cornerstone.model.profile.profile import load_profile
 from small_iso import IDENTITY, PROFILE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,7 +159,7 @@ def test_a_tree_without_files_and_one_with_too_many_are_refused(tmp_path, monkey
     (tmp_path / "added/etc").mkdir(parents=True)
     with pytest.raises(CornerstoneError, match="holds no files"):
         read(tmp_path / "added")
-    monkeypatch.setattr("cornerstone.model.additions.MOST_FILES", 3)
+    monkeypatch.setattr("cornerstone.model.profile.additions.MOST_FILES", 3)
     assert MOST_FILES >= 1000
     for number in range(4):
         put(tmp_path / "added", f"etc/{number}")

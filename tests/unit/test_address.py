@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation import address
-from cornerstone.foundation.address import Conflict, addresses, check, duplicates, link_up
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.facts import Nic
-from cornerstone.model.site import Bmc, Uplink
-from cornerstone.model.site_file import read_site
+from cornerstone.foundation.installer import address
+from cornerstone.foundation.installer.address import Conflict, addresses, check, duplicates, link_up
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.facts import Nic
+from cornerstone.model.site.file import read_site
+from cornerstone.model.site.site import Bmc, Uplink
 from namespaces import Namespace, cable, namespace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces takes root")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cornerstone.controller.data_services.addresses import LEASE_SECONDS, MARGIN_SECONDS, RENEWALS, FloatingAddress
+from cornerstone.cvm.iscsi_target.addresses import LEASE_SECONDS, MARGIN_SECONDS, RENEWALS, FloatingAddress
 
 RENEW_SECONDS = LEASE_SECONDS / RENEWALS
 

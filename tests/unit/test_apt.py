@@ -19,11 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import apt, pool
-from cornerstone.factory.lock import LockedPackage
-from cornerstone.factory.packages import from_mirror
+from cornerstone.factory.packages import pool
+from cornerstone.factory.packages.lock import LockedPackage
+from cornerstone.factory.packages.provide import from_mirror
 from cornerstone.factory.settings import Mirror
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib import apt
+from cornerstone.lib.error import CornerstoneError
 
 BODY = bytes(range(256)) * 300
 LOGIN = "Basic " + base64.b64encode(b"us:s3c@ret").decode()

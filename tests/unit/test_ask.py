@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation.ask import NONE, ask_site
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.facts import Clock, Contents, Cpu, Disk, Dmi, Facts, Firmware, Nic, Signature
-from cornerstone.model.site_file import read_site
+from cornerstone.foundation.installer.ask import NONE, ask_site
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.facts import Clock, Contents, Cpu, Disk, Dmi, Facts, Firmware, Nic, Signature
+from cornerstone.model.site.file import read_site
 
 DISKS = (Disk("sda", 480 << 30, "BOOT-1", model="SATADOM"), Disk("sdb", 960 << 30, model="NO SERIAL"),
          Disk("sdc", 960 << 30, "DATA-1", model="SSD", contents=Contents(signatures=(Signature("ext4"),))),

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from cornerstone.controller.data_services import asked
-from cornerstone.controller.data_services.asked import Asked
+from cornerstone.cvm.iscsi_target import asked
+from cornerstone.cvm.iscsi_target.asked import Asked
 
 OPEN = "import sys; open(sys.argv[1], 'w').close(); print('opened', flush=True)"
 

@@ -12,8 +12,8 @@ from cornerstone.factory.bench.bench import Bench
 from cornerstone.factory.bench.measure import Usage, measure
 from cornerstone.factory.bench.table import Check, Figure, Result
 from cornerstone.factory.settings import Mirror, Workspace
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import load_profile
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.profile.profile import load_profile
 from small_iso import Workshop
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import pytest
 
 from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side, typical
 from cornerstone.factory.bench.peers import together
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 from processes import wait_for_end
 
 MIB = 1 << 20

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from cornerstone.factory.render import LIVE_ARGUMENTS
-from cornerstone.model.boot_area import ARGUMENTS, CONSOLE, SIZE, BootSettings, pack, read_settings, unpack
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.factory.payload.render import LIVE_ARGUMENTS
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.boot_area import ARGUMENTS, CONSOLE, SIZE, BootSettings, pack, read_settings, unpack
 
 SETTINGS = [
     BootSettings(), BootSettings("ttyS1,115200"), BootSettings("", ("nomodeset",)),

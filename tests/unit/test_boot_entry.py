@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from cornerstone.foundation import boot_entry
-from cornerstone.model.error import CornerstoneError
+from cornerstone.foundation.installer import boot_entry
+from cornerstone.lib.error import CornerstoneError
 
 # efibootmgr 17 and 18, which differ in what follows the label
 SHOWN = """BootCurrent: 0002

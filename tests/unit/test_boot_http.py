@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from boot_box import CONSOLES, IDENTITY, SHELLS, SQUASHFS, Box
-from cornerstone.model.manifest import HYPERVISOR, MOST, NAME, SIGNATURE_NAME
+from cornerstone.model.contracts.manifest import HYPERVISOR, MOST, NAME, SIGNATURE_NAME
 
 MAC = "52:54:00:12:34:56"
 NET = f"{MAC},10.0.2.15/255.255.255.0,10.0.2.2,10.0.2.3"

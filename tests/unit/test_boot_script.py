@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from boot_box import CONSOLES, HOOK, HTTP, IDENTITY, PLACES, SCRIPT, SHELLS, SQUASHFS, Box
-from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest
+from cornerstone.factory.signing.signing import SoftwareKey
+from cornerstone.model.contracts.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Manifest
 
 
 @pytest.fixture(params=SHELLS.values(), ids=SHELLS.keys())

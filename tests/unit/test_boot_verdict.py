@@ -13,8 +13,8 @@ from cornerstone.lab.boot import boot_task
 from cornerstone.lab.running import Chunk
 from cornerstone.lab.terminal import Terminal
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.event import Event
 
 CONSOLES = Path(__file__).parent.parent / "data" / "consoles"
 LIMITS = Limits(stall=100, ceiling=1000)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from cluster_nodes import SECRET, addresses
-from cornerstone.controller.membership import server
-from cornerstone.controller.membership.kept import MEMBERSHIP, Membership, keep
-from cornerstone.controller.membership.server import (
+from cornerstone.cvm.membership import server
+from cornerstone.cvm.membership.kept import MEMBERSHIP, Membership, keep
+from cornerstone.cvm.membership.server import (
     MOST_FROM_ONE_ADDRESS,
     TIMEOUT_SECONDS,
     FreeBind,

@@ -16,15 +16,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_plans import MIB, Told, package, plan_of, profile, touch
-from cornerstone.factory import build as build_module
-from cornerstone.factory import process
-from cornerstone.factory.build import check_space, fetch_packages, make_layer, make_layers, step
-from cornerstone.factory.layers import Layer, Store
-from cornerstone.factory.pool import pooled
+from cornerstone.factory.build import build as build_module
+from cornerstone.factory.build.build import check_space, fetch_packages, make_layer, make_layers, step
+from cornerstone.factory.packages.pool import pooled
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event
+from cornerstone.factory.signing.signing import SoftwareKey
+from cornerstone.factory.store.layers import Layer, Store
+from cornerstone.lib import process
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.event import Event
 
 
 def is_gone(pid_file: Path) -> bool:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from build_plans import Told, plan_of, touch
-from cornerstone.factory import build as build_module
-from cornerstone.factory import evidence
-from cornerstone.factory.build import is_current, iso_path, put_iso, recall, remember
-from cornerstone.factory.layers import Layer, Store
-from cornerstone.factory.plan import Plan
+from cornerstone.factory.build import build as build_module
+from cornerstone.factory.build.build import is_current, iso_path, put_iso, recall, remember
+from cornerstone.factory.evidence import evidence
+from cornerstone.factory.payload.plan import Plan
+from cornerstone.factory.store.layers import Layer, Store
 
 
 @pytest.fixture

@@ -15,14 +15,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_plans import MIB, Told, package, plan_of
-from cornerstone.factory import build as build_module
-from cornerstone.factory import iso, signing
-from cornerstone.factory.build import is_current, iso_path, remember, write_iso
-from cornerstone.factory.iso_image import Image
-from cornerstone.factory.signing import SoftwareKey, check_signature
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import CVM, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest
-from cornerstone.model.site_area import pack
+from cornerstone.customize.iso_image import Image
+from cornerstone.factory.build import build as build_module
+from cornerstone.factory.build.build import is_current, iso_path, remember, write_iso
+from cornerstone.factory.iso import mastering
+from cornerstone.factory.signing import signing
+from cornerstone.factory.signing.signing import SoftwareKey, check_signature
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest
+from cornerstone.model.contracts.site_area import pack
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_iso_is_written_with_its_papers(workspace, layers, tmp_path):
     write_iso(plan, layers, target, tmp_path / "work", Told())
     folder = target.parent
     manifest = Manifest.from_bytes((folder / NAME).read_bytes())
-    assert iso.read_back(target, manifest) == []
+    assert mastering.read_back(target, manifest) == []
     check_signature((folder / "manifest.pem").read_bytes(), (folder / NAME).read_bytes(),
                     (folder / SIGNATURE_NAME).read_bytes(), NAME)
     assert manifest.profile == plan.profile.resolved()
@@ -242,11 +243,11 @@ def test_the_old_iso_stays_until_the_new_one_is_whole(workspace, layers, tmp_pat
     def fail(*arguments, **options):
         raise {"interrupt": KeyboardInterrupt}.get(fault, OSError)(28, "No space left on device")
     if fault == "read back":
-        monkeypatch.setattr(iso, "read_back", lambda *_: ["layer cvm.qcow2 does not match the manifest"])
+        monkeypatch.setattr(mastering, "read_back", lambda *_: ["layer cvm.qcow2 does not match the manifest"])
     elif fault == "evidence":
         monkeypatch.setattr(build_module.evidence, "write", fail)
     else:
-        monkeypatch.setattr(iso, "master", fail)
+        monkeypatch.setattr(mastering, "master", fail)
     with pytest.raises((CornerstoneError, OSError, KeyboardInterrupt)) as caught:
         write_iso(plan_of(workspace), layers, target, tmp_path / "work", Told())
     if fault == "read back":

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller.ceph import check, osd, pool
-from cornerstone.controller.ceph.capacity import NEARFULL, capacity, nearfull_ratio
-from cornerstone.controller.membership import Membership
-from cornerstone.controller.node import Node
-from cornerstone.model.node import DataDisk, NodeConfig
+from cornerstone.cvm.ceph import check, osd, pool
+from cornerstone.cvm.ceph.capacity import NEARFULL, capacity, nearfull_ratio
+from cornerstone.cvm.membership import Membership
+from cornerstone.cvm.node import Node
+from cornerstone.model.contracts.node import DataDisk, NodeConfig
 
 MEMBERS = ("10.20.0.31", "10.20.0.32", "10.20.0.33")
 MEMBER = Membership("5e5ea3ca-2b0b-4a0f-8bd0-6a5a3d5e5801", "monitor", "admin")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.catalogue import load_catalogue
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.pair import Answer, answer_pair
-from cornerstone.model.version import AhvVersion, AosVersion
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.catalogue.catalogue import load_catalogue
+from cornerstone.model.catalogue.pair import Answer, answer_pair
+from cornerstone.model.catalogue.version import AhvVersion, AosVersion
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("aos", "ahv", "pairings", "foundation", "upgrades")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cornerstone.controller.data_services import catalogue as catalogue_module
-from cornerstone.controller.data_services.catalogue import (
+from cornerstone.cvm.iscsi_target import catalogue as catalogue_module
+from cornerstone.cvm.iscsi_target.catalogue import (
     LARGEST,
     LUN_NUMBERS,
     MOST_LUNS,
@@ -21,8 +21,8 @@ from cornerstone.controller.data_services.catalogue import (
     VolumeGroup,
     size_of,
 )
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.record import to_record
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.record import to_record
 
 
 def disk(index: int, lun: int) -> Disk:

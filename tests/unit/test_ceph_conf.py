@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller.ceph import conf, osd, pool
-from cornerstone.controller.ceph.monitor import first_keyring
-from cornerstone.controller.membership import Membership
-from cornerstone.controller.node import Node
-from cornerstone.model.node import Cluster, NodeConfig
+from cornerstone.cvm.ceph import conf, osd, pool
+from cornerstone.cvm.ceph.monitor import first_keyring
+from cornerstone.cvm.membership import Membership
+from cornerstone.cvm.node import Node
+from cornerstone.model.contracts.node import Cluster, NodeConfig
 
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"
 CONFIG = NodeConfig.from_json((NODES / "passthrough.json").read_text())

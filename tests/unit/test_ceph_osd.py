@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller.ceph import osd
-from cornerstone.controller.ceph.tool import run
-from cornerstone.controller.disks import Disk
-from cornerstone.controller.membership import Membership
-from cornerstone.controller.node import Node
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.node import DataDisk, NodeConfig
+from cornerstone.cvm.ceph import osd
+from cornerstone.cvm.ceph.tool import run
+from cornerstone.cvm.disks import Disk
+from cornerstone.cvm.membership import Membership
+from cornerstone.cvm.node import Node
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.node import DataDisk, NodeConfig
 
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"
 CONFIG = NodeConfig.from_json((NODES / "passthrough.json").read_text())

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from cornerstone.controller import clocks
-from cornerstone.controller.clocks import FOLLOW, LEAD, Clock, closest_majority, read_clock, settle
-from cornerstone.controller.waiting import Waiting
+from cornerstone.cvm import clocks
+from cornerstone.cvm.clocks import FOLLOW, LEAD, Clock, closest_majority, read_clock, settle
+from cornerstone.cvm.waiting import Waiting
 
 NOW = 1_795_000_000.0
 BUILT = NOW - 86400

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from cluster_nodes import SECRET, Node, all_serving, changed, nodes
-from cornerstone.controller import cluster, services
-from cornerstone.controller.membership import words
-from cornerstone.controller.membership.client import Client
-from cornerstone.controller.membership.join import CREATE
-from cornerstone.controller.membership.kept import Membership, keep
-from cornerstone.controller.membership.member import certify
-from cornerstone.controller.membership.state import BOOT_ID, NodeState
-from cornerstone.model.error import Code
-from cornerstone.model.genesis import Genesis, StateRecord
+from cornerstone.cvm import services
+from cornerstone.cvm.commands import cluster
+from cornerstone.cvm.membership import words
+from cornerstone.cvm.membership.client import Client
+from cornerstone.cvm.membership.join import CREATE
+from cornerstone.cvm.membership.kept import Membership, keep
+from cornerstone.cvm.membership.member import certify
+from cornerstone.cvm.membership.state import BOOT_ID, NodeState
+from cornerstone.lib.error import Code
+from cornerstone.model.contracts.genesis import Genesis, StateRecord
 
 SYSTEMCTL = """#!/bin/sh
 here=${0%/*}

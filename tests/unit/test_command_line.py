@@ -21,11 +21,11 @@ import pytest
 from cornerstone.cli import cleaning, ending, inputs, testing
 from cornerstone.cli.ending import end
 from cornerstone.cli.lint import lint, shell_scripts
-from cornerstone.factory.build import why
+from cornerstone.factory.build.build import why
 from cornerstone.factory.settings import Workspace, check_settings
-from cornerstone.model import site_area
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import profile_names
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts import site_area
+from cornerstone.model.profile.profile import profile_names
 
 IDENTITY = "1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11"
 ROOT = Path(__file__).resolve().parents[2]
@@ -392,8 +392,8 @@ def test_t15_settings_that_are_paths_are_the_caller_s(tmp_path, monkeypatch):
 
 
 def test_t18_why_writes_nothing_and_needs_the_public_half_alone(checkout, monkeypatch):
-    from cornerstone.factory.signing import signing_key
-    from cornerstone.model.profile import load_profile
+    from cornerstone.factory.signing.signing import signing_key
+    from cornerstone.model.profile.profile import load_profile
     monkeypatch.delenv("CORNERSTONE_CACHE", raising=False)
     profile = load_profile("aos-6.8", checkout.root)
     assert why(checkout, profile)[-1][1:] == (False, ["never built"])

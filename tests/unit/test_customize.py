@@ -15,18 +15,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from cornerstone.factory import build as build_module
-from cornerstone.factory import customize, reproduce, verify
+from cornerstone.customize import customize
+from cornerstone.customize.iso_area import is_customised
+from cornerstone.customize.iso_image import SYSTEM_AREA, Image
+from cornerstone.factory.build import build as build_module
+from cornerstone.factory.build import reproduce
 from cornerstone.factory.diff import diff_isos
-from cornerstone.factory.iso_area import is_customised
-from cornerstone.factory.iso_checks import Subject, run_checks
-from cornerstone.factory.iso_image import SYSTEM_AREA, Image
+from cornerstone.factory.iso.iso_checks import Subject, run_checks
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.boot_area import BootSettings
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import BOOT_AREA, SITE_AREA
-from cornerstone.model.site_area import pack, unpack
-from cornerstone.model.site_file import read_site
+from cornerstone.factory.verify import verify
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.boot_area import BootSettings
+from cornerstone.model.contracts.manifest import BOOT_AREA, SITE_AREA
+from cornerstone.model.contracts.site_area import pack, unpack
+from cornerstone.model.site.file import read_site
 from small_iso import KEY, Workshop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -273,7 +275,7 @@ def test_a_copy_that_fails_leaves_nothing(iso, tmp_path):
     program = ("import resource, sys\n"
                "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
                "from pathlib import Path\n"
-               "from cornerstone.factory.customize import customize\n"
+               "from cornerstone.customize.customize import customize\n"
                "customize(*map(Path, sys.argv[1:]))\n")
     done = subprocess.run([sys.executable, "-c", program, iso, ONE, tmp_path / "new.iso"], capture_output=True,
                           text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
@@ -367,7 +369,7 @@ def test_a_read_only_iso_is_refused_even_to_root(iso, good):
 
 
 def test_several_at_once_end_in_one_whole_site(iso):
-    program = "import sys; from pathlib import Path; from cornerstone.factory.customize import customize; " \
+    program = "import sys; from pathlib import Path; from cornerstone.customize.customize import customize; " \
               "[customize(*map(Path, sys.argv[1:])) for _ in range(20)]"
     running = [subprocess.Popen([sys.executable, "-c", program, iso, site],
                                 env={**os.environ, "PYTHONPATH": str(ROOT / "src")}) for site in (ONE, THREE)]
@@ -383,7 +385,7 @@ def test_a_site_file_that_is_not_there(iso, tmp_path):
 
 def test_little_is_imported():
     """Half a second for the whole command leaves no room for pydantic, pycdlib and the like."""
-    program = ("import sys, cornerstone.factory.customize; "
+    program = ("import sys, cornerstone.customize.customize; "
                "print(*{'pydantic', 'pycdlib', 'yaml', 'cryptography', 'jinja2'} & sys.modules.keys())")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT / "src")})

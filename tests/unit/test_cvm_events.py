@@ -20,7 +20,7 @@ from cornerstone.hypervisor.cvm_events import (
     Lines,
     relayed,
 )
-from cornerstone.model.event import Event, JsonLines
+from cornerstone.lib.event import Event, JsonLines
 
 
 def line(stage: str = "genesis", step: str = "pool", state: str = "done") -> bytes:

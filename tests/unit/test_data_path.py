@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from cornerstone.hypervisor.data_path import DataPath, answer, checked, configured, naa, serve, sessions
-from cornerstone.model.data_path import Answer, Initiator, Offer, Portal, device_name, from_line, to_line
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.iscsi import Answer, Initiator, Offer, Portal, device_name, from_line, to_line
 
 TARGET = "iqn.2024-07.internal.cornerstone:11111111-2222-3333-4444-555555555555"
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ from cornerstone.factory.diff.compare import Change, FileChange, Size, compare
 from cornerstone.factory.diff.gate import judge, parse_limit
 from cornerstone.factory.diff.image import Facts, Root
 from cornerstone.factory.diff.show import show
-from cornerstone.factory.roots import File
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import CVM, HYPERVISOR, Entry
+from cornerstone.factory.inspection.roots import File
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, Entry
 
 DATA = Path(__file__).parents[1] / "data/diff"
 MIB = 1 << 20

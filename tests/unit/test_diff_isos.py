@@ -8,17 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from cornerstone.factory import iso
-from cornerstone.factory.boot_checks import fat
-from cornerstone.factory.cvm_disk import build_disk
+from cornerstone.customize.iso_image import Extent
 from cornerstone.factory.diff import diff_isos
-from cornerstone.factory.fat import MIB
-from cornerstone.factory.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
-from cornerstone.factory.iso_image import Extent
-from cornerstone.factory.roots import copy_disk
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME
-from cornerstone.model.slot_disk import CVM_ARGUMENTS
+from cornerstone.factory.inspection.roots import copy_disk
+from cornerstone.factory.iso import mastering
+from cornerstone.factory.iso.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+from cornerstone.factory.payload.cvm_disk import build_disk
+from cornerstone.factory.verify.boot_checks import fat
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.fat import MIB
+from cornerstone.model.contracts.manifest import CVM, FIRST_BOOT, HYPERVISOR, NAME
+from cornerstone.model.disk.slot_disk import CVM_ARGUMENTS
 from small_iso import PROFILE, Workshop
 
 BOOT = ("vmlinuz", "initrd.img", "boot.img", "disk.img", "shimx64.efi", "mmx64.efi", "grubx64.efi")
@@ -135,7 +135,7 @@ def test_equal_isos_are_told_by_the_manifest_alone(plain_iso, make, tmp_path, ca
 
 
 def test_a_site_area_that_was_written_to(plain_iso, told, tmp_path):
-    from cornerstone.factory.iso_image import Image
+    from cornerstone.customize.iso_image import Image
     other = shutil.copy(plain_iso, tmp_path / "other.iso")
     with other.open("r+b") as file:
         file.seek(Image(plain_iso).place("site.area").start)
@@ -176,7 +176,7 @@ def test_another_layout_of_the_cvm_s_disk_with_the_same_root(plain_iso, make, to
 def test_boot_files_and_texts_and_profile(plain_iso, make, told):
     other = make({**PROFILE, "aos": "7.0"}, **{
         KERNEL: kernel("6.12.2-amd64"), GRUB: sbat("grub", "2.14-1"), MOK_MANAGER: b"none", INITRAMFS: b"short",
-        iso.BIOS_IMAGE: bytes(4000), FIRST_BOOT: b"#!/bin/bash\nfalse\n"})
+        mastering.BIOS_IMAGE: bytes(4000), FIRST_BOOT: b"#!/bin/bash\nfalse\n"})
     found = told(plain_iso, other)
     boot = {change.name: (change.a.partition(" bytes")[0], change.b.partition(" bytes")[0]) for change in found.boot}
     assert boot == {

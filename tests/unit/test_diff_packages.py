@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from cornerstone.factory import debian_version
 from cornerstone.factory.diff import packages
-from cornerstone.factory.roots import File
+from cornerstone.factory.inspection.roots import File
+from cornerstone.factory.packages import debian_version
 
 VERSIONS = ["0", "1", "1-0", "1-1", "1.0", "1.0~rc1", "1.0~rc1-1", "1.0~~", "1.0~", "1.0a", "1.0+deb12u1", "1.0+b1",
             "1:0.9", "2:0.1-1", "1.2.3-4", "1.2.3-4~bpo12+1", "1.10", "1.9", "1.09", "1.2-3-4", "1.51~1+deb12u1+16.1-2",

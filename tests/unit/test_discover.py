@@ -11,19 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation import __main__ as live
-from cornerstone.foundation.discover import bmc, discover
-from cornerstone.foundation.discover.contents import EDGE, installed, probe, signatures
-from cornerstone.foundation.discover.cpu import read_cpu
-from cornerstone.foundation.discover.disks import disk_of, read_disks
-from cornerstone.foundation.discover.dmi import read_dmi
-from cornerstone.foundation.discover.firmware import SECURE_BOOT, read_firmware
-from cornerstone.foundation.discover.network import read_nics
-from cornerstone.foundation.discover.pci import read_pci
-from cornerstone.foundation.rows import rows, summary
-from cornerstone.foundation.telling import keep_facts
-from cornerstone.model.disk_identity import BLUESTORE
-from cornerstone.model.facts import (
+from cornerstone.foundation.installer import __main__ as live
+from cornerstone.foundation.installer.discover import bmc, discover
+from cornerstone.foundation.installer.discover.contents import EDGE, installed, probe, signatures
+from cornerstone.foundation.installer.discover.cpu import read_cpu
+from cornerstone.foundation.installer.discover.disks import disk_of, read_disks
+from cornerstone.foundation.installer.discover.dmi import read_dmi
+from cornerstone.foundation.installer.discover.firmware import SECURE_BOOT, read_firmware
+from cornerstone.foundation.installer.discover.network import read_nics
+from cornerstone.foundation.installer.discover.pci import read_pci
+from cornerstone.foundation.installer.rows import rows, summary
+from cornerstone.foundation.installer.telling import keep_facts
+from cornerstone.model.contracts.facts import (
     Bmc,
     Clock,
     Contents,
@@ -38,6 +37,7 @@ from cornerstone.model.facts import (
     PciDevice,
     Signature,
 )
+from cornerstone.model.disk.identity import BLUESTORE
 from machine_tree import HBA, SERVER, Link, cpuinfo, pci, tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +115,7 @@ def test_a_machine_that_tells_nothing(tmp_path):
 
 def test_this_machine_by_the_command():
     """Whatever it is: the recorder prints facts that can be read again."""
-    done = subprocess.run([sys.executable, "-m", "cornerstone.foundation", "discover"], capture_output=True, check=True,
+    done = subprocess.run([sys.executable, "-m", "cornerstone.foundation.installer", "discover"], capture_output=True, check=True,
                           env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     facts = Facts.from_json(done.stdout)
     assert facts.memory > 0

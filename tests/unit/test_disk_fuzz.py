@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from cornerstone.controller import disks
-from cornerstone.foundation.plan import Plan, make_plan
-from cornerstone.foundation.plan_text import lines
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.facts import Contents, Disk, Facts, Installed, Partition, Signature
-from cornerstone.model.node import NodeConfig, erase_token
-from cornerstone.model.site_file import read_site
+from cornerstone.cvm import disks
+from cornerstone.foundation.installer.plan import Plan, make_plan
+from cornerstone.foundation.installer.plan_text import lines
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.facts import Contents, Disk, Facts, Installed, Partition, Signature
+from cornerstone.model.contracts.node import NodeConfig, erase_token
+from cornerstone.model.site.file import read_site
 from test_plan import BOOT, DATA, GIB, HBA, OSD, SOMEBODYS, golden, machine, plan_for
 
 MUTATIONS = 20_000

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.disk_identity import (
+from cornerstone.lib.gpt import LINUX_DATA, SECTOR, Partition, tables
+from cornerstone.model.contracts.node import OSD_TOKEN, erase_token
+from cornerstone.model.disk.identity import (
     BLUESTORE,
     EDGE,
     DiskIdentity,
@@ -25,9 +27,7 @@ from cornerstone.model.disk_identity import (
     read_osd,
     shown,
 )
-from cornerstone.model.gpt import LINUX_DATA, SECTOR, Partition, tables
-from cornerstone.model.node import OSD_TOKEN, erase_token
-from cornerstone.model.slot_disk import disk_identity, is_unfinished
+from cornerstone.model.disk.slot_disk import disk_identity, is_unfinished
 
 MIB = 1 << 20
 OSD, CLUSTER = "4a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11", "6d0b5d0c-1111-4222-8333-2f2f6a0d8a11"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies
 
-from cornerstone.controller import disks
-from cornerstone.controller.disks import Disk, check, choose, erase, find, present, unnamed
-from cornerstone.model.disk_identity import BLUESTORE
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.node import DataDisk
+from cornerstone.cvm import disks
+from cornerstone.cvm.disks import Disk, check, choose, erase, find, present, unnamed
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.node import DataDisk
+from cornerstone.model.disk.identity import BLUESTORE
 
 SIZE = 64 << 20
 OSD = "4a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11"

@@ -17,7 +17,7 @@ import pytest
 
 from cornerstone.hypervisor.domain import domain_xml, main
 from cornerstone.hypervisor.host import BlockDevice, Host, NumaNode
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.contracts.node import NodeConfig
 
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"
 TWO_NODES = (NumaNode(0, "0-9,20-29", 20, 10), NumaNode(1, "10-19,30-39", 20, 10))

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cornerstone.factory import additions, elements
-from cornerstone.model.error import CornerstoneError
+from cornerstone.factory.packages import elements
+from cornerstone.factory.payload import additions
+from cornerstone.lib.error import CornerstoneError
 
 ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = ROOT / "elements"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 ROWS = re.findall(r"^\| (\d+) \| `?(\w+)`? \| (.+?) \| (.+?) \|$", DOC.read_text(), re.M)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cornerstone.model.event import SCHEMA_VERSION, STATES, Event, JsonLines, open_listeners
+from cornerstone.lib.event import SCHEMA_VERSION, STATES, Event, JsonLines, open_listeners
 
 
 @pytest.mark.parametrize("event", [

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cornerstone.factory import provenance, verify
-from cornerstone.factory.evidence import BOMS, KEY_NAME, LISTED, SUMS, SUMS_SIGNATURE
-from cornerstone.factory.iso_checks import CHECKS, Finding, Subject, run_checks
-from cornerstone.factory.iso_image import Image
-from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model import site_area
-from cornerstone.model.error import Code
-from cornerstone.model.manifest import CVM, NAME, SIGNATURE_NAME, SITE_AREA
+from cornerstone.customize.iso_image import Image
+from cornerstone.factory.evidence import provenance
+from cornerstone.factory.evidence.evidence import BOMS, KEY_NAME, LISTED, SUMS, SUMS_SIGNATURE
+from cornerstone.factory.iso.iso_checks import CHECKS, Finding, Subject, run_checks
+from cornerstone.factory.signing.signing import SoftwareKey
+from cornerstone.factory.verify import verify
+from cornerstone.lib.error import Code
+from cornerstone.model.contracts import site_area
+from cornerstone.model.contracts.manifest import CVM, NAME, SIGNATURE_NAME, SITE_AREA
 from small_iso import KEY, PLAN, SITE_AREA_SIZE, Workshop
 
 EVIDENCE = {check_id for check_id in CHECKS if check_id in ("evidence", "evidence-manifest", "provenance", "sboms",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.facts import (
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.facts import (
     Clock,
     Contents,
     Cpu,

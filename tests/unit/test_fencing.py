@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cornerstone.controller.data_services import clients, device
-from cornerstone.controller.data_services.device import Device
-from cornerstone.controller.data_services.gateway import Gateway
-from cornerstone.controller.data_services.target import STANDBY
-from cornerstone.model.error import CornerstoneError
+from cornerstone.cvm.iscsi_target import clients, device
+from cornerstone.cvm.iscsi_target.device import Device
+from cornerstone.cvm.iscsi_target.gateway import Gateway
+from cornerstone.cvm.iscsi_target.target import STANDBY
+from cornerstone.lib.error import CornerstoneError
 from fencing_world import ModelDevice, World, fence_seconds, request_seconds
 
 MINUTE, YEAR = 60.0, 365 * 86400.0

@@ -1,4 +1,4 @@
-"""Files of others, and folders in which others may write (factory/files.py)."""
+"""Files of others, and folders in which others may write (lib/atomic.py)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.files import beside, put, read_regular, require_own
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.atomic import beside, put, read_regular, require_own
+from cornerstone.lib.error import Code, CornerstoneError
 
 
 @pytest.mark.parametrize("make", [

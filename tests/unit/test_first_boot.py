@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.first_boot import STEPS, script
-from cornerstone.model.event import Event
-from cornerstone.model.node import NodeConfig
+from cornerstone.factory.payload.first_boot import STEPS, script
+from cornerstone.lib.event import Event
+from cornerstone.model.contracts.node import NodeConfig
 from cornerstone.model.packet_filter import host_rules
-from cornerstone.model.profile import load_profile, profile_names
+from cornerstone.model.profile.profile import load_profile, profile_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = profile_names(ROOT)

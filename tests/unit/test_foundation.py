@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation import __main__ as live
-from cornerstone.foundation import install, site_source
-from cornerstone.foundation.discover import discover, network
-from cornerstone.foundation.medium import Medium
-from cornerstone.foundation.screen import CLEAR, WIDTH, Console, Screen, Terminal, open_consoles
-from cornerstone.model import site_area
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.facts import Nic
-from cornerstone.model.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest, entry_of
+from cornerstone.foundation.installer import __main__ as live
+from cornerstone.foundation.installer import install, site_source
+from cornerstone.foundation.installer.discover import discover, network
+from cornerstone.foundation.installer.medium import Medium
+from cornerstone.foundation.installer.screen import CLEAR, WIDTH, Console, Screen, Terminal, open_consoles
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts import site_area
+from cornerstone.model.contracts.facts import Nic
+from cornerstone.model.contracts.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA, Manifest, entry_of
 from machine_tree import SERVER, tree
 
 LAB_SITE = Path(__file__).resolve().parents[2] / "sites/lab-one-node.json"
@@ -172,7 +172,7 @@ def test_m1_a_console_that_can_not_be_opened_is_left_out(tmp_path):
 
 
 def test_m1_a_terminal_that_takes_nothing_holds_nobody_up(monkeypatch, consoles):
-    monkeypatch.setattr("cornerstone.foundation.screen.STUCK_SECONDS", 0.05)
+    monkeypatch.setattr("cornerstone.foundation.installer.screen.STUCK_SECONDS", 0.05)
     nobody_reads, port = os.openpty()
     stuck = Console(Terminal(Path(os.ttyname(port))), False)
     try:

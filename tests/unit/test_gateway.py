@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from cornerstone.controller.data_services.catalogue import Disk
-from cornerstone.controller.data_services.gateway import Gateway, lun_of
-from cornerstone.controller.data_services.target import ACTIVE, STANDBY
-from cornerstone.model.error import CornerstoneError
+from cornerstone.cvm.iscsi_target.catalogue import Disk
+from cornerstone.cvm.iscsi_target.gateway import Gateway, lun_of
+from cornerstone.cvm.iscsi_target.target import ACTIVE, STANDBY
+from cornerstone.lib.error import CornerstoneError
 
 DISK = Disk(0, 3, "volume-a", "e7159402-b3b2-567d-864b-1174ab0788cf", 1 << 30)
 

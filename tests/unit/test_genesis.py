@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller import genesis, status
-from cornerstone.controller.disks import Disk
-from cornerstone.controller.genesis import Runner, serve
-from cornerstone.controller.membership import Membership
-from cornerstone.controller.node import Node
-from cornerstone.controller.services import parse
-from cornerstone.controller.waiting import Waiting
-from cornerstone.controller.wake import Wake
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.genesis import Genesis
-from cornerstone.model.node import NodeConfig
+from cornerstone.cvm import genesis, status
+from cornerstone.cvm.disks import Disk
+from cornerstone.cvm.genesis import Runner, serve
+from cornerstone.cvm.membership import Membership
+from cornerstone.cvm.node import Node
+from cornerstone.cvm.services import parse
+from cornerstone.cvm.waiting import Waiting
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.wake import Wake
+from cornerstone.model.contracts.genesis import Genesis
+from cornerstone.model.contracts.node import NodeConfig
 
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"
 CONFIG = NodeConfig.from_json((NODES / "passthrough.json").read_text())

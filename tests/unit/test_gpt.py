@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import cvm_disk
-from cornerstone.model import gpt, slot_disk
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.gpt import BIOS_BOOT, EFI_SYSTEM, LINUX_DATA, LINUX_ROOT_X86_64, SECTOR, Partition, derived_id
+from cornerstone.factory.payload import cvm_disk
+from cornerstone.lib import gpt
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.gpt import BIOS_BOOT, EFI_SYSTEM, LINUX_DATA, LINUX_ROOT_X86_64, SECTOR, Partition, derived_id
+from cornerstone.model.disk import slot_disk
 
 MIB = 1 << 20
 

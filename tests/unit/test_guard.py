@@ -9,7 +9,7 @@ import pytest
 
 from cornerstone.hypervisor import admission, guard
 from cornerstone.hypervisor.guest import Guest, guest_xml
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.contracts.node import NodeConfig
 
 NODES = Path(__file__).parents[1] / "data" / "nodes"
 DOMAIN = (NODES / "passthrough.xml").read_text()

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from cornerstone.hypervisor.guest import MOST_DISKS, DirectBoot, Guest, guest_xml
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
 
 VOLUMES = ("e7159402-b3b2-567d-864b-1174ab0788cf", "bcabc40a-b08e-517b-986d-d0b3ad3e4550")
 

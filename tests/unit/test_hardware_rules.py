@@ -8,21 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.facts import (
-    Bmc,
-    Clock,
-    Contents,
-    Cpu,
-    Disk,
-    Dmi,
-    Facts,
-    Firmware,
-    Nic,
-    PciDevice,
-)
-from cornerstone.model.fitness import boot_disks, data_disks, obstacle, unfit_for_boot, unfit_for_data
-from cornerstone.model.requirements import GIB, Requirements
+from cornerstone.model.contracts.facts import Bmc, Clock, Contents, Cpu, Disk, Dmi, Facts, Firmware, Nic, PciDevice
+from cornerstone.model.contracts.requirements import GIB, Requirements
 from cornerstone.model.rules import REGISTRY, Outcome, check_machine
+from cornerstone.model.rules.fitness import boot_disks, data_disks, obstacle, unfit_for_boot, unfit_for_data
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH = 1795132800

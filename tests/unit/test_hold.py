@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.hold import hold, holder, try_hold
+from cornerstone.lib.filelock import hold, holder, try_hold
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 
@@ -46,7 +46,7 @@ def test_waiting_is_told_once_with_the_holder(tmp_path, monkeypatch):
         pauses.append(seconds)
         if len(pauses) == 3:
             held.release()
-    monkeypatch.setattr("cornerstone.factory.process.pause", pause)
+    monkeypatch.setattr("cornerstone.lib.process.pause", pause)
     with hold(lock, told.append):
         assert told == [f"another build (process {os.getpid()})"]
     assert len(pauses) == 3
@@ -67,7 +67,7 @@ def test_a_lock_whose_file_was_removed_is_nobodys(tmp_path):
 
 def test_it_ends_with_the_last_process_that_holds_it(tmp_path):
     lock = tmp_path / "a.lock"
-    code = ("import subprocess, sys, time; from pathlib import Path; from cornerstone.factory.hold import try_hold\n"
+    code = ("import subprocess, sys, time; from pathlib import Path; from cornerstone.lib.filelock import try_hold\n"
             "held = try_hold(Path(sys.argv[1]))\n"
             "child = subprocess.Popen(['sleep', '60'], pass_fds=[held.fd], stdout=subprocess.DEVNULL)\n"
             "print(child.pid, flush=True); time.sleep(60)")

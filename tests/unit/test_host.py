@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cornerstone.hypervisor.host import BlockDevice, NumaNode, read_host
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.node import DataDisk, NodeConfig
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.node import DataDisk, NodeConfig
 
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"
 

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.build import recall
-from cornerstone.factory.layers import changed_inputs
-from cornerstone.foundation.plan import make_plan
-from cornerstone.foundation.plan_text import lines
-from cornerstone.model.data_path import Answer, Initiator, Offer, Portal, from_line, to_line
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.facts import Facts
-from cornerstone.model.genesis import Genesis, StateRecord
-from cornerstone.model.json_text import DEEPEST, MOST, read_json
-from cornerstone.model.manifest import CVM, HYPERVISOR, Manifest
-from cornerstone.model.node import NodeConfig
-from cornerstone.model.printable import printable, quoted, shown
-from cornerstone.model.record import from_json
-from cornerstone.model.requirements import Requirements
+from cornerstone.factory.build.build import recall
+from cornerstone.factory.store.layers import changed_inputs
+from cornerstone.foundation.installer.plan import make_plan
+from cornerstone.foundation.installer.plan_text import lines
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.json_text import DEEPEST, MOST, read_json
+from cornerstone.lib.printable import printable, quoted, shown
+from cornerstone.lib.record import from_json
+from cornerstone.model.contracts.facts import Facts
+from cornerstone.model.contracts.genesis import Genesis, StateRecord
+from cornerstone.model.contracts.iscsi import Answer, Initiator, Offer, Portal, from_line, to_line
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, Manifest
+from cornerstone.model.contracts.node import NodeConfig
+from cornerstone.model.contracts.requirements import Requirements
 from cornerstone.model.rules.hardware import check_machine
-from cornerstone.model.site_file import SiteError, read_site, redacted, to_area
+from cornerstone.model.site.file import SiteError, read_site, redacted, to_area
 from small_iso import PROFILE
 
 ROOT = Path(__file__).resolve().parents[2]

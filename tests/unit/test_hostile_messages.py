@@ -19,17 +19,17 @@ from pathlib import Path
 import pytest
 
 from cluster_nodes import addresses
-from cornerstone.controller import disks
-from cornerstone.controller.ceph import cluster, osd
-from cornerstone.controller.data_services.catalogue import Catalogue
-from cornerstone.controller.membership import client, kept
-from cornerstone.foundation.discover import contents
+from cornerstone.cvm import disks
+from cornerstone.cvm.ceph import cluster, osd
+from cornerstone.cvm.iscsi_target.catalogue import Catalogue
+from cornerstone.cvm.membership import client, kept
+from cornerstone.foundation.installer.discover import contents
 from cornerstone.hypervisor.bootstrap_secret import is_member
 from cornerstone.lab import qmp
 from cornerstone.lab.access import with_key
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.json_text import MOST
-from cornerstone.model.node import NODE_FILE
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.json_text import MOST
+from cornerstone.model.contracts.node import NODE_FILE
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "cornerstone"
 # no object in JSON, in each way that one reader or another has taken for one
@@ -197,8 +197,8 @@ def fences(monkeypatch):
     rados = types.SimpleNamespace(Error=Exception, ObjectNotFound=KeyError, Ioctx=object, Rados=object)
     store = types.SimpleNamespace(Store=object)
     monkeypatch.setitem(sys.modules, "rados", rados)
-    monkeypatch.setitem(sys.modules, "cornerstone.controller.data_services.store", store)
-    name = "cornerstone.controller.data_services.fences"
+    monkeypatch.setitem(sys.modules, "cornerstone.cvm.iscsi_target.store", store)
+    name = "cornerstone.cvm.iscsi_target.fences"
     monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module(name)
     sys.modules.pop(name, None)
@@ -219,17 +219,17 @@ def test_records_of_clients_of_a_later_release_are_understood_t28(fences):
 
 # Who reads JSON without model/json_text, and why nobody from outside writes what they read.
 OTHERWISE = {
-    "model/json_text.py": "the reader itself",
-    "model/event.py": "as strict, and refuses in terms of an event: one key once, bounded depth, finite numbers",
-    "model/site_file.py": "copies a document that was read, by its own text",
-    "factory/customize.py": "copies a document that was read, by its own text",
+    "lib/json_text.py": "the reader itself",
+    "lib/event.py": "as strict, and refuses in terms of an event: one key once, bounded depth, finite numbers",
+    "model/site/file.py": "copies a document that was read, by its own text",
+    "customize/customize.py": "copies a document that was read, by its own text",
     "lab/guest.py": "a program for the guest, which reads what the lab itself has written",
-    "foundation/live_network.py": "ip(8) of the running medium about this kernel's own cards",
-    "factory/roots.py": "sfdisk about a disk that this build has made",
-    "factory/root.py": "losetup about this machine's own loop devices",
-    "factory/boot_checks.py": "sfdisk about an ISO that was verified before",
-    "factory/layers.py": "a record of the build's own store; whatever it raises makes the layer anew",
-    "factory/reproduce.py": "records of the two stores that it has just filled itself",
+    "foundation/installer/live_network.py": "ip(8) of the running medium about this kernel's own cards",
+    "factory/inspection/roots.py": "sfdisk about a disk that this build has made",
+    "factory/payload/root.py": "losetup about this machine's own loop devices",
+    "factory/verify/boot_checks.py": "sfdisk about an ISO that was verified before",
+    "factory/store/layers.py": "a record of the build's own store; whatever it raises makes the layer anew",
+    "factory/build/reproduce.py": "records of the two stores that it has just filled itself",
     "factory/bench/bench.py": "events of the build that the benchmark has just run",
     "factory/bench/mastering.py": "the manifest and the job that the benchmark has just made",
 }

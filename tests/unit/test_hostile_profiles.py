@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model import located
-from cornerstone.model.catalogue import load_catalogue
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import load_profile
+from cornerstone.lib import yaml_document
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.catalogue.catalogue import load_catalogue
+from cornerstone.model.catalogue.version import AhvVersion, AosVersion
+from cornerstone.model.profile.profile import load_profile
 from cornerstone.model.rules import Outcome, check_profile
-from cornerstone.model.version import AhvVersion, AosVersion
 from test_matrix import TODAY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 @pytest.mark.parametrize("text", [
-    BOMB, "x" * (located.MOST + 1), "- a\n" * 100_000, "[" * 100_000, "a: " + "{b: " * 50_000, "? " * 100_000,
+    BOMB, "x" * (yaml_document.MOST + 1), "- a\n" * 100_000, "[" * 100_000, "a: " + "{b: " * 50_000, "? " * 100_000,
     "\n".join(f"k{number}: 1" for number in range(60_000))],
     ids=["aliases", "size", "list", "lists", "objects", "question marks", "keys"])
 def test_a_hostile_profile_is_refused_soon_t32(project, text):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation.identify import identify
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.facts import Bmc, Clock, Cpu, Dmi, Facts, Firmware, Nic
-from cornerstone.model.site_file import read_site
+from cornerstone.foundation.installer.identify import identify
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.facts import Bmc, Clock, Cpu, Dmi, Facts, Firmware, Nic
+from cornerstone.model.site.file import read_site
 
 ROOT = Path(__file__).resolve().parents[2]
 

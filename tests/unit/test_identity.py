@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.controller import identity
-from cornerstone.controller.identity import become, files, main
-from cornerstone.model.node import NodeConfig
+from cornerstone.cvm import identity
+from cornerstone.cvm.identity import become, files, main
+from cornerstone.model.contracts.node import NodeConfig
 from cornerstone.model.packet_filter import cvm_rules
 
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"

@@ -13,16 +13,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from cornerstone.foundation import block, copying, esp, imaging
-from cornerstone.foundation.block import mounted
-from cornerstone.foundation.imaging import Imaging, completed
-from cornerstone.foundation.medium import Medium
-from cornerstone.foundation.plan import Plan
-from cornerstone.model.disk_identity import fingerprint, read_identity
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.gpt import LINUX_DATA, SECTOR, Partition, disk_guid
-from cornerstone.model.manifest import CVM, FIRST_BOOT, HYPERVISOR, Manifest, entry_of
-from cornerstone.model.node import (
+from cornerstone.foundation.installer import block, copying, esp, imaging
+from cornerstone.foundation.installer.block import mounted
+from cornerstone.foundation.installer.imaging import Imaging, completed
+from cornerstone.foundation.installer.medium import Medium
+from cornerstone.foundation.installer.plan import Plan
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.gpt import LINUX_DATA, SECTOR, Partition, disk_guid
+from cornerstone.model.contracts.manifest import CVM, FIRST_BOOT, HYPERVISOR, Manifest, entry_of
+from cornerstone.model.contracts.node import (
     CVM_FILE,
     FIRST_BOOT_FILE,
     NODE_FILE,
@@ -32,7 +31,8 @@ from cornerstone.model.node import (
     NodeConfig,
     Uplink,
 )
-from cornerstone.model.slot_disk import BOOT_FOLDER, ESP_FILES, HYPERVISOR_ARGUMENTS, MIB, disk_identity, layout
+from cornerstone.model.disk.identity import fingerprint, read_identity
+from cornerstone.model.disk.slot_disk import BOOT_FOLDER, ESP_FILES, HYPERVISOR_ARGUMENTS, MIB, disk_identity, layout
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes a loop device")
 

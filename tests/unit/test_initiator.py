@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cornerstone.hypervisor.initiator import drawn, main, write
-from cornerstone.model.data_path import Initiator, from_line
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.contracts.iscsi import Initiator, from_line
+from cornerstone.model.contracts.node import NodeConfig
 
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"
 

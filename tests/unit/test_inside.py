@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.inside import elf, imports, initramfs, sshd
-from cornerstone.factory.inside.units import Units
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.factory.inspection import elf, imports, initramfs, sshd
+from cornerstone.factory.inspection.units import Units
+from cornerstone.lib.error import Code, CornerstoneError
 from trees import Link, make_tree
 
 ETC, USR = "etc/systemd/system", "usr/lib/systemd/system"
@@ -138,7 +138,7 @@ PYTHON = {"usr/bin/python3": Link("python3.11"), "usr/lib/python3.11/json/__init
 
 
 @pytest.mark.parametrize(("text", "lacking"), [
-    ("import json, sys, _ssl, rados\nfrom cornerstone.model.error import CornerstoneError\n", []),
+    ("import json, sys, _ssl, rados\nfrom cornerstone.lib.error import CornerstoneError\n", []),
     ("from cornerstone.model import error\n", []),
     ("def later():\n    import pydantic.main\n", ["pydantic, which cornerstone.x imports"]),
     ("import cornerstone.model.gone\n", ["cornerstone.model.gone, which cornerstone.x imports"]),

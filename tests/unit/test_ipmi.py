@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation import ipmi
-from cornerstone.foundation.discover import bmc as discover_bmc
-from cornerstone.foundation.discover.bmc import read_bmc
-from cornerstone.foundation.ipmi import Controller
+from cornerstone.foundation.installer import ipmi
+from cornerstone.foundation.installer.discover import bmc as discover_bmc
+from cornerstone.foundation.installer.discover.bmc import read_bmc
+from cornerstone.foundation.installer.ipmi import Controller
 from cornerstone.lab.bmc import ACCOUNT, CHANNEL, MAC, OTHER_ACCOUNT, EmulatedBmc
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.facts import Bmc as Facts
-from cornerstone.model.site import Bmc
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.facts import Bmc as Facts
+from cornerstone.model.site.site import Bmc
 
 PASSWORD = "before-1"
 WANTED = Bmc(IPv4Interface("10.60.0.11/24"), IPv4Address("10.60.0.1"), MAC, configure=True)

@@ -15,10 +15,11 @@ from pathlib import Path
 import pycdlib
 import pytest
 
-from cornerstone.factory import iso, iso_image
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.gpt import derived_id
-from cornerstone.model.manifest import Manifest, entry_of
+from cornerstone.customize import iso_image
+from cornerstone.factory.iso import mastering
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.gpt import derived_id
+from cornerstone.model.contracts.manifest import Manifest, entry_of
 
 EPOCH = 1_800_000_000
 IDENTITY = str(derived_id("test iso"))
@@ -26,8 +27,8 @@ BLOCK, SECTOR, MIB = 2048, 512, 1 << 20
 HYBRID = bytes(random.Random(3).randbytes(SECTOR))
 
 CONTENT = {
-    iso.BIOS_IMAGE: random.Random(4).randbytes(9 * BLOCK + 100),
-    iso.EFI_IMAGE: random.Random(5).randbytes(2 * MIB),
+    mastering.BIOS_IMAGE: random.Random(4).randbytes(9 * BLOCK + 100),
+    mastering.EFI_IMAGE: random.Random(5).randbytes(2 * MIB),
     "manifest.json": b'{"schema": 1}\n',
     "site.area": b"FOUNDATION-SITE 1 empty\n".ljust(8192, b"\0"),
     f".disk/{IDENTITY}": b"",
@@ -52,12 +53,12 @@ def sources(folder: Path, content: dict[str, bytes] = CONTENT) -> dict[str, Path
 
 def master(target: Path, files: dict[str, Path], **changes) -> Path:
     wanted = {"boot_hybrid": HYBRID, "identity": IDENTITY, "epoch": EPOCH, "progress": lambda *_: None} | changes
-    iso.master(target, files, **wanted)
+    mastering.master(target, files, **wanted)
     return target
 
 
 def manifest_of(files: dict[str, Path]) -> Manifest:
-    entries = tuple(entry_of(path, source, iso_image.BIOS_IMAGE_MASK if path == iso.BIOS_IMAGE else ())
+    entries = tuple(entry_of(path, source, iso_image.BIOS_IMAGE_MASK if path == mastering.BIOS_IMAGE else ())
                     for path, source in files.items())
     return Manifest(IDENTITY, {}, "development", EPOCH, entries, 8192)
 
@@ -82,7 +83,7 @@ def image(files, tmp_path_factory) -> Path:
 
 def unmasked(path: str, data: bytes) -> bytes:
     """What is on the ISO, with what mastering may write into the BIOS image taken back."""
-    if path != iso.BIOS_IMAGE:
+    if path != mastering.BIOS_IMAGE:
         return data
     changed = bytearray(data)
     for offset, length in iso_image.BIOS_IMAGE_MASK:
@@ -104,7 +105,7 @@ def test_pycdlib_reads_every_file_by_both_names(image):
 def test_xorriso_reads_every_file_and_no_other(image, tmp_path):
     xorriso(image, "-osirrox", "on", "-extract", "/", str(tmp_path / "out"))
     found = {str(p.relative_to(tmp_path / "out")): p for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert found.keys() == CONTENT.keys() | {iso.BOOT_CATALOG}
+    assert found.keys() == CONTENT.keys() | {mastering.BOOT_CATALOG}
     for path, expected in CONTENT.items():
         assert unmasked(path, found[path].read_bytes()) == expected, path
 
@@ -133,7 +134,7 @@ def test_el_torito_starts_bios_and_uefi(image):
     entries = re.findall(r"El Torito boot img +: +\d+ +(\w+) +y +(\w+) +0x0000 +0x00 +(\d+) +(\d+)", said)
     assert [entry[:2] for entry in entries] == [("BIOS", "none"), ("UEFI", "none")], said
     paths = re.findall(r"El Torito img path +: +\d+ +(\S+)", said)
-    assert paths == [f"/{iso.BIOS_IMAGE}", f"/{iso.EFI_IMAGE}"], said
+    assert paths == [f"/{mastering.BIOS_IMAGE}", f"/{mastering.EFI_IMAGE}"], said
     assert entries[0][2] == "4", "BIOS loads four sectors, GRUB the rest"
     assert "grub2-boot-info" in said
 
@@ -143,7 +144,7 @@ def test_bios_image_knows_its_place(image):
     block = int(re.search(r"El Torito boot img +: +1 .* (\d+)$", said, re.M)[1])
     with image.open("rb") as file:
         file.seek(block * BLOCK)
-        bios = file.read(len(CONTENT[iso.BIOS_IMAGE]))
+        bios = file.read(len(CONTENT[mastering.BIOS_IMAGE]))
         mbr = (file.seek(0), file.read(SECTOR))[1]
     assert struct.unpack_from("<III", bios, 8) == (16, block, len(bios)), "boot info table: PVD, own block, size"
     assert struct.unpack_from("<Q", bios, 2548)[0] == block * 4 + 5
@@ -163,7 +164,7 @@ def test_as_a_disk_it_has_a_sound_table_with_an_esp(image):
     assert esp["type"].lower() == "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
     with image.open("rb") as file:
         file.seek(esp["start"] * SECTOR)
-        assert file.read(esp["size"] * SECTOR) == CONTENT[iso.EFI_IMAGE], "the bytes that a CD starts, too"
+        assert file.read(esp["size"] * SECTOR) == CONTENT[mastering.EFI_IMAGE], "the bytes that a CD starts, too"
     assert image.stat().st_size % MIB == 0
 
 
@@ -171,7 +172,7 @@ def test_nothing_lies_in_the_padding(image):
     """GRUB reads ahead past the last file when it boots from CD."""
     said = xorriso(image, "-toc")
     blocks = int(re.search(r"Media summary:.*?(\d+) data blocks", said)[1])
-    tail = image.read_bytes()[-iso.TAIL_PADDING:-33 * SECTOR]
+    tail = image.read_bytes()[-mastering.TAIL_PADDING:-33 * SECTOR]
     assert blocks * BLOCK <= image.stat().st_size
     assert not any(tail), "zeros up to the backup GPT"
 
@@ -239,7 +240,7 @@ def test_large_files_begin_at_pages(files, tmp_path):
     with large.open("wb") as out:
         out.write(b"first")
         # an odd number of blocks, so that what follows can't fall into place by itself
-        out.truncate(iso.PIECE + BLOCK)
+        out.truncate(mastering.PIECE + BLOCK)
     more = {f"layers/large-{number}": large for number in range(4)}
     image = master(tmp_path / "x.iso", files | more)
     for path in more:
@@ -249,16 +250,16 @@ def test_large_files_begin_at_pages(files, tmp_path):
         with image.open("rb") as whole:
             whole.seek(lba * BLOCK)
             assert whole.read(6) == b"first\0"
-    assert iso.read_back(image, manifest_of(files | more)) == []
+    assert mastering.read_back(image, manifest_of(files | more)) == []
 
 
 def test_read_back_finds_nothing_wrong(image, files):
     seen = []
-    assert iso.read_back(image, manifest_of(files), seen.append) == []
+    assert mastering.read_back(image, manifest_of(files), seen.append) == []
     assert seen == list(files)
 
 
-@pytest.mark.parametrize("path", [iso.BIOS_IMAGE, iso.EFI_IMAGE, "layers/hypervisor.squashfs", "many/file-07.efi",
+@pytest.mark.parametrize("path", [mastering.BIOS_IMAGE, mastering.EFI_IMAGE, "layers/hypervisor.squashfs", "many/file-07.efi",
                                   "manifest.json"])
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_one_changed_byte_names_its_file(image, files, tmp_path, path, place):
@@ -268,21 +269,21 @@ def test_one_changed_byte_names_its_file(image, files, tmp_path, path, place):
     changed[block * BLOCK + (0 if place == "first" else len(CONTENT[path]) - 1)] ^= 1
     (tmp_path / "x.iso").write_bytes(changed)
     name = path.removeprefix("layers/")
-    assert iso.read_back(tmp_path / "x.iso", manifest_of(files)) == [f"layer {name} does not match the manifest"]
+    assert mastering.read_back(tmp_path / "x.iso", manifest_of(files)) == [f"layer {name} does not match the manifest"]
 
 
 def test_read_back_tells_what_the_manifest_has_and_the_iso_has_not(image, files, tmp_path):
     (tmp_path / "more").write_bytes(b"more")
     (tmp_path / "longer").write_bytes(b"longer")
     manifest = manifest_of({**files, ".disk/info": tmp_path / "longer", "layers/cvm.qcow2": tmp_path / "more"})
-    assert iso.read_back(image, manifest) == ["layer .disk/info has 7 bytes, the manifest says 6",
+    assert mastering.read_back(image, manifest) == ["layer .disk/info has 7 bytes, the manifest says 6",
                                               "layer cvm.qcow2 isn't on the ISO"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no ISO at all", bytes(64 * BLOCK)])
 def test_read_back_of_what_is_no_iso(files, tmp_path, content):
     (tmp_path / "x.iso").write_bytes(content)
-    wrong = iso.read_back(tmp_path / "x.iso", manifest_of(files))
+    wrong = mastering.read_back(tmp_path / "x.iso", manifest_of(files))
     assert len(wrong) == 1
     assert wrong[0].startswith("x.iso can't be read as an ISO: ")
 
@@ -291,4 +292,4 @@ def test_read_back_of_what_is_no_iso(files, tmp_path, content):
 def test_read_back_of_half_an_iso(image, files, tmp_path, kept):
     content = image.read_bytes()
     (tmp_path / "x.iso").write_bytes(content[:int(len(content) * kept)])
-    assert iso.read_back(tmp_path / "x.iso", manifest_of(files))
+    assert mastering.read_back(tmp_path / "x.iso", manifest_of(files))

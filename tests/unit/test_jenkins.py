@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from cornerstone.cli import booting
-from cornerstone.factory import iso_checks, verify
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.factory.iso import iso_checks
+from cornerstone.factory.verify import verify
+from cornerstone.lib.error import Code, CornerstoneError
 from small_iso import KEY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ from cornerstone.lab.install import Run
 from cornerstone.lab.network import forwarded_port, resolver, user_network
 from cornerstone.lab.shape import load_shape
 from cornerstone.lab.timeline import Timeline
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.event import Event
-from cornerstone.model.site_file import read_site
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.event import Event
+from cornerstone.model.site.file import read_site
 
 SITE = Path(__file__).parents[2] / "sites" / "lab-one-node.json"
 

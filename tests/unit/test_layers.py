@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cornerstone.factory import process
-from cornerstone.factory.layers import RECORD, Layer, Store, changed_inputs
-from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.factory.signing.signing import SoftwareKey
+from cornerstone.factory.store.layers import RECORD, Layer, Store, changed_inputs
+from cornerstone.lib import process
+from cornerstone.lib.error import Code, CornerstoneError
 
 
 def fill(folder: Path, needed: dict[str, Path]) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cornerstone.controller.data_services.addresses import FloatingAddress
-from cornerstone.controller.data_services.lease import HeldByAnother, MonotonicLease
-from cornerstone.model.error import CornerstoneError
+from cornerstone.cvm.iscsi_target.addresses import FloatingAddress
+from cornerstone.cvm.iscsi_target.lease import HeldByAnother, MonotonicLease
+from cornerstone.lib.error import CornerstoneError
 
 SECONDS = 15
 

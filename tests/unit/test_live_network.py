@@ -10,9 +10,9 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from cornerstone.foundation import live_network
-from cornerstone.foundation.live_network import configure, lease, links, static, temporary
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.foundation.installer import live_network
+from cornerstone.foundation.installer.live_network import configure, lease, links, static, temporary
+from cornerstone.lib.error import Code, CornerstoneError
 from namespaces import cable, namespace
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces takes root")

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import elements
-from cornerstone.factory import lock as lock_module
-from cornerstone.factory.lock import Lock, LockedPackage, check_covers, lock_path, parse, read_lock, update_locks
+from cornerstone.factory.packages import elements
+from cornerstone.factory.packages import lock as lock_module
+from cornerstone.factory.packages.lock import (
+    Lock,
+    LockedPackage,
+    check_covers,
+    lock_path,
+    parse,
+    read_lock,
+    update_locks,
+)
 from cornerstone.factory.settings import Mirror, Workspace
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = ("bookworm", "trixie")

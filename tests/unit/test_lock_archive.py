@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import elements, lock
-from cornerstone.factory.lock import lock_path, parse_date, read_lock, update_locks
+from cornerstone.factory.packages import elements, lock
+from cornerstone.factory.packages.lock import lock_path, parse_date, read_lock, update_locks
 from cornerstone.factory.settings import Workspace, find_mirror
-from cornerstone.model.additions import Additions
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import Profile, load_profile
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.profile.additions import Additions
+from cornerstone.model.profile.profile import Profile, load_profile
 
 CONTROL = """Package: {name}
 Version: 1:2.0

@@ -14,18 +14,19 @@ from types import SimpleNamespace
 import pytest
 
 from cluster_nodes import SECRET, addresses, nodes
-from cornerstone.controller import genesis, notify
-from cornerstone.controller.data_services.addresses import FloatingAddress
-from cornerstone.controller.data_services.offering import Offering
-from cornerstone.controller.membership import client, server
-from cornerstone.controller.membership.client import Absent, Client
-from cornerstone.controller.membership.member import PORT, certify, context
-from cornerstone.controller.membership.server import PublicServer
+from cornerstone.cvm import genesis
+from cornerstone.cvm.iscsi_target.addresses import FloatingAddress
+from cornerstone.cvm.iscsi_target.offering import Offering
+from cornerstone.cvm.membership import client, server
+from cornerstone.cvm.membership.client import Absent, Client
+from cornerstone.cvm.membership.member import PORT, certify, context
+from cornerstone.cvm.membership.server import PublicServer
 from cornerstone.hypervisor import bootstrap_secret, data_path, watch
 from cornerstone.hypervisor.bootstrap_secret import is_member
-from cornerstone.model.data_path import Answer, Offer, Portal, to_line
-from cornerstone.model.deadline import within
-from cornerstone.model.failures import MOST, QUIET_SECONDS, Failures
+from cornerstone.lib import sd_notify
+from cornerstone.lib.deadline import within
+from cornerstone.lib.failures import MOST, QUIET_SECONDS, Failures
+from cornerstone.model.contracts.iscsi import Answer, Offer, Portal, to_line
 
 OFFER = Offer("iqn.x", (Portal("192.168.5.2", 1),), ())
 DEFECT = ZeroDivisionError("a defect")
@@ -207,13 +208,13 @@ def test_an_offer_is_made_again_after_any_error():
 
 
 def test_a_host_that_never_ends_its_answer_is_given_up(monkeypatch):
-    monkeypatch.setattr("cornerstone.controller.data_services.offering.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("cornerstone.cvm.iscsi_target.offering.ANSWER_SECONDS", 0.3)
     with Dripping() as host, soon():
         assert "longer than 0.3 s" in Offering(lambda event: None, host.where).make(OFFER)
 
 
 def test_a_host_s_answer_is_read_to_a_bound(monkeypatch):
-    monkeypatch.setattr("cornerstone.controller.data_services.offering.LONGEST_ANSWER", 1 << 10)
+    monkeypatch.setattr("cornerstone.cvm.iscsi_target.offering.LONGEST_ANSWER", 1 << 10)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         def answer() -> None:
             with listener.accept()[0] as peer, contextlib.suppress(OSError):
@@ -407,4 +408,4 @@ def test_genesis_goes_on_when_its_record_cannot_be_written(capsys):
 
 def test_a_systemd_that_is_not_there_ends_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    notify.notify("READY=1")
+    sd_notify.notify("READY=1")

@@ -18,7 +18,7 @@ from cornerstone.lab.machine import Disk, Machine, Paths
 from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.verdict import Limits
 from cornerstone.lab.watch import Watch
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 TCG = Accel("tcg", "test")
 PATHS = Paths(Path("/run/m"), Path("/logs"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.facts import Facts
-from cornerstone.model.profile import load_profile
-from cornerstone.model.requirements import Requirements
+from cornerstone.model.contracts.facts import Facts
+from cornerstone.model.contracts.requirements import Requirements
+from cornerstone.model.profile.profile import load_profile
 from cornerstone.model.rules import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,9 @@ import random
 
 import pytest
 
-from cornerstone.model import manifest as manifest_module
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import Entry, Manifest, difference, digest, entry_of
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts import manifest as manifest_module
+from cornerstone.model.contracts.manifest import Entry, Manifest, difference, digest, entry_of
 
 PROFILE = {"name": "aos-6.8", "description": 'with "quotes", "path": "layers/x", ümlaut', "aos": "6.8",
            "ahv": "20230302.100173", "payload": "reference", "hypervisor": {"root_slot": 1},

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cornerstone.factory.matrix import FORMATS, run_matrix
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.profile import profile_names
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.profile.profile import profile_names
 from cornerstone.model.rules import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -27,13 +27,13 @@ from cluster_nodes import (
     started,
     together,
 )
-from cornerstone.controller.membership import actions, join, keys, words
-from cornerstone.controller.membership.client import Client, Refused, Unadmitted
-from cornerstone.controller.membership.kept import MEMBER, MEMBERSHIP, Membership, keep, load
-from cornerstone.controller.membership.member import certify
-from cornerstone.controller.waiting import Waiting
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.record import to_record
+from cornerstone.cvm.membership import actions, join, keys, words
+from cornerstone.cvm.membership.client import Client, Refused, Unadmitted
+from cornerstone.cvm.membership.kept import MEMBER, MEMBERSHIP, Membership, keep, load
+from cornerstone.cvm.membership.member import certify
+from cornerstone.cvm.waiting import Waiting
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.record import to_record
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = list(itertools.permutations(range(3)))
@@ -118,9 +118,9 @@ def test_a_joiner_says_whom_it_waits_for(tmp_path):
 CUT = """
 import os, signal, sys, time
 from pathlib import Path
-from cornerstone.controller.membership import join, words
-from cornerstone.controller.waiting import Waiting
-from cornerstone.model.node import NodeConfig
+from cornerstone.cvm.membership import join, words
+from cornerstone.cvm.waiting import Waiting
+from cornerstone.model.contracts.node import NodeConfig
 left = [int(sys.argv[3])]
 def cut(real):
     def call(*arguments, **more):

@@ -13,14 +13,14 @@ from dataclasses import replace
 import pytest
 
 from cluster_nodes import SECRET, Node, addresses, nodes
-from cornerstone.controller.membership import server
-from cornerstone.controller.membership.authority import BEGIN, END, Authority, secret_bytes
-from cornerstone.controller.membership.client import Absent, Client, Refused
-from cornerstone.controller.membership.kept import MEMBER, Membership, keep
-from cornerstone.controller.membership.member import PORT, Member, certify
-from cornerstone.controller.membership.server import MOST_FROM_ONE_ADDRESS, MOST_FROM_STRANGERS, MembersServer
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.record import to_record
+from cornerstone.cvm.membership import server
+from cornerstone.cvm.membership.authority import BEGIN, END, Authority, secret_bytes
+from cornerstone.cvm.membership.client import Absent, Client, Refused
+from cornerstone.cvm.membership.kept import MEMBER, Membership, keep
+from cornerstone.cvm.membership.member import PORT, Member, certify
+from cornerstone.cvm.membership.server import MOST_FROM_ONE_ADDRESS, MOST_FROM_STRANGERS, MembersServer
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.record import to_record
 
 OURS = Authority(secret_bytes(SECRET), "lab")
 FOREIGN = Authority(b"sixteen bytes at the least", "lab")

@@ -13,14 +13,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_plans import Told, plan_of
-from cornerstone.factory import build as build_module
-from cornerstone.factory import netboot, netboot_initrd
-from cornerstone.factory.inside import initramfs
-from cornerstone.factory.render import ipxe_script
-from cornerstone.factory.signing import SoftwareKey, check_signature
-from cornerstone.model.additions import Additions
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import CVM, HYPERVISOR, NAME, SIGNATURE_NAME, Manifest
+from cornerstone.factory.build import build as build_module
+from cornerstone.factory.build import netboot
+from cornerstone.factory.inspection import initramfs
+from cornerstone.factory.payload import netboot_initrd
+from cornerstone.factory.payload.render import ipxe_script
+from cornerstone.factory.signing.signing import SoftwareKey, check_signature
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, NAME, SIGNATURE_NAME, Manifest
+from cornerstone.model.profile.additions import Additions
 from small_iso import KEY, PROFILE, Workshop
 
 # the script

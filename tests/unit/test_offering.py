@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from cornerstone.controller.data_services.offering import Offering
-from cornerstone.model.data_path import Answer, Offer, Portal, from_line, to_line
+from cornerstone.cvm.iscsi_target.offering import Offering
+from cornerstone.model.contracts.iscsi import Answer, Offer, Portal, from_line, to_line
 
 OFFER = Offer("iqn.x", (Portal("192.168.5.2", 1), Portal("10.20.0.22", 2)), ())
 BOTH = ("10.20.0.22:3260,2", "192.168.5.2:3260,1")

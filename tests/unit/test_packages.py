@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import packages, pool
-from cornerstone.factory.lock import Lock, LockedPackage
+from cornerstone.factory.packages import pool, provide
+from cornerstone.factory.packages.lock import Lock, LockedPackage
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 CONTENTS = {"jq": b"jq" * 999, "g++": b"g++" * 7, "libc6": b"libc6"}
 PACKAGES = {name: LockedPackage("security" if name == "libc6" else "main", name, "1:2", "amd64", len(content),
@@ -84,7 +84,7 @@ def test_what_the_mirror_no_longer_has_comes_from_the_snapshot_of_the_locks_date
     put(archive, "debian", "jq")
     put(archive, f"archive/debian/{DATE}", "g++")
     put(archive, "archive/debian-security/20270115T080100Z", "libc6")
-    packages.provide(workspace, LOCKS, Told())
+    provide.provide(workspace, LOCKS, Told())
     assert content_of(workspace.pool) == CONTENTS
     assert not any("archive" in path and "jq" in path for path in archive.asked), "only what the mirror lacks"
     assert any(path.endswith("/g%2B%2B_2_amd64.deb") for path in archive.asked)
@@ -96,7 +96,7 @@ def test_what_nobody_has_is_one_error_with_the_command(workspace, archive, monke
         monkeypatch.setenv("CORNERSTONE_SNAPSHOT_MIRROR", "")
     put(archive, "debian", "jq")
     with pytest.raises(CornerstoneError) as caught:
-        packages.provide(workspace, LOCKS, Told())
+        provide.provide(workspace, LOCKS, Told())
     answers = "HTTP Error 404: File not found" + "; HTTP Error 404: File not found" * snapshot
     assert caught.value.message == ("2 of 3 locked packages can't be fetched:\n"
                                     f"    g++ 1:2: {answers}\n    libc6 1:2: {answers}")
@@ -110,7 +110,7 @@ def test_what_nobody_has_is_one_error_with_the_command(workspace, archive, monke
 def test_snapshot_mirror_that_is_none(workspace, archive, monkeypatch, address):
     monkeypatch.setenv("CORNERSTONE_SNAPSHOT_MIRROR", address)
     with pytest.raises(CornerstoneError, match="CORNERSTONE_SNAPSHOT_MIRROR is ") as caught:
-        packages.provide(workspace, LOCKS, Told())
+        provide.provide(workspace, LOCKS, Told())
     assert "http://HOST/archive/{archive}/{date}" in caught.value.hint
 
 
@@ -119,10 +119,10 @@ def test_snapshot_mirror_that_is_none(workspace, archive, monkeypatch, address):
 def test_damaged_file_is_fetched_again_and_that_is_told(workspace, archive):
     put(archive, "debian", "jq", "g++")
     put(archive, "debian-security", "libc6")
-    packages.provide(workspace, LOCKS, Told())
+    provide.provide(workspace, LOCKS, Told())
     pool.pooled(workspace.pool, PACKAGES["jq"]).write_bytes(CONTENTS["jq"][::-1])
     told = Told()
-    packages.provide(workspace, LOCKS, told)
+    provide.provide(workspace, LOCKS, told)
     assert told == [("warning", "the pool's copy of jq 1:2 was damaged: it is fetched again")]
     assert content_of(workspace.pool) == CONTENTS
 
@@ -135,7 +135,7 @@ def test_whole_pool_asks_nobody_and_loses_what_a_killed_fetch_left(workspace, mo
         at.write_bytes(CONTENTS[name])
     at.with_suffix(".7.part").touch()
     at.with_suffix(".7.part.FAILED").touch()
-    packages.provide(workspace, LOCKS, Told())
+    provide.provide(workspace, LOCKS, Told())
     assert list(workspace.pool.glob("*/*.part*")) == []
 
 
@@ -146,8 +146,8 @@ def carried(workspace, archive, tmp_path, monkeypatch) -> Path:
     """A folder that was filled with all packages, and after that no mirror and an empty pool."""
     put(archive, "debian", "jq", "g++")
     put(archive, "debian-security", "libc6")
-    packages.provide(workspace, LOCKS, Told())
-    packages.carry(workspace.pool, PACKAGES.values(), tmp_path / "carried")
+    provide.provide(workspace, LOCKS, Told())
+    provide.carry(workspace.pool, PACKAGES.values(), tmp_path / "carried")
     monkeypatch.setenv("CORNERSTONE_MIRROR", "nothing://")
     for package in PACKAGES.values():
         pool.pooled(workspace.pool, package).unlink()
@@ -161,7 +161,7 @@ def state_of(folder: Path) -> list:
 
 def test_there_and_back(workspace, carried):
     before = state_of(carried)
-    packages.provide(workspace, LOCKS, Told(), carried)
+    provide.provide(workspace, LOCKS, Told(), carried)
     assert content_of(workspace.pool) == content_of(carried / "pool") == CONTENTS
     assert state_of(carried) == before, "it is only read"
 
@@ -173,26 +173,26 @@ def test_its_index_can_be_checked_with_the_usual_tool(carried):
 
 
 def test_filling_it_again_mends_it(workspace, carried):
-    packages.provide(workspace, LOCKS, Told(), carried)
+    provide.provide(workspace, LOCKS, Told(), carried)
     pool.pooled(carried / "pool", PACKAGES["jq"]).write_bytes(CONTENTS["jq"][::-1])
     pool.pooled(carried / "pool", PACKAGES["g++"]).unlink()
     whole = pool.pooled(carried / "pool", PACKAGES["libc6"]).stat()
     pool.pooled(carried / "pool", PACKAGES["libc6"]).with_suffix(".7.part").touch()
-    packages.carry(workspace.pool, PACKAGES.values(), carried)
+    provide.carry(workspace.pool, PACKAGES.values(), carried)
     assert content_of(carried / "pool") == CONTENTS
     assert pool.pooled(carried / "pool", PACKAGES["libc6"]).stat() == whole
     assert list(carried.rglob("*.part")) == []
 
 
 def test_a_second_profile_adds_to_it(workspace, carried):
-    packages.provide(workspace, LOCKS, Told(), carried)
+    provide.provide(workspace, LOCKS, Told(), carried)
     more = b"more"
     extra = replace(PACKAGES["jq"], name="more", size=len(more), sha256=hashlib.sha256(more).hexdigest())
     at = pool.pooled(workspace.pool, extra)
     at.parent.mkdir(parents=True, exist_ok=True)
     at.write_bytes(more)
-    packages.carry(workspace.pool, [extra], carried)
-    assert len((carried / packages.INDEX).read_text().splitlines()) == 4
+    provide.carry(workspace.pool, [extra], carried)
+    assert len((carried / provide.INDEX).read_text().splitlines()) == 4
 
 
 def test_what_it_lacks_is_named_before_anything_is_copied(workspace, carried):
@@ -200,7 +200,7 @@ def test_what_it_lacks_is_named_before_anything_is_copied(workspace, carried):
     at = pool.pooled(carried / "pool", PACKAGES["g++"])
     at.write_bytes(at.read_bytes()[:5])
     with pytest.raises(CornerstoneError) as caught:
-        packages.provide(workspace, LOCKS, Told(), carried)
+        provide.provide(workspace, LOCKS, Told(), carried)
     assert caught.value.message == (f"{carried} lacks 2 of 3 packages, or has them in part:\n"
                                     "    g++ 1:2\n    jq 1:2")
     assert "./invoke fetch --profile" in caught.value.hint
@@ -210,7 +210,7 @@ def test_what_it_lacks_is_named_before_anything_is_copied(workspace, carried):
 def test_damaged_file_in_it_is_named(workspace, carried):
     pool.pooled(carried / "pool", PACKAGES["jq"]).write_bytes(CONTENTS["jq"][::-1])
     with pytest.raises(CornerstoneError, match="jq 1:2 is damaged: its sha256 is ") as caught:
-        packages.provide(workspace, LOCKS, Told(), carried)
+        provide.provide(workspace, LOCKS, Told(), carried)
     assert str(carried) in caught.value.message
     assert "jq" not in content_of(workspace.pool)
     assert list(workspace.pool.rglob("*.part")) == []
@@ -224,7 +224,7 @@ def test_what_is_no_such_folder(tmp_path, what):
     elif what == "file":
         other.touch()
     with pytest.raises(CornerstoneError, match="isn't a folder of packages") as caught:
-        packages.check_carried(other)
+        provide.check_carried(other)
     assert "./invoke fetch --profile" in caught.value.hint
 
 
@@ -234,7 +234,7 @@ def test_file_in_it_that_can_not_be_read_is_named(workspace, carried, monkeypatc
         raise OSError(5, "Input/output error")
     monkeypatch.setattr(pool, "receive", bad)
     with pytest.raises(CornerstoneError, match=r"g\+\+ 1:2 is damaged: .*Input/output error"):
-        packages.provide(workspace, LOCKS, Told(), carried)
+        provide.provide(workspace, LOCKS, Told(), carried)
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
@@ -246,5 +246,5 @@ def test_other_things_are_not_mixed_with_packages(workspace, tmp_path, what):
     else:
         other.touch()
     with pytest.raises(CornerstoneError, match="holds something else than packages"):
-        packages.carry(workspace.pool, PACKAGES.values(), other)
+        provide.carry(workspace.pool, PACKAGES.values(), other)
     assert other.is_file() or [path.name for path in other.iterdir()] == ["thesis.tex"]

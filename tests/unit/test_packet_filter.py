@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.contracts.node import NodeConfig
 from cornerstone.model.packet_filter import cvm_rules, host_rules
 from namespaces import Namespace, cable, namespace
 

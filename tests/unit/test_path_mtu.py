@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cornerstone.controller import genesis, path_mtu
+from cornerstone.cvm import genesis, path_mtu
 from namespaces import cable, namespace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces takes root")

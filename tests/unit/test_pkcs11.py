@@ -10,9 +10,9 @@ import pytest
 from pkcs11 import Attribute, KeyType, Mechanism
 from pkcs11.util.ec import encode_named_curve_parameters
 
-from cornerstone.factory.pkcs11 import MODULE_SETTING, Uri
-from cornerstone.factory.signing import PIN_SETTING, SETTING, check_signature, signing_key
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.factory.signing.pkcs11 import MODULE_SETTING, Uri
+from cornerstone.factory.signing.signing import PIN_SETTING, SETTING, check_signature, signing_key
+from cornerstone.lib.error import Code, CornerstoneError
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "5678-secret"

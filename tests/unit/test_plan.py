@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation.plan import make_plan
-from cornerstone.foundation.plan_text import lines
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.facts import Contents, Disk, Facts, Installed, Partition, PciDevice, Signature
-from cornerstone.model.manifest import HYPERVISOR, Entry
-from cornerstone.model.node import NodeConfig, erase_token
-from cornerstone.model.site_file import read_site
+from cornerstone.foundation.installer.plan import make_plan
+from cornerstone.foundation.installer.plan_text import lines
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.facts import Contents, Disk, Facts, Installed, Partition, PciDevice, Signature
+from cornerstone.model.contracts.manifest import HYPERVISOR, Entry
+from cornerstone.model.contracts.node import NodeConfig, erase_token
+from cornerstone.model.site.file import read_site
 
 MACHINES = Path(__file__).resolve().parents[1] / "machines"
 SPEC = importlib.util.spec_from_file_location("golden", MACHINES / "golden.py")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import pool
-from cornerstone.factory.lock import LockedPackage
-from cornerstone.factory.packages import from_mirror
+from cornerstone.factory.packages import pool
+from cornerstone.factory.packages.lock import LockedPackage
+from cornerstone.factory.packages.provide import from_mirror
 from cornerstone.factory.settings import Mirror
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 BODY = bytes(range(256)) * 3000  # several chunks
 

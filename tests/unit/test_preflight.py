@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from build_plans import Told, plan_of, profile, touch
-from cornerstone.factory import build as build_module
-from cornerstone.factory import preflight
-from cornerstone.factory.layers import Layer
+from cornerstone.factory.build import build as build_module
+from cornerstone.factory.build import preflight
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.factory.store.layers import Layer
+from cornerstone.lib.error import Code, CornerstoneError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-CODE = ("import sys; from pathlib import Path; from cornerstone.factory.preflight import *\n"
+CODE = ("import sys; from pathlib import Path; from cornerstone.factory.build.preflight import *\n"
         "preflight(Workspace(Path(sys.argv[1]), 'build-x'))")
 
 
@@ -57,7 +57,7 @@ def test_machine_that_lacks_programs_m37(tmp_path):
 
 def test_root_that_may_not_mount_m37(monkeypatch, tmp_path):
     done = subprocess.run(["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-c",
-                           "from cornerstone.factory.preflight import *; check_namespaces(Path('/tmp'))"],
+                           "from cornerstone.factory.build.preflight import *; check_namespaces(Path('/tmp'))"],
                           capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(SRC)})
     assert "CornerstoneError: nothing can be mounted in namespaces of our own: unshare failed" in done.stderr
 

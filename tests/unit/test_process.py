@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import boot_checks, hold, process
-from cornerstone.factory.signing import SECRETS, for_a_build
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.factory.signing.signing import SECRETS, for_a_build
+from cornerstone.factory.verify import boot_checks
+from cornerstone.lib import filelock, process
+from cornerstone.lib.error import Code, CornerstoneError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 
@@ -217,7 +218,7 @@ def test_killed_outright_the_tool_ends_too_and_a_lock_waits_for_it(tmp_path, log
     running.wait()
     assert select.select([tool], [], [], 10)[0], "it has ended"
     os.close(tool)
-    hold.try_hold(lock).release()
+    filelock.try_hold(lock).release()
 
 
 def test_disk_full_is_said_as_such(log):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.catalogue import load_catalogue
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import load_profile, profile_names, schema_text
-from cornerstone.model.profile_fields import format_size, parse_size
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.catalogue.catalogue import load_catalogue
+from cornerstone.model.profile.fields import format_size, parse_size
+from cornerstone.model.profile.profile import load_profile, profile_names, schema_text
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "profiles"

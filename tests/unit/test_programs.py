@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.lock import read_lock
+from cornerstone.factory.packages.lock import read_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 # Functions whose first argument is a command line.

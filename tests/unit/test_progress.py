@@ -9,8 +9,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from cornerstone.factory.progress import Progress
-from cornerstone.model.event import Event
+from cornerstone.factory.build.progress import Progress
+from cornerstone.lib.event import Event
 
 
 def event(step: str, state: str, message: str = "", **data: object) -> Event:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import pool, repository
-from cornerstone.factory.lock import Lock, LockedPackage
-from cornerstone.factory.repository import make_repository
-from cornerstone.model.error import CornerstoneError
+from cornerstone.factory.packages import pool, repository
+from cornerstone.factory.packages.lock import Lock, LockedPackage
+from cornerstone.factory.packages.repository import make_repository
+from cornerstone.lib.error import CornerstoneError
 
 
 def locked(name: str, content: bytes, version: str) -> LockedPackage:

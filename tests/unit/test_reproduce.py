@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import reproduce
-from cornerstone.factory.layers import Layer, Store
-from cornerstone.factory.reproduce import _explain, copy_checkout
+from cornerstone.factory.build import reproduce
+from cornerstone.factory.build.reproduce import _explain, copy_checkout
+from cornerstone.factory.store.layers import Layer, Store
 
 
 def layer(name: str, content: str, inputs: str = "1", needs: tuple[Layer, ...] = ()) -> Layer:

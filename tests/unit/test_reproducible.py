@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.reproduce import ACL
+from cornerstone.factory.build.reproduce import ACL
 
 ELEMENT = Path(__file__).resolve().parents[2] / "elements/reproducible"
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")

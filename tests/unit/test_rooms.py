@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import rooms
+from cornerstone.factory.payload import rooms
 
 # what elements/<root>/package-installs.yaml brings besides
 PACKAGED = {"hypervisor": set(), "cvm": {"cryptography", "rados", "rbd", "rtslib_fb"}}
@@ -21,8 +21,8 @@ def names(source, *chosen):
 
 def test_what_only_the_factory_uses_stays_at_home():
     travelling = names(SOURCE, "foundation")
-    assert {"__init__.py", "foundation/__main__.py", "model/__init__.py", "model/manifest.py"} <= set(travelling)
-    assert not {"model/profile.py", "model/located.py", "factory/__init__.py"} & set(travelling)
+    assert {"__init__.py", "foundation/installer/__main__.py", "model/__init__.py", "model/contracts/manifest.py"} <= set(travelling)
+    assert not {"model/profile/profile.py", "lib/yaml_document.py", "factory/__init__.py"} & set(travelling)
 
 
 @pytest.mark.parametrize("root", rooms.ROOMS)

@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from cornerstone.factory import roots
-from cornerstone.factory.iso_image import Extent
-from cornerstone.factory.roots import Disk, File, copy_disk, read_files
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.customize.iso_image import Extent
+from cornerstone.factory.inspection import roots
+from cornerstone.factory.inspection.roots import Disk, File, copy_disk, read_files
+from cornerstone.lib.error import Code, CornerstoneError
 
 
 def pack(tree, target, *options):

@@ -9,14 +9,14 @@ from typing import get_args
 
 import pytest
 
-from cornerstone.model.catalogue import load_catalogue
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import load_profile
-from cornerstone.model.profile_fields import ReferenceFile
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.catalogue.catalogue import load_catalogue
+from cornerstone.model.catalogue.version import AhvVersion, AosVersion
+from cornerstone.model.profile.fields import ReferenceFile
+from cornerstone.model.profile.profile import load_profile
 from cornerstone.model.rules import REGISTRY, Level, Outcome, check_pair, check_profile, require_profile
 from cornerstone.model.rules.registry import Registry, Result, Rule, Verdict
 from cornerstone.model.rules.release import SUITES
-from cornerstone.model.version import AhvVersion, AosVersion
 
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = datetime.date(2026, 11, 22)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory import apt as apt_module
 from cornerstone.factory.settings import Mirror, Workspace, find_mirror, find_snapshot
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib import apt as apt_module
+from cornerstone.lib.error import Code, CornerstoneError
 
 MAIN, SECURITY = "http://deb.example.org/debian", "http://deb.example.org/debian-security"
 ONE_LINE = f"""# deb http://commented.example.org/debian trixie main

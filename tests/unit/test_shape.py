@@ -8,7 +8,7 @@ import pytest
 from cornerstone.lab.accel import Accel
 from cornerstone.lab.machine import Machine
 from cornerstone.lab.shape import SHAPES, Shape, load_shape, shape_names
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
 
 GOOD = """\
 description: a test

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cornerstone.factory.signing import PEM_SETTING, SETTING, SoftwareKey, check_signature, signing_key
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.factory.signing.signing import PEM_SETTING, SETTING, SoftwareKey, check_signature, signing_key
+from cornerstone.lib.error import Code, CornerstoneError
 
 CONTENT = b"a manifest\n" * 100
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.site import DiskChoice, cvm_name
-from cornerstone.model.site_file import read_site
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.site.file import read_site
+from cornerstone.model.site.site import DiskChoice, cvm_name
 
 ROOT = Path(__file__).resolve().parents[2]
 

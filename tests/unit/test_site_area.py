@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.site_area import SIZE, pack, unpack
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.site_area import SIZE, pack, unpack
 
 CONTENT = b'{"blocks": []}\n' * 60
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from cornerstone.factory import customize
-from cornerstone.foundation.plan import make_plan
-from cornerstone.foundation.plan_text import lines
-from cornerstone.model.facts import Facts
-from cornerstone.model.manifest import CVM, HYPERVISOR, Entry, Manifest
-from cornerstone.model.site_area import ROOM, SIZE, pack
-from cornerstone.model.site_fields import CLUSTER, NODE, SITE, schema
-from cornerstone.model.site_file import DRAWN, MOST, SiteError, read_site, size_in_iso, to_area, to_json
-from cornerstone.model.site_kinds import MOST_TOLD
+from cornerstone.customize import customize
+from cornerstone.foundation.installer.plan import make_plan
+from cornerstone.foundation.installer.plan_text import lines
+from cornerstone.model.contracts.facts import Facts
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, Entry, Manifest
+from cornerstone.model.contracts.site_area import ROOM, SIZE, pack
+from cornerstone.model.site.fields import CLUSTER, NODE, SITE, schema
+from cornerstone.model.site.file import DRAWN, MOST, SiteError, read_site, size_in_iso, to_area, to_json
+from cornerstone.model.site.kinds import MOST_TOLD
 from small_iso import PROFILE
 from test_site_file import CLUSTER_0, EXAMPLES, NODE_0, THREE, edited
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.model.error import Code
-from cornerstone.model.site import Bmc, DiskChoice, Uplink
-from cornerstone.model.site_fields import (
+from cornerstone.lib.error import Code
+from cornerstone.model.site.fields import (
     BLOCK,
     BOND,
     CLUSTER,
@@ -27,7 +26,7 @@ from cornerstone.model.site_fields import (
     SITE_EXTRA,
     schema,
 )
-from cornerstone.model.site_file import (
+from cornerstone.model.site.file import (
     REDACTED,
     SECRETS,
     SiteError,
@@ -37,6 +36,7 @@ from cornerstone.model.site_file import (
     redacted,
     to_json,
 )
+from cornerstone.model.site.site import Bmc, DiskChoice, Uplink
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path for path in (ROOT / "sites").glob("*.json") if path.name != "schema.json")
@@ -351,7 +351,7 @@ def test_the_page_names_every_key_of_ours_and_every_example():
 
 
 def test_only_the_standard_library_is_imported():
-    program = ("import sys; before = set(sys.modules); import cornerstone.model.site_file, cornerstone.model.site_area;"
+    program = ("import sys; before = set(sys.modules); import cornerstone.model.site.file, cornerstone.model.contracts.site_area;"
                "print(*{name.partition('.')[0] for name in sys.modules.keys() - before})")
     done = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(ROOT / 'src')!r}); "
                            + program], capture_output=True, text=True, check=True)

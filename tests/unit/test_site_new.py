@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.factory.site_new import QUESTIONS, new_site
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.site_file import read_site
+from cornerstone.customize.site_new import QUESTIONS, new_site
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.site.file import read_site
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g me"

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation import site_source
-from cornerstone.foundation.site_source import (
+from cornerstone.foundation.installer import site_source
+from cornerstone.foundation.installer.site_source import (
     MOST,
     Found,
     block_devices,
@@ -28,9 +28,9 @@ from cornerstone.foundation.site_source import (
     is_carried,
     kernel_arguments,
 )
-from cornerstone.model import site_area
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.site_file import read_site, to_area
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts import site_area
+from cornerstone.model.site.file import read_site, to_area
 from machine_tree import HBA, Link, tree
 
 SITE = b'{"blocks": []}\n'

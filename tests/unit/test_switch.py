@@ -10,8 +10,8 @@ import pytest
 
 from cornerstone.lab.network import closed_network
 from cornerstone.lab.switch import DOOR, Switch, door
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.site_file import read_site
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.site.file import read_site
 
 ROOT = Path(__file__).parents[2]
 ALL = b"\xff" * 6

@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from cornerstone.controller.data_services.target import Lun, Step, Target, offer, steps, target_name
-from cornerstone.model.data_path import Initiator, Portal, device_name
+from cornerstone.cvm.iscsi_target.target import Lun, Step, Target, offer, steps, target_name
+from cornerstone.model.contracts.iscsi import Initiator, Portal, device_name
 
 FSID = "11111111-2222-3333-4444-555555555555"
 NAME = target_name(FSID)

@@ -19,7 +19,7 @@ from cornerstone.cli.ending import end
 from cornerstone.cli.inputs import find_iso
 from cornerstone.cli.testing import run_pytest
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,4 +1,4 @@
-"""A root as data (factory/tree.py): what it holds, and that nothing in it reaches the machine that looks."""
+"""A root as data (factory/inspection/tree.py): what it holds, and that nothing in it reaches the machine that looks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cornerstone.factory.tree import read_tree
+from cornerstone.factory.inspection.tree import read_tree
 from test_roots import pack
 
 
@@ -98,8 +98,8 @@ def test_a_disk_without_room_is_told(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root/file").write_bytes(os.urandom(4 << 20))
     image = pack(tmp_path / "root", tmp_path / "x")
-    code = ("import sys; from pathlib import Path; from cornerstone.factory.tree import read_tree\n"
-            "from cornerstone.model.error import CornerstoneError\n"
+    code = ("import sys; from pathlib import Path; from cornerstone.factory.inspection.tree import read_tree\n"
+            "from cornerstone.lib.error import CornerstoneError\n"
             "try:\n    read_tree(Path(sys.argv[1]), 0, Path(sys.argv[2]))\n"
             "except CornerstoneError as error:\n    print(error.code.name, error.message)\n")
     small = tmp_path / "small"

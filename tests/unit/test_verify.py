@@ -19,23 +19,24 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cornerstone.cli import inputs
-from cornerstone.factory import boot_checks, iso, verify
-from cornerstone.factory.authenticode import signatures
-from cornerstone.factory.boot_checks import MICROSOFT
-from cornerstone.factory.customize import customize
-from cornerstone.factory.fat import MIB, make_fat
-from cornerstone.factory.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
-from cornerstone.factory.iso_image import Image
+from cornerstone.customize.customize import customize
+from cornerstone.customize.iso_image import Image
+from cornerstone.factory.iso import mastering
+from cornerstone.factory.iso.iso_checks import CHECKS, GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM, Subject, run_checks
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import SoftwareKey
-from cornerstone.model.boot_area import BootSettings
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import BOOT_AREA, CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
-from cornerstone.model.site_area import pack
+from cornerstone.factory.signing.signing import SoftwareKey
+from cornerstone.factory.verify import boot_checks, verify
+from cornerstone.factory.verify.authenticode import signatures
+from cornerstone.factory.verify.boot_checks import MICROSOFT
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.fat import MIB, make_fat
+from cornerstone.model.contracts.boot_area import BootSettings
+from cornerstone.model.contracts.manifest import BOOT_AREA, CVM, FIRST_BOOT, HYPERVISOR, NAME, SIGNATURE_NAME, SITE_AREA
+from cornerstone.model.contracts.site_area import pack
 from small_iso import EPOCH, GRUB_SBAT, KEY, SHIM_SBAT, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, iso.BIOS_IMAGE, iso.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
+FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, mastering.BIOS_IMAGE, mastering.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
          ".disk/info", "boot/grub/grub.cfg", "boot/grub/loopback.cfg")
 
 
@@ -441,7 +442,7 @@ def last_record(folder: bytes) -> int:
 
 
 def test_boot_entries_are_checked(medium, good):
-    catalog = place(medium, iso.BOOT_CATALOG).start
+    catalog = place(medium, mastering.BOOT_CATALOG).start
     for at, words in ((catalog + 40, "BIOS entry points at block"), (catalog + 104, "UEFI entry points at block"),
                       (catalog + 32, "isn't marked as bootable"), (catalog + 38, "GRUB wants 4"),
                       (catalog + 65, "entries for platforms"), (catalog + 4, "validation entry is damaged"),
@@ -452,7 +453,7 @@ def test_boot_entries_are_checked(medium, good):
 
 
 def test_pointers_are_checked(medium, good):
-    image = place(medium, iso.BIOS_IMAGE).start
+    image = place(medium, mastering.BIOS_IMAGE).start
     for at, words in ((image + 8, "where the image is"), (image + 12, "where the image is"), (image + 30, "where the"),
                       (image + 20, "checksum"), (image + 2548, "GRUB's pointer in boot/bios.img"),
                       (0x1B0, "GRUB's pointer in the MBR")):
@@ -529,7 +530,7 @@ def test_a1_a_reader_without_an_end_is_ended(monkeypatch, words):
 
 
 def test_an_esp_that_is_no_fat_is_refused(workshop):
-    workshop.content[iso.EFI_IMAGE] = bytes(MIB)
+    workshop.content[mastering.EFI_IMAGE] = bytes(MIB)
     assert "the FAT file system can't be read" in wrong(workshop.master())["efi-files"][0]
 
 
@@ -700,8 +701,8 @@ def test_a1_a_key_beside_an_iso_is_no_link(medium, tmp_path):
 
 def test_the_second_reader_is_another_program(medium, tmp_path):
     """Without xorriso there is one witness only: that ends with a clear error, not with a pass."""
-    code = ("from cornerstone.factory.iso_checks import Subject, run_checks; import sys; from pathlib import Path\n"
-            "from cornerstone.factory.verify import read_key\n"
+    code = ("from cornerstone.factory.iso.iso_checks import Subject, run_checks; import sys; from pathlib import Path\n"
+            "from cornerstone.factory.verify.verify import read_key\n"
             "list(run_checks(Subject(Path(sys.argv[1]), read_key(Path(sys.argv[2])))))")
     done = subprocess.run([sys.executable, "-c", code, medium, medium.with_name(verify.KEY_NAME)], capture_output=True,
                           text=True, env={"PYTHONPATH": str(ROOT / "src"), "PATH": str(tmp_path)}, check=False)

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.version import AhvVersion, AosVersion, IncomparableError
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.catalogue.version import AhvVersion, AosVersion, IncomparableError
 
 # In the order of their release numbers; neighbours that a comparison of text would swap are in it.
 AOS_ORDER = ["5.20.5.1", "6.0", "6.5", "6.5.0.1", "6.5.1", "6.5.6.7", "6.8", "6.8.0.1", "6.8.1", "6.8.1.9", "6.10",

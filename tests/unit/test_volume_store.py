@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import pytest
 
-from cornerstone.controller.data_services.catalogue import Catalogue, Disk, Released
-from cornerstone.model.error import CornerstoneError
+from cornerstone.cvm.iscsi_target.catalogue import Catalogue, Disk, Released
+from cornerstone.lib.error import CornerstoneError
 
 
 class RadosError(Exception):
@@ -129,8 +129,8 @@ def store(monkeypatch):
     for name, module in {"rados": rados, "rbd": rbd}.items():
         monkeypatch.setitem(sys.modules, name, module)
     for name in ("images", "store"):
-        monkeypatch.delitem(sys.modules, f"cornerstone.controller.data_services.{name}", raising=False)
-    module = importlib.import_module("cornerstone.controller.data_services.store")
+        monkeypatch.delitem(sys.modules, f"cornerstone.cvm.iscsi_target.{name}", raising=False)
+    module = importlib.import_module("cornerstone.cvm.iscsi_target.store")
     made = module.Store("container")
     made._catalogue, made.volumes = Object(), Volumes()
     made.kept = {}
@@ -151,7 +151,7 @@ def store(monkeypatch):
     monkeypatch.setattr(made, "command", command)
     yield made
     for name in ("images", "store"):
-        sys.modules.pop(f"cornerstone.controller.data_services.{name}", None)
+        sys.modules.pop(f"cornerstone.cvm.iscsi_target.{name}", None)
 
 
 def test_d20_a_change_that_another_overtook_is_made_anew_from_what_is_there(store):

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from cornerstone.controller.data_services import watch
-from cornerstone.controller.data_services.watch import LastingWatch
+from cornerstone.cvm.iscsi_target import watch
+from cornerstone.cvm.iscsi_target.watch import LastingWatch
 
 
 class Network:

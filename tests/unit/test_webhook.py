@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.foundation import webhook as webhook_module
-from cornerstone.foundation.webhook import Webhook
-from cornerstone.model.event import Event
-from cornerstone.model.report import Report, schema_text
-from cornerstone.model.site_file import read_site, secrets_of
+from cornerstone.foundation.installer import webhook as webhook_module
+from cornerstone.foundation.installer.webhook import Webhook
+from cornerstone.lib.event import Event
+from cornerstone.model.contracts.report import Report, schema_text
+from cornerstone.model.site.file import read_site, secrets_of
 
 ROOT = Path(__file__).resolve().parents[2]
 WHO = {"serial": "SN1", "hostname": "node-1", "profile": "aos-6.8", "identity": "abc"}

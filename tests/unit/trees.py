@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import tempfile
 
-from cornerstone.factory.roots import File
-from cornerstone.factory.tree import Tree
+from cornerstone.factory.inspection.roots import File
+from cornerstone.factory.inspection.tree import Tree
 
 
 class Link(str):

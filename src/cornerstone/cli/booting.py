@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cornerstone.factory.junit import Case, write_report
 from cornerstone.lab.boot import boot_task
 from cornerstone.lab.machine import FIRMWARES, MEDIA
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.junit import Case, write_report
 
 # of a console, in a report; all of it is in its file
 LAST_BYTES = 1 << 16

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cornerstone.cli.inputs import check_format
-from cornerstone.factory.build import build, why
-from cornerstone.factory.progress import Progress
+from cornerstone.factory.build.build import build, why
+from cornerstone.factory.build.progress import Progress
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event, JsonLines
-from cornerstone.model.manifest import NAME, Manifest
-from cornerstone.model.profile import Profile
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.event import Event, JsonLines
+from cornerstone.model.contracts.manifest import NAME, Manifest
+from cornerstone.model.profile.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def tell_why(workspace: Workspace, profile: Profile, format: str) -> None:
 
 def tell_reproduced(workspace: Workspace, profile: Profile) -> None:
     """Build a profile's ISO twice and say that the bytes are the same. Raises CornerstoneError (FAILED) if not."""
-    from cornerstone.factory.reproduce import reproduce
+    from cornerstone.factory.build.reproduce import reproduce
     with Progress() as show:
         differences = reproduce(workspace, profile, show)
     if differences:

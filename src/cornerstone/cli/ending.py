@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from invoke import Exit
 
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 # What a shell calls a process that wrote into a pipe after its reader had gone (128 + SIGPIPE).
 PIPE_ENDED = 128 + signal.SIGPIPE

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
 
 if TYPE_CHECKING:
-    from cornerstone.model.profile import Profile
+    from cornerstone.model.profile.profile import Profile
 
 # Reading YAML takes a third of a second of imports, which a command about a named ISO doesn't need.
 
@@ -25,13 +25,13 @@ YAML = (".yaml", ".yml")
 
 def find_profile(workspace: Workspace, name: str) -> Profile:
     """The profile of a name in profiles/ or of a path; "" is the default one. Raises CornerstoneError."""
-    from cornerstone.model.profile import load_profile
+    from cornerstone.model.profile.profile import load_profile
     return load_profile(name or DEFAULT_PROFILE, workspace.root)
 
 
 def find_profiles(workspace: Workspace, names: str) -> list[Profile]:
     """The profiles of several names or paths with commas between them; `all` is everything in profiles/."""
-    from cornerstone.model.profile import profile_names
+    from cornerstone.model.profile.profile import profile_names
     words = profile_names(workspace.root) if names == "all" else (names or DEFAULT_PROFILE).split(",")
     if not all(word.strip() for word in words):
         raise CornerstoneError(f"{names!r} has an empty name between its commas", "such as aos-6.8,aos-6.10")
@@ -49,8 +49,8 @@ def find_iso(workspace: Workspace, word: str = "", profile: str = "", *, device:
         raise CornerstoneError(f"the ISO is named twice: {word}, and by --profile {profile}", "give one of the two")
     if _is_path(word) and not word.endswith(YAML):
         return require_iso(Path(word), device=device)
-    from cornerstone.factory.build import iso_path
-    from cornerstone.model.profile import load_profile, profile_names
+    from cornerstone.factory.build.build import iso_path
+    from cornerstone.model.profile.profile import load_profile, profile_names
     if word and not _is_path(word) and word not in profile_names(workspace.root) and Path(word).exists():
         return require_iso(Path(word), device=device)
     named = word or profile or DEFAULT_PROFILE

@@ -17,17 +17,17 @@ from invoke import Exit
 from cornerstone.cli.building import build_one
 from cornerstone.cli.inputs import find_profile
 from cornerstone.cli.testing import judge
-from cornerstone.factory import customize
-from cornerstone.factory.emulator import emulator
+from cornerstone.customize import customize
+from cornerstone.factory.inspection.emulator import emulator
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import forget
+from cornerstone.factory.signing.signing import forget
 from cornerstone.lab import cluster, report
 from cornerstone.lab.install import Run, started
 from cornerstone.lab.machine import QEMU_SETTING
 from cornerstone.lab.shape import Shape, load_shape
 from cornerstone.lab.terminal import Terminal
-from cornerstone.model.manifest import NAME, Manifest
-from cornerstone.model.profile import Profile
+from cornerstone.model.contracts.manifest import NAME, Manifest
+from cornerstone.model.profile.profile import Profile
 
 
 @dataclass(frozen=True)

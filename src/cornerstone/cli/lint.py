@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cornerstone.factory import process
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib import process
+from cornerstone.lib.error import Code, CornerstoneError
 
 SCRIPT = r"^#!/bin/(ba)?sh|^#!/usr/bin/env bash"
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cornerstone.cli.inputs import check_format
-from cornerstone.factory.build import iso_path
+from cornerstone.factory.build.build import iso_path
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.catalogue import load_catalogue
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.profile import Profile, load_profile, profile_names
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.catalogue.catalogue import load_catalogue
+from cornerstone.model.profile.profile import Profile, load_profile, profile_names
 from cornerstone.model.rules import Level, check_profile
 
 

@@ -12,7 +12,7 @@ from invoke import Argument, Collection, Config, Exit, ParseError, Program
 
 from cornerstone.cli.ending import end
 from cornerstone.cli.words import Words
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
 
 # What of invoke's own flags has an effect here. The others steer Context.run, which no task uses.
 HONOURED = {"complete", "debug", "help", "list", "list-depth", "list-format", "print-completion-script", "version",
@@ -48,7 +48,7 @@ class CommandLine(Program):
         """Print the version in pyproject.toml and the commit of the checkout."""
         import tomllib
 
-        from cornerstone.factory.provenance import source
+        from cornerstone.factory.evidence.provenance import source
         version = tomllib.loads((self.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
         found = source(self.root)
         commit = found["digest"]["gitCommit"][:12] if "digest" in found else found["annotations"]["commit"]
@@ -109,7 +109,7 @@ class CommandLine(Program):
 
     def suggest(self, word: str, flags: tuple[str, ...]) -> str:
         """How to mend a word that is neither a task nor, after a task, one of its flags."""
-        from cornerstone.model.located import did_you_mean
+        from cornerstone.lib.yaml_document import did_you_mean
         core = {f"-{'-' * (len(name) > 1)}{name}" for argument in super().core_args() for name in argument.names}
         if word.startswith("-"):
             known = [*flags, *self.initial_context.flag_names()]

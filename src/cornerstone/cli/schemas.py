@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cornerstone.factory.files import put
 from cornerstone.factory.settings import Workspace
-from cornerstone.model import facts, profile, report, site_fields
-from cornerstone.model.catalogue import load_catalogue
+from cornerstone.lib.atomic import put
+from cornerstone.model.catalogue.catalogue import load_catalogue
+from cornerstone.model.contracts import facts, report
+from cornerstone.model.profile import profile
+from cornerstone.model.site import fields as site_fields
 
 
 def texts(root: Path) -> dict[str, str]:

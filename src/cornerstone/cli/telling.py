@@ -11,11 +11,11 @@ from typing import Any
 
 from cornerstone.cli.inputs import check_format, find_iso, find_profile
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import HYPERVISOR, Entry, Manifest
-from cornerstone.model.site import Site
-from cornerstone.model.site_area import ROOM, SIZE
-from cornerstone.model.site_file import SiteError, read_site, size_in_iso
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.manifest import HYPERVISOR, Entry, Manifest
+from cornerstone.model.contracts.site_area import ROOM, SIZE
+from cornerstone.model.site.file import SiteError, read_site, size_in_iso
+from cornerstone.model.site.site import Site
 
 
 def check_sites(files: Sequence[str], format: str = "text") -> int:
@@ -24,7 +24,7 @@ def check_sites(files: Sequence[str], format: str = "text") -> int:
     With format json everything is one document on standard output. Raises CornerstoneError when there is but one file
     and it is wrong, in text.
     """
-    from cornerstone.factory.customize import read_file
+    from cornerstone.customize.customize import read_file
 
     check_format(format)
     if not files:
@@ -51,7 +51,7 @@ def check_sites(files: Sequence[str], format: str = "text") -> int:
 
 def write_site(file: str, given: dict[str, str], force: bool) -> None:
     """Write a new site file from answers, asking for missing ones on a terminal, and print what is in it."""
-    from cornerstone.factory.site_new import new_site
+    from cornerstone.customize.site_new import new_site
 
     if not file:
         raise CornerstoneError("no site file is named", "give the path of the new file")
@@ -97,8 +97,8 @@ def customize_iso(workspace: Workspace, iso: str, site: str, output: str, consol
 
     Raises CornerstoneError.
     """
-    from cornerstone.factory import customize
-    from cornerstone.model.boot_area import BootSettings, read_settings
+    from cornerstone.customize import customize
+    from cornerstone.model.contracts.boot_area import BootSettings, read_settings
 
     boot = read_settings(console, arguments) if console or arguments else None
     if not iso or [bool(site or boot), show, reset].count(True) != 1 or (output and show):
@@ -120,10 +120,10 @@ def tell_plan(workspace: Workspace, facts: Path, site: Path, iso: str, profile: 
     iso names an ISO or is "": then the profile decides, and its root slots count as full. Raises CornerstoneError for
     files that can't be read, the facts first.
     """
-    from cornerstone.factory.customize import read_file
-    from cornerstone.foundation.plan import make_plan
-    from cornerstone.foundation.plan_text import lines
-    from cornerstone.model.facts import Facts
+    from cornerstone.customize.customize import read_file
+    from cornerstone.foundation.installer.plan import make_plan
+    from cornerstone.foundation.installer.plan_text import lines
+    from cornerstone.model.contracts.facts import Facts
 
     check_format(format)
     recorded, described = Facts.load(facts), read_site(read_file(site), str(site))
@@ -141,13 +141,13 @@ def manifest_of(workspace: Workspace, iso: str, profile: str) -> Manifest:
     if iso and profile:
         raise CornerstoneError("--iso and --profile are both given", "an ISO has its profile inside: give one of them")
     if iso:
-        from cornerstone.factory.iso_image import Image
+        from cornerstone.customize.iso_image import Image
         image = Image(find_iso(workspace, iso, device=True))
         try:
             return image.manifest
         finally:
             image.close()
-    from cornerstone.factory.plan import read_locks
+    from cornerstone.factory.payload.plan import read_locks
     chosen = find_profile(workspace, profile)
     epoch = max(lock.epoch for lock in read_locks(workspace, chosen).values())
     root = Entry(HYPERVISOR, chosen.hypervisor.root_slot, "0" * 64)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 TIERS = ("unit", "build", "image", "sandbox", "boot", "node")
 ON_DEMAND = ("engine", "power")

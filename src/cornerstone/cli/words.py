@@ -11,7 +11,7 @@ import re
 from invoke import Argument, Collection
 from invoke.parser import ParserContext
 
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
 
 
 class Words:

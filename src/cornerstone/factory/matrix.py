@@ -17,15 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cornerstone.factory import junit
-from cornerstone.model.catalogue import load_catalogue
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.located import did_you_mean
-from cornerstone.model.pair import Answer, PairAnswer, answer_pair
-from cornerstone.model.profile import load_profile, profile_names
-from cornerstone.model.release import Catalogue
+from cornerstone.lib import junit
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.yaml_document import did_you_mean
+from cornerstone.model.catalogue.catalogue import load_catalogue
+from cornerstone.model.catalogue.pair import Answer, PairAnswer, answer_pair
+from cornerstone.model.catalogue.release import Catalogue
+from cornerstone.model.catalogue.version import AhvVersion, AosVersion
+from cornerstone.model.profile.profile import load_profile, profile_names
 from cornerstone.model.rules import Level, Outcome, Verdict, check_pair, check_profile
-from cornerstone.model.version import AhvVersion, AosVersion
 
 MALFORMED = "malformed"
 _STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.INFO: "dim", None: "green"}

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cornerstone.factory import apt
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib import apt
+from cornerstone.lib.error import Code, CornerstoneError
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # without a byte from a mirror; apt tries twice

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.contracts.node import NodeConfig
 
 # kernel, libvirt, Open vSwitch, and the Controller VM's QEMU beside its memory. Our choice
 HOST_MEMORY = 1 << 30

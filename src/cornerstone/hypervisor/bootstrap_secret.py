@@ -11,15 +11,15 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from cornerstone.model import ports
-from cornerstone.model.deadline import within
-from cornerstone.model.event import Event, Listener
-from cornerstone.model.json_text import parse_once
-from cornerstone.model.network import CVM_INTERNAL, INTERNAL_BRIDGE
+from cornerstone.lib.deadline import within
+from cornerstone.lib.event import Event, Listener
+from cornerstone.lib.json_text import parse_once
+from cornerstone.model.contracts import ports
+from cornerstone.model.contracts.network import CVM_INTERNAL, INTERNAL_BRIDGE
 
 STAGE = "hypervisor"
 STEP = "bootstrap-secret"
-# the CVM's page for its host, on the internal network (controller/membership/server.py)
+# the CVM's page for its host, on the internal network (cvm/membership/server.py)
 ADDRESS, PORT = str(CVM_INTERNAL), ports.MEMBERSHIP
 TIMEOUT_SECONDS = 2
 MAX_BYTES = 1 << 16

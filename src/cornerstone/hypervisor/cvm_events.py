@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cornerstone.model.event import Event, Listener, note
+from cornerstone.lib.event import Event, Listener, note
 
 STAGE = "hypervisor"
 STEP = "cvm-events"

@@ -1,6 +1,6 @@
 """The host's end of the data path: logged in to the cluster's target on every CVM, with the volumes that there are.
 
-The host's own CVM says what there is (model/data_path.py's Offer): when its target has come up, and at each change.
+The host's own CVM says what there is (model/contracts/iscsi.py's Offer): when its target has come up, and at each change.
 Until it does, which after a power cut may take minutes, the portals of the last offer are what is known. One process
 under data-path.service; data-path.socket listens on the internal address, so that no offer finds nobody.
 """
@@ -18,7 +18,11 @@ from pathlib import Path
 
 from cornerstone.hypervisor.command import run
 from cornerstone.hypervisor.multipath import Run, maps, stop_queueing
-from cornerstone.model.data_path import (
+from cornerstone.lib.deadline import within
+from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
+from cornerstone.lib.event import Event, Listener, note, open_listeners
+from cornerstone.lib.failures import Failures
+from cornerstone.model.contracts.iscsi import (
     CVM_ADDRESS,
     INITIATOR_FILE,
     Answer,
@@ -28,10 +32,6 @@ from cornerstone.model.data_path import (
     from_line,
     to_line,
 )
-from cornerstone.model.deadline import within
-from cornerstone.model.error import Code, CornerstoneError, ends_in_one_line
-from cornerstone.model.event import Event, Listener, note, open_listeners
-from cornerstone.model.failures import Failures
 
 STATE = Path("/var/lib/cornerstone")
 STAGE = "hypervisor"

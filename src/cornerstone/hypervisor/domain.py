@@ -19,13 +19,13 @@ from string import ascii_lowercase
 
 from cornerstone.hypervisor.cvm_events import SOCKET
 from cornerstone.hypervisor.host import BlockDevice, Host, NumaNode, read_host
-from cornerstone.model.data_path import INITIATOR_CREDENTIAL
-from cornerstone.model.error import ends_in_one_line
-from cornerstone.model.event import PORT
-from cornerstone.model.gpt import derived_id
-from cornerstone.model.network import CVM_INTERNAL_CARD, INTERNAL_BRIDGE
-from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
-from cornerstone.model.record import to_record
+from cornerstone.lib.error import ends_in_one_line
+from cornerstone.lib.event import PORT
+from cornerstone.lib.gpt import derived_id
+from cornerstone.lib.record import to_record
+from cornerstone.model.contracts.iscsi import INITIATOR_CREDENTIAL
+from cornerstone.model.contracts.network import CVM_INTERNAL_CARD, INTERNAL_BRIDGE
+from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.sizing import controller_vcpus
 
 DISK = "/var/lib/cornerstone/cvm.qcow2"

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cornerstone.hypervisor import admission
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.node import NodeConfig
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.node import NodeConfig
 
 STATE = Path("var/lib/cornerstone")
 # proc(5); -1000 is never, and a host that can't end anything stands still

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cornerstone.hypervisor.domain import add, add_clock, names
-from cornerstone.model.data_path import device_name
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.iscsi import device_name
 
 CONSOLE_FOLDER = "/var/log/libvirt/qemu"
 # of one virtio-scsi controller: its targets, without the controller's own

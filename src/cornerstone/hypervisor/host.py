@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cornerstone.model.data_path import INITIATOR_FILE
-from cornerstone.model.disk_identity import DiskIdentity, fingerprint, read_identity
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.node import SECRET_FILE, NodeConfig
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.iscsi import INITIATOR_FILE
+from cornerstone.model.contracts.node import SECRET_FILE, NodeConfig
+from cornerstone.model.disk.identity import DiskIdentity, fingerprint, read_identity
 
 STATE = Path("/var/lib/cornerstone")
 

@@ -11,10 +11,10 @@ import secrets
 import sys
 from pathlib import Path
 
-from cornerstone.model.data_path import INITIATOR_FILE, IQN, Initiator, from_line, to_line
-from cornerstone.model.error import CornerstoneError, ends_in_one_line
-from cornerstone.model.gpt import derived_id
-from cornerstone.model.node import NodeConfig
+from cornerstone.lib.error import CornerstoneError, ends_in_one_line
+from cornerstone.lib.gpt import derived_id
+from cornerstone.model.contracts.iscsi import INITIATOR_FILE, IQN, Initiator, from_line, to_line
+from cornerstone.model.contracts.node import NodeConfig
 
 # 128 bit; some initiators take no more than 16 characters, ours does
 SECRET_BYTES = 16

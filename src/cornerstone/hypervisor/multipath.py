@@ -8,7 +8,7 @@ from pathlib import Path
 
 Run = Callable[..., tuple[int, str]]
 
-# LIO's company id in the NAA id of what it shows (see model/data_path.py's device_name)
+# LIO's company id in the NAA id of what it shows (see model/contracts/iscsi.py's device_name)
 OURS = "36001405"
 # words of multipathd, which may come with the exit code 0
 _NOT_DONE = ("fail", "timeout", "blocked")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from cornerstone.lib.error import ends_in_one_line
 from cornerstone.model import packet_filter
-from cornerstone.model.error import ends_in_one_line
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.contracts.node import NodeConfig
 
 
 @ends_in_one_line

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from cornerstone.hypervisor.command import run, virsh
 from cornerstone.hypervisor.multipath import Run, stop_queueing
-from cornerstone.model.error import ends_in_one_line
-from cornerstone.model.event import Event, Listener, open_listeners
-from cornerstone.model.node import NodeConfig
+from cornerstone.lib.error import ends_in_one_line
+from cornerstone.lib.event import Event, Listener, open_listeners
+from cornerstone.model.contracts.node import NodeConfig
 
 STAGE = "hypervisor"
 STEP = "shutdown"

@@ -14,10 +14,10 @@ from pathlib import Path
 from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret
 from cornerstone.hypervisor.command import virsh
 from cornerstone.hypervisor.cvm_events import CvmEvents
-from cornerstone.model.error import ends_in_one_line
-from cornerstone.model.event import Event, Listener, open_listeners
-from cornerstone.model.failures import Failures
-from cornerstone.model.node import SECRET_FILE, NodeConfig
+from cornerstone.lib.error import ends_in_one_line
+from cornerstone.lib.event import Event, Listener, open_listeners
+from cornerstone.lib.failures import Failures
+from cornerstone.model.contracts.node import SECRET_FILE, NodeConfig
 
 STAGE = "hypervisor"
 STEP = "controller"

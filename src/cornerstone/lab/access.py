@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.model.json_text import parse
-from cornerstone.model.site_fields import EXTRA
+from cornerstone.lib.json_text import parse
+from cornerstone.model.site.fields import EXTRA
 
 
 @dataclass(frozen=True)

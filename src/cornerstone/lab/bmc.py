@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 LAN_PORT = 6230
 VM_PORT = 6231

@@ -12,8 +12,8 @@ from cornerstone.lab.accel import Accel, choose
 from cornerstone.lab.machine import Disk, Machine
 from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.event import Event, JsonLines, Listener
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.event import Event, JsonLines, Listener
 
 # One when they are emulated: a kernel with two waited without end for a timer of the second, once in dozens of boots.
 CPUS = {"kvm": 2, "tcg": 1}

@@ -20,8 +20,8 @@ from cornerstone.lab.switch import DOOR, Switch, door
 from cornerstone.lab.timeline import Timeline
 from cornerstone.lab.verdict import Limits
 from cornerstone.lab.watch import Watch
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event, JsonLines, Listener
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.event import Event, JsonLines, Listener
 
 # The machines share this computer's processors, and their CVMs are machines within them.
 LIMITS = Limits(stall=900.0, ceiling=3600.0)

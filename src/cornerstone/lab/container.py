@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 
 # until its systemd can be spoken to, on a busy machine
 START_SECONDS = 120

@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 
 from cornerstone.lab.access import Access
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 MEMORY = 384 << 20
 KERNEL = "/boot/vmlinuz"

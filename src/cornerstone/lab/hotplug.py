@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from cornerstone.lab.running import RunningMachine
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 # How long a guest under emulation may take to see a disk come or go.
 SECONDS = 120.0

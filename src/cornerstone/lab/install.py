@@ -24,10 +24,10 @@ from cornerstone.lab.shape import Shape
 from cornerstone.lab.timeline import Timeline
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.lab.watch import Watch
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event, JsonLines, Listener
-from cornerstone.model.site import Node, Site
-from cornerstone.model.site_file import read_site
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.event import Event, JsonLines, Listener
+from cornerstone.model.site.file import read_site
+from cornerstone.model.site.site import Node, Site
 
 LOGIN = re.compile(r"\blogin: ?$")
 TO_INSTALLED = Leg((Goal("foundation", "install", "done", name="installed"),))

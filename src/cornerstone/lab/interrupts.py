@@ -9,7 +9,7 @@ import socket
 import threading
 from types import FrameType, TracebackType
 
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cornerstone.lab.accel import Accel
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 FIRMWARES = ("bios", "uefi", "secureboot")
 MEDIA = ("cd", "usb", "disk")

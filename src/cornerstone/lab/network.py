@@ -9,8 +9,8 @@ import re
 from ipaddress import IPv4Address
 
 from cornerstone.lab.running import RunningMachine
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.site import Node, Site
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.site.site import Node, Site
 
 SSH = 22
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.json_text import parse_once
-from cornerstone.model.printable import shown
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.json_text import parse_once
+from cornerstone.lib.printable import shown
 
 
 def message(line: bytes) -> dict[str, Any]:

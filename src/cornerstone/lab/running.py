@@ -21,7 +21,7 @@ from typing import Any
 from cornerstone.lab import qmp
 from cornerstone.lab.interrupts import Interrupts
 from cornerstone.lab.machine import SERCON_PORT, SOCKETS, Machine, Paths
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 # QEMU connects to its sockets before it does anything slow; this is for a machine that is out of memory.
 CONNECT_SECONDS = 60.0

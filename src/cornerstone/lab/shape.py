@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_
 from pydantic_core import PydanticCustomError
 
 from cornerstone.lab.machine import quoted
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.located import did_you_mean, load, validate
-from cornerstone.model.profile_fields import MIB, Size
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.yaml_document import did_you_mean, load, validate
+from cornerstone.model.profile.fields import MIB, Size
 
 SHAPES = Path(__file__).parent / "shapes"
 # The chipset has six SATA ports; the CD drive takes the first.

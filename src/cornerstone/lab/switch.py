@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cornerstone.lab.machine import qemu, quoted
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 LARGEST_FRAME = 65536
 # Frames that a busy machine may leave lying, in bytes; more are lost, as on any switch.

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from cornerstone.lab.verdict import Verdict
-from cornerstone.model.error import CornerstoneError
-from cornerstone.model.event import Event
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.event import Event
 
 LAST_LINES = 15
 _COLOURS = {"done": "green", "cached": "green", "waiting": "green", "warning": "yellow", "failed": "red"}

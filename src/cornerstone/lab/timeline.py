@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cornerstone.model.event import Event
+from cornerstone.lib.event import Event
 
 MIB = 1 << 20
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cornerstone.lab import qmp
 from cornerstone.lab.console import Failure, Matcher
-from cornerstone.model.error import Code
-from cornerstone.model.event import Event, Listener
+from cornerstone.lib.error import Code
+from cornerstone.lib.event import Event, Listener
 
 EVENT_LINE_LIMIT = 1 << 20
 
@@ -260,7 +260,7 @@ class Judge:
             proof = event.data.get("secure_boot")
         except (ValueError, KeyError, TypeError, AttributeError):
             self._fail("bad-event", f"the events port carries a line that isn't an event: {line[:120]}",
-                       "its sender and the schema in model/event.py differ")
+                       "its sender and the schema in lib/event.py differ")
             return
         self._note(replace(event, t=0.0).to_json(), now)
         self.events.append(event)

@@ -11,8 +11,8 @@ from types import TracebackType
 from cornerstone.lab.console import PASSING, Failure, Matcher
 from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.verdict import Limits
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event, Listener
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.event import Event, Listener
 
 
 class Watch:

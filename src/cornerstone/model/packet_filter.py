@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cornerstone.model import ports
-from cornerstone.model.network import CVM_INTERNAL, CVM_INTERNAL_CARD, HOST_INTERNAL, INTERNAL, INTERNAL_BRIDGE
-from cornerstone.model.node import NodeConfig
+from cornerstone.model.contracts import ports
+from cornerstone.model.contracts.network import (
+    CVM_INTERNAL,
+    CVM_INTERNAL_CARD,
+    HOST_INTERNAL,
+    INTERNAL,
+    INTERNAL_BRIDGE,
+)
+from cornerstone.model.contracts.node import NodeConfig
 
 # where the distribution's nftables.service looks for it
 FILE = "etc/nftables.conf"

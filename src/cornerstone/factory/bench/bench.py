@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cornerstone.factory import elements
 from cornerstone.factory.bench.measure import Usage, measure
-from cornerstone.factory.build import iso_path
-from cornerstone.factory.layers import RECORD
-from cornerstone.factory.lock import Lock, read_lock
-from cornerstone.factory.repository import make_repository
-from cornerstone.factory.reproduce import copy_checkout
+from cornerstone.factory.build.build import iso_path
+from cornerstone.factory.build.reproduce import copy_checkout
+from cornerstone.factory.packages import elements
+from cornerstone.factory.packages.lock import Lock, read_lock
+from cornerstone.factory.packages.repository import make_repository
 from cornerstone.factory.settings import Workspace
-from cornerstone.factory.signing import SECRETS, for_a_build
-from cornerstone.model.profile import Profile
+from cornerstone.factory.signing.signing import SECRETS, for_a_build
+from cornerstone.factory.store.layers import RECORD
+from cornerstone.model.profile.profile import Profile
 
 # A private mount and process namespace: when the command ends, however it ends, all of it is gone.
 CONTAINED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--",

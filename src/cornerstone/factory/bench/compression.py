@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 
-from cornerstone.factory import process
 from cornerstone.factory.bench.bench import Bench
 from cornerstone.factory.bench.mastering import unpack
 from cornerstone.factory.bench.measure import Usage, measure, side_by_side
 from cornerstone.factory.bench.table import Figure, Result
-from cornerstone.factory.fat import MIB
-from cornerstone.model.manifest import HYPERVISOR
+from cornerstone.lib import process
+from cornerstone.lib.fat import MIB
+from cornerstone.model.contracts.manifest import HYPERVISOR
 
 LEVELS = (3, 6, 9, 15)
 BLOCKS = ("128K", "256K", "1M")

@@ -10,8 +10,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from cornerstone.factory import process
-from cornerstone.factory.plan import TOOLS
+from cornerstone.factory.payload.plan import TOOLS
+from cornerstone.lib import process
 
 
 def describe(folder: Path, checkout: Path) -> dict[str, str]:

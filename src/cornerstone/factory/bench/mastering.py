@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cornerstone.factory import iso, iso_image, process
+from cornerstone.customize import iso_image
 from cornerstone.factory.bench.bench import SHORT_RUNS, Bench
 from cornerstone.factory.bench.measure import Usage, measure, side_by_side, typical
 from cornerstone.factory.bench.table import Check, Figure, Result
-from cornerstone.factory.fat import MIB
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.manifest import NAME
+from cornerstone.factory.iso import mastering
+from cornerstone.lib import process
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.fat import MIB
+from cornerstone.model.contracts.manifest import NAME
 
 LARGE = 6 << 30
 MEMORY_LIMIT = 300 * MIB
@@ -123,7 +125,7 @@ def master_once(job: Path) -> None:
     """Master what a job says, and write beside it how many seconds the call took."""
     words = json.loads(job.read_text())
     begun = time.monotonic()
-    iso.master(Path(words["target"]), {path: Path(at) for path, at in words["files"].items()},
+    mastering.master(Path(words["target"]), {path: Path(at) for path, at in words["files"].items()},
                boot_hybrid=bytes.fromhex(words["boot_hybrid"]), identity=words["identity"], epoch=words["epoch"],
                progress=lambda done, total: None)
     Path(words["seconds"]).write_text(str(time.monotonic() - begun))

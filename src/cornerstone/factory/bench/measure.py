@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.factory import process
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib import process
+from cornerstone.lib.error import Code, CornerstoneError
 
 
 @dataclass(frozen=True)

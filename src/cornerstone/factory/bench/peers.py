@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cornerstone.factory import apt, process
 from cornerstone.factory.bench.bench import CONTAINED, Bench
 from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side
 from cornerstone.factory.bench.table import Check, Figure, Result
-from cornerstone.factory.lock import Lock
-from cornerstone.factory.root import detach_loops
+from cornerstone.factory.packages.lock import Lock
+from cornerstone.factory.payload.root import detach_loops
 from cornerstone.factory.settings import KEYRING, Mirror, find_mirror
+from cornerstone.lib import apt, process
 
 OURS = "invoke build: both roots and the ISO"
 AREAS = ("main", "non-free-firmware")

@@ -9,13 +9,13 @@ from cornerstone.factory.bench import table
 from cornerstone.factory.bench.bench import Bench
 from cornerstone.factory.bench.cases import CASES, chosen
 from cornerstone.factory.bench.machine import describe
-from cornerstone.factory.build import check_privilege
-from cornerstone.factory.files import put
-from cornerstone.factory.scratch import own_folder
+from cornerstone.factory.build.build import check_privilege
+from cornerstone.factory.build.scratch import own_folder
 from cornerstone.factory.settings import Workspace
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.event import Event, Listener
-from cornerstone.model.profile import Profile
+from cornerstone.lib.atomic import put
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.event import Event, Listener
+from cornerstone.model.profile.profile import Profile
 
 STAGE = "bench"
 

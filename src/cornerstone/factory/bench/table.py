@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cornerstone.factory.bench.measure import Usage, typical
-from cornerstone.factory.fat import MIB
+from cornerstone.lib.fat import MIB
 
 
 @dataclass(frozen=True)

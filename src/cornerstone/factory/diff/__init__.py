@@ -9,8 +9,8 @@ from cornerstone.factory.diff.compare import compare
 from cornerstone.factory.diff.gate import judge, parse_limit
 from cornerstone.factory.diff.image import read_both
 from cornerstone.factory.diff.show import FORMATS, outcome, show
-from cornerstone.factory.files import put
-from cornerstone.model.error import Code, CornerstoneError
+from cornerstone.lib.atomic import put
+from cornerstone.lib.error import Code, CornerstoneError
 
 
 def diff_isos(a: Path, b: Path, scratch: Path, *, format: str = "text", files: bool = False, max_growth: str = "",

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cornerstone.factory.debian_version import compare as compare_versions
 from cornerstone.factory.diff.image import Facts, Root
-from cornerstone.factory.roots import File
-from cornerstone.model.manifest import CVM, HYPERVISOR
+from cornerstone.factory.inspection.roots import File
+from cornerstone.factory.packages.debian_version import compare as compare_versions
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR
 
 TOTAL = "the whole ISO"
 

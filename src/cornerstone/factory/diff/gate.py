@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from cornerstone.factory.diff.compare import Size
 from cornerstone.factory.diff.words import grown, share
-from cornerstone.model.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError
 
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LIMIT = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,3}})?) ?(%|{'|'.join(UNITS)})", re.ASCII)

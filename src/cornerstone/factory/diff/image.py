@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cornerstone.factory.boot_checks import fat
+from cornerstone.customize.iso_image import Image
 from cornerstone.factory.diff import packages
-from cornerstone.factory.iso_checks import GRUB, GRUB_CONFIG, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
-from cornerstone.factory.iso_image import Image
-from cornerstone.factory.roots import AGAIN, Disk, File, copy_disk, read_files
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.json_text import read_json
-from cornerstone.model.manifest import BOOT_AREA, CVM, FIRST_BOOT, HYPERVISOR, NAME, SITE_AREA, Entry, digest
+from cornerstone.factory.inspection.roots import AGAIN, Disk, File, copy_disk, read_files
+from cornerstone.factory.iso.iso_checks import GRUB, GRUB_CONFIG, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
+from cornerstone.factory.verify.boot_checks import fat
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.json_text import read_json
+from cornerstone.model.contracts.manifest import BOOT_AREA, CVM, FIRST_BOOT, HYPERVISOR, NAME, SITE_AREA, Entry, digest
 
 SLOT_A = "content of root-a"
 SLOT_MENU = "boot/grub/grub.cfg of the CVM's disk"

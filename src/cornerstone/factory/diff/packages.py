@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cornerstone.factory.roots import File
+from cornerstone.factory.inspection.roots import File
 
 STATUS = "var/lib/dpkg/status"
 INFO = "var/lib/dpkg/info/"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cornerstone.factory.diff import words
 from cornerstone.factory.diff.compare import Change, Difference, FileChange, PackageChange, RootDifference, Side
 from cornerstone.factory.diff.gate import Verdict
-from cornerstone.factory.render import render
+from cornerstone.factory.payload.render import render
 
 FORMATS = ("text", "json", "html")
 SCHEMA_VERSION = 1

@@ -8,17 +8,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from cornerstone.model.facts import Disk, Facts, Nic
-from cornerstone.model.fitness import (
-    boot_disks,
-    data_disks,
-    hiding_controllers,
-    namesakes,
-    obstacle,
-    unfit_for_boot,
-    unfit_for_data,
-)
-from cornerstone.model.requirements import (
+from cornerstone.model.contracts.facts import Disk, Facts, Nic
+from cornerstone.model.contracts.requirements import (
     CVM_BASE_MEMORY,
     GIB,
     MIN_THREADS,
@@ -27,6 +18,15 @@ from cornerstone.model.requirements import (
     PUBLISHED_CORES,
     PUBLISHED_MEMORY,
     Requirements,
+)
+from cornerstone.model.rules.fitness import (
+    boot_disks,
+    data_disks,
+    hiding_controllers,
+    namesakes,
+    obstacle,
+    unfit_for_boot,
+    unfit_for_data,
 )
 from cornerstone.model.rules.registry import REGISTRY, Level, Result, Verdict
 from cornerstone.model.sizing import FEWEST_VCPUS

@@ -6,14 +6,14 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cornerstone.model.error import Code, CornerstoneError
-from cornerstone.model.pair import Answer, answer_pair, foreign_owners, missed_minimums
-from cornerstone.model.release import Catalogue
+from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.catalogue.pair import Answer, answer_pair, foreign_owners, missed_minimums
+from cornerstone.model.catalogue.release import Catalogue
+from cornerstone.model.catalogue.version import AhvVersion, AosVersion
 from cornerstone.model.rules.registry import REGISTRY, Level, Result, Verdict
-from cornerstone.model.version import AhvVersion, AosVersion
 
 if TYPE_CHECKING:  # the profile loader needs pydantic, which no image has
-    from cornerstone.model.profile import ControllerSizes, HypervisorSizes, Profile
+    from cornerstone.model.profile.profile import ControllerSizes, HypervisorSizes, Profile
 
 # The Debian suites that the elements build the reference payload from.
 SUITES = ("bookworm", "trixie")

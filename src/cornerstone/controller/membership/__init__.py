@@ -1,6 +1,0 @@
-"""How a node becomes a member of its cluster, and how members speak with one another: mutual TLS on port 2100."""
-
-from cornerstone.controller.membership.join import bootstrap_secret, bring_up, get_to_know
-from cornerstone.controller.membership.kept import Membership, keep, load
-
-__all__ = ["Membership", "bootstrap_secret", "bring_up", "get_to_know", "keep", "load"]

@@ -1,0 +1,1 @@
+"""The commands of a CVM: cluster and acli."""

@@ -1,0 +1,159 @@
+"""What a node keeps of its membership, below /var/lib/cornerstone: each file whole or not at all, root's alone.
+
+member.pem is by what other members know this node: its own key, its certificate, the authority's certificate; a first
+line says whose it is. membership.json is the cluster's: its id and keys, the same on every member. Once written it is
+never written again: nothing here changes to another cluster.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import secrets
+import struct
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.json_text import parse_once, read_bounded
+from cornerstone.lib.record import from_record, to_record
+
+STATE = Path("/var/lib/cornerstone")
+MEMBER = "member.pem"
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.S)
+MEMBERSHIP = "membership.json"
+# what another cluster has on this node's data disks, while it isn't a member: a list of texts
+OSDS = "foreign-osds.json"
+
+
+@dataclass(frozen=True)
+class Membership:
+    """fsid: the cluster's UUID, for Ceph too; the keys are cephx keys as Ceph writes them, base64."""
+
+    fsid: str
+    monitor_key: str = field(repr=False)
+    admin_key: str = field(repr=False)
+
+    @classmethod
+    def draw(cls) -> Membership:
+        """A new cluster's, by chance."""
+        return cls.renew(str(uuid.uuid4()))
+
+    @classmethod
+    def renew(cls, fsid: str) -> Membership:
+        """New keys for the cluster of this id, whose monitors have lost theirs."""
+        return cls(fsid, cephx_key(), cephx_key())
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str) -> Membership:
+        """Parse membership.json; source names it in the CornerstoneError when it can't be."""
+        try:
+            return cls.of(parse_once(text))
+        except (ValueError, CornerstoneError):
+            raise CornerstoneError(f"{source} is damaged", "restore it, or image the node again") from None
+
+    @classmethod
+    def of(cls, record: Any) -> Membership:
+        """From parsed JSON. CornerstoneError, which unlike record.py's shows no value, when it is something else."""
+        try:
+            return from_record(cls, record, MEMBERSHIP, ignore_unknown=True)
+        except CornerstoneError:
+            raise CornerstoneError("what should be a cluster's id and keys is something else") from None
+
+    def to_json(self) -> str:
+        """The text of membership.json."""
+        return json.dumps(to_record(self)) + "\n"
+
+
+def cephx_key() -> str:
+    """A new one as Ceph writes it: type AES, when it was made in seconds and nanoseconds, length, key."""
+    key = secrets.token_bytes(16)
+    return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, len(key)) + key).decode()
+
+
+def load(folder: Path = STATE) -> Membership | None:
+    """The cluster that this node is a member of, or None when it isn't one yet."""
+    path = folder / MEMBERSHIP
+    try:
+        return Membership.from_json(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        return None
+
+
+def keep(membership: Membership, folder: Path = STATE) -> Membership:
+    """Keep it, or leave what is there; returns what is kept afterwards."""
+    beside = _beside(folder / MEMBERSHIP, membership.to_json())
+    with contextlib.suppress(FileExistsError):
+        os.link(beside, folder / MEMBERSHIP)
+    beside.unlink()
+    flush(folder)
+    return load(folder) or membership
+
+
+def keep_osds(osds: Sequence[str], folder: Path = STATE) -> None:
+    """Keep which OSDs of another cluster this node has, for the members that ask."""
+    if osds:
+        write(folder / OSDS, json.dumps(list(osds)) + "\n")
+    else:
+        (folder / OSDS).unlink(missing_ok=True)
+
+
+def load_osds(folder: Path = STATE) -> list[str]:
+    """Return which OSDs of another cluster this node has, in words for people.
+
+    Raises CornerstoneError when the list can't be read: not to know of any must not look like having none.
+    """
+    path = folder / OSDS
+    try:
+        found = parse_once(read_bounded(path))
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise CornerstoneError(f"{path} is damaged", "remove it: genesis writes it anew")
+    return [str(osd) for osd in found]
+
+
+def tidy(folder: Path) -> None:
+    """Remove what an interrupted write has left."""
+    for name in (MEMBER, MEMBERSHIP):
+        _unfinished(folder / name).unlink(missing_ok=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that root alone may read, in the place of what is there."""
+    _beside(path, text).replace(path)
+    flush(path.parent)
+
+
+def _beside(path: Path, text: str) -> Path:
+    """A file beside the one that it is to become, on the disk."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    beside = _unfinished(path)
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return beside
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def flush(folder: Path) -> None:
+    """Have what names the folder's files on the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""The build: from a plan to an ISO with its evidence, reproducibly."""

@@ -1,0 +1,1 @@
+"""What lies beside an ISO: report, SBOM, provenance."""

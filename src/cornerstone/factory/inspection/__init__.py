@@ -1,0 +1,1 @@
+"""What is inside an ISO's roots, read as data; nothing in it is run."""

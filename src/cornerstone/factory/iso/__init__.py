@@ -1,0 +1,1 @@
+"""The ISO: mastered, and checked as a medium."""

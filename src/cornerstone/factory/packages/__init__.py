@@ -1,0 +1,1 @@
+"""Debian packages: resolved into locks, fetched into a pool, handed to a root's build."""

@@ -1,0 +1,1 @@
+"""Checks of an ISO: signature, hashes, boot files, evidence."""

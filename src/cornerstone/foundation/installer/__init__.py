@@ -1,0 +1,1 @@
+"""Foundation in the live ISO: discover, validate, address, image."""

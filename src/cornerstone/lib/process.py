@@ -1,0 +1,173 @@
+"""Run a tool as one build step: its whole output kept in a log, ended cleanly, its failure explained."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cornerstone.lib.error import Code, CornerstoneError
+
+# dib unmounts and detaches in its exit trap; this is how long it gets before it is killed
+GRACE_SECONDS = 30
+TAIL_LINES = 15
+
+# what the kernel does for us when we are killed: the process that we started ends with us
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+
+# file descriptors of locks that each step's processes hold too, in case they outlive us
+guards: set[int] = set()
+
+# What every tool runs under, whatever the desk it runs on: its words are read, and its output is compared.
+ENVIRONMENT = {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "LANGUAGE": "", "TZ": "UTC"}
+# What of our own environment a tool gets besides: where programs, homes and temporary folders are, how the network is
+# reached, apt's and TLS's own settings, and whose build it is. Nothing else, so that no key, PIN or token of a CI
+# system is among it.
+KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "APT_CONFIG", "SSL_CERT_FILE",
+                  "SSL_CERT_DIR", "CURL_CA_BUNDLE", "CORNERSTONE_CACHE"}
+                 | {f"{name}_proxy" for name in ("http", "https", "ftp", "all", "no")}
+                 | {f"{name}_PROXY" for name in ("HTTP", "HTTPS", "FTP", "ALL", "NO")})
+UMASK = 0o022
+
+_running: set[subprocess.Popen] = set()
+_ended: set[subprocess.Popen] = set()
+_stopping = threading.Event()
+
+
+def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None,
+        cwd: Path | None = None, stdin: bytes | None = None, private: Mapping[str, str] | None = None) -> None:
+    """Run argv to its end, appending command, output and exit status to log.
+
+    env is added to the tools' one environment (ENVIRONMENT, UMASK); private too, and is told nowhere. The tool gets a
+    session of its own, so that whatever ends us (an error, Ctrl-C, SIGTERM) ends the whole family of processes, and
+    only that family.
+    When we are killed outright, the kernel kills the tool itself.
+    Raises CornerstoneError (STEP) naming the log, its last lines and the command to run by hand.
+    """
+    words = [str(word) for word in argv]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        out.write(f"+ {by_hand(words, env)}\n".encode())
+        out.flush()
+        if _stopping.is_set():
+            raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
+        whole_env = environment(env)
+        if shutil.which(words[0], path=whole_env.get("PATH")) is None:
+            raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
+                                   Code.MACHINE)
+        with started(words, env={**(env or {}), **(private or {})}, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
+                     stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL) as child:
+            child.communicate(stdin)
+        out.write(f"= exit status {child.returncode}\n".encode())
+    if child in _ended:
+        raise CornerstoneError("ended, because another step failed or the build was interrupted", "", Code.STEP)
+    if child.returncode and os.strerror(errno.ENOSPC) in (said := tail(log)):
+        raise CornerstoneError(f"the disk is full: {words[0]} failed with exit status {child.returncode}; its last "
+                               f"lines:\n{said}\n  whole log: {log}",
+                               "make room, or set CORNERSTONE_CACHE to a larger disk; nothing half-written stays",
+                               Code.MACHINE)
+    if child.returncode:
+        raise CornerstoneError(
+            f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{tail(log)}\n  whole log: {log}",
+            f"run it by hand: {by_hand(words, env)}", Code.STEP)
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that tools run under: KEPT of ours, with language and time zone fixed, and more on top."""
+    return {**{name: value for name, value in os.environ.items() if name in KEPT}, **ENVIRONMENT, **(more or {})}
+
+
+@contextlib.contextmanager
+def started(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None,
+            **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A tool that runs in a session of its own while the block does; whatever breaks off the block ends it.
+
+    It holds the locks of this build. more: what subprocess.Popen takes.
+    """
+    child = subprocess.Popen([*WITH_US, *map(str, argv)], env=environment(env), umask=UMASK, start_new_session=True,
+                             pass_fds=tuple(guards), **{"stdin": subprocess.DEVNULL, **more})
+    _running.add(child)
+    try:
+        if _stopping.is_set():
+            _ended.add(child)
+            end_family(child)
+        yield child
+    except BaseException:
+        end_family(child)
+        raise
+    finally:
+        _running.discard(child)
+
+
+def end_all() -> None:
+    """End every step that still runs, from whichever thread, and let none start within ending_together."""
+    _stopping.set()
+    for child in list(_running):
+        _ended.add(child)
+        end_family(child)
+
+
+def pause(seconds: float) -> None:
+    """Wait. Raises CornerstoneError (STEP) when the steps are being ended."""
+    if _stopping.wait(seconds):
+        raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """A block whose threads' steps end together: after end_all none starts until the block is left."""
+    try:
+        yield
+    finally:
+        _stopping.clear()
+
+
+def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
+    """The standard output of a short, quiet tool. Raises CornerstoneError (STEP) with its standard error."""
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                              env=environment(env), umask=UMASK, check=False)
+    except FileNotFoundError as error:
+        raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
+                               Code.MACHINE) from error
+    if done.returncode:
+        raise CornerstoneError(f"{words[0]} failed with exit status {done.returncode}: {done.stderr.strip()[-2000:]}",
+                               f"run it by hand: {by_hand(words, env)}", Code.STEP)
+    return done.stdout
+
+
+def by_hand(words: Sequence[str], env: Mapping[str, str] | None) -> str:
+    """The command line that a person can paste to run the same thing."""
+    assignments = [f"{name}={value}" for name, value in (env or {}).items()]
+    return shlex.join((["env", *assignments] if assignments else []) + list(words))
+
+
+def end_family(child: subprocess.Popen) -> None:
+    """End the session that child leads: ask, wait for its own cleaning up, then insist."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, sign)
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    # who outlived the first of the family
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> str:
+    """The last lines of a log, indented for an error message."""
+    text = log.read_bytes()[-20000:].decode("utf-8", "replace")
+    kept = [line for line in text.splitlines() if line.strip() and not line.startswith("= exit status")][-lines:]
+    return "\n".join(f"    {line[:300]}" for line in kept)

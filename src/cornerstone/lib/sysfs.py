@@ -1,0 +1,54 @@
+"""Reading sysfs: what can't be read isn't told, and is never an error, and neither is any byte that is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cornerstone.model.disk.identity import shown
+
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4,5}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+
+
+def read(path: Path) -> str:
+    """Return a file's one value without spaces around it, "" when there is none; what can't be printed as \\x0a."""
+    return shown(read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text without spaces around it, with its lines and tabs; "" when there is none."""
+    return read_bytes(path).decode("utf-8", "replace").strip(" \t\r\n\0")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds; nothing when it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def number(path: Path) -> int | None:
+    """Return a file's whole number; None when there is none, or it is -1, the kernel's word for unknown."""
+    return whole(read(path))
+
+
+def whole(text: str) -> int | None:
+    """Return a number of at most 64 bits that is written in digits; None for any other text."""
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
+
+
+def children(folder: Path) -> list[Path]:
+    """What is in a folder, by name; nothing when it isn't there."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def link_name(path: Path) -> str:
+    """The last part of what a link points to, as a driver's name; "" when there is no link."""
+    return path.resolve().name if path.exists() else ""
+
+
+def pci_function(path: Path) -> str:
+    """The PCI function that a device hangs off: the last address in its real path; "" for none."""
+    found = [part for part in path.resolve().parts if PCI_ADDRESS.fullmatch(part)]
+    return found[-1] if found else ""

@@ -1,0 +1,1 @@
+"""The catalogue: releases, their versions, and which pairs are compatible."""

@@ -1,0 +1,1 @@
+"""A profile: one AOS release paired with one AHV release, and what is added to them."""

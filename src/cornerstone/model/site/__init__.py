@@ -1,0 +1,1 @@
+"""A site file: the nodes of a cluster, their addresses, keys and disks."""
