@@ -115,8 +115,8 @@ def test_a_machine_that_tells_nothing(tmp_path):
 
 def test_this_machine_by_the_command():
     """Whatever it is: the recorder prints facts that can be read again."""
-    done = subprocess.run([sys.executable, "-m", "cornerstone.foundation.installer", "discover"], capture_output=True, check=True,
-                          env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    done = subprocess.run([sys.executable, "-m", "cornerstone.foundation.installer", "discover"], capture_output=True,
+                          check=True, env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     facts = Facts.from_json(done.stdout)
     assert facts.memory > 0
     assert facts.cpu.threads > 0

@@ -259,8 +259,8 @@ def test_read_back_finds_nothing_wrong(image, files):
     assert seen == list(files)
 
 
-@pytest.mark.parametrize("path", [mastering.BIOS_IMAGE, mastering.EFI_IMAGE, "layers/hypervisor.squashfs", "many/file-07.efi",
-                                  "manifest.json"])
+@pytest.mark.parametrize("path", [mastering.BIOS_IMAGE, mastering.EFI_IMAGE, "layers/hypervisor.squashfs",
+                                  "many/file-07.efi", "manifest.json"])
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_one_changed_byte_names_its_file(image, files, tmp_path, path, place):
     listing = xorriso(image, "-find", f"/{path}", "-exec", "report_lba", "--")

@@ -21,7 +21,8 @@ def names(source, *chosen):
 
 def test_what_only_the_factory_uses_stays_at_home():
     travelling = names(SOURCE, "foundation")
-    assert {"__init__.py", "foundation/installer/__main__.py", "model/__init__.py", "model/contracts/manifest.py"} <= set(travelling)
+    assert {"__init__.py", "foundation/installer/__main__.py", "model/__init__.py",
+            "model/contracts/manifest.py"} <= set(travelling)
     assert not {"model/profile/profile.py", "lib/yaml_document.py", "factory/__init__.py"} & set(travelling)
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.factory.build import reproduce
-from cornerstone.factory.build.scratch import check_file_system, own_folder
-from cornerstone.factory.payload.root import detach_loops
+from cornerstone.factory.scratch import check_file_system, detach_loops, own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError
@@ -53,7 +52,8 @@ def test_steps_hold_it_too(workspace, tmp_path):
 
 def test_what_a_killed_build_left_is_swept_with_its_loop_device(workspace):
     code = ("import subprocess, sys, time; from pathlib import Path\n"
-            "from cornerstone.factory.build.scratch import own_folder; from cornerstone.factory.settings import Workspace\n"
+            "from cornerstone.factory.scratch import own_folder\n"
+            "from cornerstone.factory.settings import Workspace\n"
             "with own_folder(Workspace(Path(sys.argv[1]))) as mine:\n"
             "    image = mine.temporary / 'image'; image.write_bytes(bytes(1 << 20))\n"
             "    subprocess.run(['losetup', '--find', '--show', image], check=True); time.sleep(60)")
@@ -106,7 +106,7 @@ def test_file_system_without_device_nodes(tmp_path):
 
 
 def test_root_of_a_container_only(tmp_path):
-    code = ("import sys; from pathlib import Path; from cornerstone.factory.build.scratch import check_file_system\n"
+    code = ("import sys; from pathlib import Path; from cornerstone.factory.scratch import check_file_system\n"
             "check_file_system(Path(sys.argv[1]))")
     done = subprocess.run(["unshare", "--user", "--map-root-user", sys.executable, "-c", code, tmp_path], text=True,
                           capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(SRC)})

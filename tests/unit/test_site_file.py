@@ -351,7 +351,8 @@ def test_the_page_names_every_key_of_ours_and_every_example():
 
 
 def test_only_the_standard_library_is_imported():
-    program = ("import sys; before = set(sys.modules); import cornerstone.model.site.file, cornerstone.model.contracts.site_area;"
+    program = ("import sys; before = set(sys.modules)\n"
+               "import cornerstone.model.site.file, cornerstone.model.contracts.site_area\n"
                "print(*{name.partition('.')[0] for name in sys.modules.keys() - before})")
     done = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(ROOT / 'src')!r}); "
                            + program], capture_output=True, text=True, check=True)

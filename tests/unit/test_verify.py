@@ -36,8 +36,8 @@ from cornerstone.model.contracts.site_area import pack
 from small_iso import EPOCH, GRUB_SBAT, KEY, SHIM_SBAT, Workshop, pe
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, mastering.BIOS_IMAGE, mastering.EFI_IMAGE, HYPERVISOR, CVM, FIRST_BOOT,
-         ".disk/info", "boot/grub/grub.cfg", "boot/grub/loopback.cfg")
+FILES = (SHIM, GRUB, MOK_MANAGER, KERNEL, INITRAMFS, mastering.BIOS_IMAGE, mastering.EFI_IMAGE, HYPERVISOR, CVM,
+         FIRST_BOOT, ".disk/info", "boot/grub/grub.cfg", "boot/grub/loopback.cfg")
 
 
 @pytest.fixture(scope="module")

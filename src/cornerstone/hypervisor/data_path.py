@@ -1,8 +1,8 @@
 """The host's end of the data path: logged in to the cluster's target on every CVM, with the volumes that there are.
 
-The host's own CVM says what there is (model/contracts/iscsi.py's Offer): when its target has come up, and at each change.
-Until it does, which after a power cut may take minutes, the portals of the last offer are what is known. One process
-under data-path.service; data-path.socket listens on the internal address, so that no offer finds nobody.
+The host's own CVM says what there is (Offer of model/contracts/iscsi.py): when its target has come up, and at each
+change. Until it does, which after a power cut may take minutes, the portals of the last offer are what is known. One
+process under data-path.service; data-path.socket listens on the internal address, so that no offer finds nobody.
 """
 
 from __future__ import annotations

@@ -21,6 +21,11 @@ def printable(text: str, longest: int | None = None) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def escaped(text: str) -> str:
+    """Return text from a disk or a tool fit for a screen, a log and a terminal: what can't be printed as \\x0a."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
 def printable_lines(text: str) -> str:
     """Return text of several lines with each line printable; tabs stay."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))

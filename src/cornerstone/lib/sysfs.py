@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cornerstone.model.disk.identity import shown
+from cornerstone.lib.printable import escaped
 
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4,5}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
 def read(path: Path) -> str:
     """Return a file's one value without spaces around it, "" when there is none; what can't be printed as \\x0a."""
-    return shown(read_text(path))
+    return escaped(read_text(path))
 
 
 def read_text(path: Path) -> str:

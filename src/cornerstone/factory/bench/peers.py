@@ -14,7 +14,7 @@ from cornerstone.factory.bench.bench import CONTAINED, Bench
 from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side
 from cornerstone.factory.bench.table import Check, Figure, Result
 from cornerstone.factory.packages.lock import Lock
-from cornerstone.factory.payload.root import detach_loops
+from cornerstone.factory.scratch import detach_loops
 from cornerstone.factory.settings import KEYRING, Mirror, find_mirror
 from cornerstone.lib import apt, process
 

@@ -10,7 +10,7 @@ from cornerstone.factory.bench.bench import Bench
 from cornerstone.factory.bench.cases import CASES, chosen
 from cornerstone.factory.bench.machine import describe
 from cornerstone.factory.build.build import check_privilege
-from cornerstone.factory.build.scratch import own_folder
+from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib.atomic import put
 from cornerstone.lib.error import Code, CornerstoneError

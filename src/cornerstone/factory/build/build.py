@@ -19,11 +19,11 @@ from cornerstone.customize.iso_area import TAKE_OUT, is_customised
 from cornerstone.customize.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
 from cornerstone.factory.build import netboot
 from cornerstone.factory.build.preflight import preflight
-from cornerstone.factory.build.scratch import own_folder
 from cornerstone.factory.evidence import evidence
 from cornerstone.factory.packages import pool, provide
 from cornerstone.factory.payload.plan import Plan, make_plan, read_locks
 from cornerstone.factory.payload.render import menus
+from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import is_sealed, public_key, sealed, signing_key
 from cornerstone.factory.store.layers import Layer, Store, changed_inputs

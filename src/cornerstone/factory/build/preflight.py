@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from cornerstone.factory.build.scratch import check_file_system
+from cornerstone.factory.scratch import check_file_system
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError

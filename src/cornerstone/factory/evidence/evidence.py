@@ -21,7 +21,7 @@ from cornerstone.factory.payload.plan import Plan, code_digest
 from cornerstone.lib.atomic import beside
 from cornerstone.model.contracts.manifest import NAME, SIGNATURE_NAME, digest
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[4]
 KEY_NAME = "manifest.pem"
 SUMS, SUMS_SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 BOMS = (*(f"sbom-{root}.cdx.json" for root in ROOTS), "sbom-iso.cdx.json")
@@ -80,7 +80,7 @@ def is_current(target: Path, record: Mapping | None) -> bool:
 
 
 def _made_by() -> str:
-    code = code_digest("evidence", "provenance", "report", "sbom")
+    code = code_digest("evidence/evidence", "evidence/provenance", "evidence/report", "evidence/sbom")
     return f"{code} cyclonedx-python-lib {metadata.version('cyclonedx-python-lib')}"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cornerstone.customize.iso_image import Image
-from cornerstone.factory.build.scratch import own_folder
+from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
 from cornerstone.lib.error import CornerstoneError

@@ -55,9 +55,11 @@ def make_plan(workspace: Workspace, profile: Profile, key: SigningKey, keep: boo
               _cvm_disk_layer(profile, roots["cvm"], boots["cvm"], locks["cvm"], logs), _first_boot_layer(profile),
               _netboot_layer(roots["hypervisor"], boots["hypervisor"], logs)]
     iso_inputs = {
-        "code": code_digest("build", "iso", "netboot", "render", "../model/boot_area", "../model/gpt",
-                            "../model/manifest", "../model/site_area", "../model/slot_disk", "templates/boot.ipxe.j2",
-                            "templates/iso-grub.cfg.j2", "templates/iso-loopback.cfg.j2"),
+        "code": code_digest("build/build", "iso/mastering", "build/netboot", "payload/render",
+                            "../model/contracts/boot_area", "../lib/gpt", "../model/contracts/manifest",
+                            "../model/contracts/site_area", "../model/disk/slot_disk",
+                            "payload/templates/boot.ipxe.j2", "payload/templates/iso-grub.cfg.j2",
+                            "payload/templates/iso-loopback.cfg.j2"),
         "profile": json.dumps(profile.resolved()),
         "signing key": hashlib.sha256(key.public_pem()).hexdigest(),
         "signing key kind": key.kind,
@@ -82,7 +84,7 @@ def _root_layer(workspace: Workspace, profile: Profile, lock: Lock, key: Signing
         "lock": hashlib.sha256(lock_path(workspace.locks, name, lock.suite, lock.profile).read_bytes()).hexdigest(),
         "elements": elements.fingerprint(workspace.elements, name),
         "public key": hashlib.sha256(key.public_pem()).hexdigest(),
-        "code": code_digest("root", "rooms", "repository"),
+        "code": code_digest("payload/root", "payload/rooms", "packages/repository"),
         "compression": " ".join(root.COMPRESSION),
         "diskimage-builder": metadata.version("diskimage-builder"),
         **tool_versions("mmdebstrap", "squashfs-tools", "apt-utils"),
@@ -108,7 +110,7 @@ def _boot_layer(name: str, layer: Layer, logs: Path) -> Layer:
     def make(folder: Path, needed: Mapping[str, Path]) -> None:
         boot_files.extract(needed[name] / f"{name}.squashfs", folder, fresh(logs / f"{name}-boot.log"))
 
-    return Layer(f"{name}-boot", {"code": code_digest("boot_files")}, make, (layer,))
+    return Layer(f"{name}-boot", {"code": code_digest("payload/boot_files")}, make, (layer,))
 
 
 def _efi_layer(boot: Layer, lock: Lock, logs: Path) -> Layer:
@@ -120,8 +122,8 @@ def _efi_layer(boot: Layer, lock: Lock, logs: Path) -> Layer:
             "EFI/BOOT/mmx64.efi": source / "mmx64.efi",
         }, epoch=lock.epoch, log=fresh(logs / "efi-image.log"))
 
-    return Layer("efi-image", {"code": code_digest("fat", "plan"), **tool_versions("dosfstools", "mtools")}, make,
-                 (boot,))
+    inputs = {"code": code_digest("../lib/fat", "payload/plan"), **tool_versions("dosfstools", "mtools")}
+    return Layer("efi-image", inputs, make, (boot,))
 
 
 def _cvm_disk_layer(profile: Profile, cvm: Layer, boot: Layer, lock: Lock, logs: Path) -> Layer:
@@ -133,7 +135,7 @@ def _cvm_disk_layer(profile: Profile, cvm: Layer, boot: Layer, lock: Lock, logs:
                             arguments=arguments)
 
     return Layer("cvm-disk", {
-        "code": code_digest("cvm_disk", "fat", "../model/gpt", "../model/slot_disk"),
+        "code": code_digest("payload/cvm_disk", "../lib/fat", "../lib/gpt", "../model/disk/slot_disk"),
         "disk size": str(sizes.disk), "root slot size": str(sizes.root_slot),
         **({"kernel arguments": " ".join(arguments)} if arguments else {}),
         **tool_versions("dosfstools", "mtools", "e2fsprogs", "qemu-utils"),
@@ -145,8 +147,8 @@ def _netboot_layer(root_layer: Layer, boot: Layer, logs: Path) -> Layer:
         netboot_initrd.make(needed[root_layer.name] / f"{root_layer.name}.squashfs", needed[boot.name] / "initrd.img",
                             folder / "initrd.img", fresh(logs / "netboot-initrd.log"))
 
-    return Layer("netboot-initrd", {"code": code_digest("netboot_initrd"), **tool_versions("kmod", "zstd")}, make,
-                 (root_layer, boot))
+    return Layer("netboot-initrd", {"code": code_digest("payload/netboot_initrd"), **tool_versions("kmod", "zstd")},
+                 make, (root_layer, boot))
 
 
 def _first_boot_layer(profile: Profile) -> Layer:
@@ -157,8 +159,8 @@ def _first_boot_layer(profile: Profile) -> Layer:
 
 
 def code_digest(*modules: str) -> str:
-    """sha256 over modules of this package by name, or other files by their path from it."""
-    here = Path(__file__).parent
+    """Return the sha256 over modules, or other files, by their path from the room."""
+    here = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for module in modules:
         path = here / (module if Path(module).suffix else f"{module}.py")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from cornerstone.factory.packages import elements
 from cornerstone.factory.packages.lock import Lock
 from cornerstone.factory.packages.repository import make_repository
 from cornerstone.factory.payload import rooms
+from cornerstone.factory.scratch import detach_loops
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
 
@@ -71,12 +70,3 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
     finally:
         detach_loops(work)
         shutil.rmtree(work, ignore_errors=True)
-
-
-def detach_loops(below: Path) -> None:
-    """Detach the loop devices whose file lies below a folder of ours: a killed build leaves them attached."""
-    listing = subprocess.run(["losetup", "--json", "--list"], capture_output=True, encoding="utf-8",
-                             errors="surrogateescape", env=process.environment(), check=False).stdout
-    for device in json.loads(listing or "{}").get("loopdevices", []):
-        if (device.get("back-file") or "").startswith(f"{below}/"):
-            subprocess.run(["losetup", "--detach", device["name"]], env=process.environment(), check=False)

@@ -14,7 +14,7 @@ from cornerstone.factory.evidence import provenance, report
 from cornerstone.factory.evidence.evidence import BOMS, KEY_NAME, LISTED, SUMS, SUMS_SIGNATURE, file_digests
 from cornerstone.factory.iso.iso_checks import CHECKS, Absent, Subject, check
 from cornerstone.factory.signing.signing import check_signature
-from cornerstone.factory.verify import boot_checks
+from cornerstone.factory.verify import boot_checks  # noqa: F401
 from cornerstone.lib.atomic import read_regular
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import JsonProblem, parse

@@ -22,14 +22,14 @@ from cornerstone.factory.evidence.evidence import KEY_NAME
 from cornerstone.factory.iso.iso_checks import CHECKS, Finding, Subject, run_checks
 
 # the imports register their checks
-from cornerstone.factory.verify import boot_checks, evidence_checks
+from cornerstone.factory.verify import boot_checks, evidence_checks  # noqa: F401
 from cornerstone.lib import process
 from cornerstone.lib.atomic import read_regular
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.junit import Case, write_report
 from cornerstone.model.contracts.boot_area import BootSettings
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 TESTS = Path("tests/image")
 WIDTH = max(map(len, CHECKS))
 

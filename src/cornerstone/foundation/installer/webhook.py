@@ -1,7 +1,8 @@
 """The site's webhook: a listener that POSTs a node's reports and holds nobody up.
 
-Events become reports (model/contracts/report.py): `started` at once, then the latest progress, then one final report, which is
-tried again until it is delivered or its time is over. No secret of the site is in a report, whatever an event says.
+Events become reports (model/contracts/report.py): `started` at once, then the latest progress, then one final report,
+which is tried again until it is delivered or its time is over. No secret of the site is in a report, whatever an
+event says.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The shape of the files in versions/: one pydantic model per file and kind of row. model/catalogue/catalogue.py reads them."""
+"""The shape of the files in versions/: one pydantic model per file and kind of row; catalogue.py reads them."""
 
 from __future__ import annotations
 

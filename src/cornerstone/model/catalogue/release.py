@@ -1,6 +1,6 @@
 """The catalogue in memory: trains, releases, lines, builds, pairings and what is known of each.
 
-Standard library only: rules read it, and rules also run on the machine. model/catalogue/catalogue.py fills it from versions/.
+Standard library only: rules read it, and rules also run on the machine. catalogue.py fills it from versions/.
 """
 
 from __future__ import annotations

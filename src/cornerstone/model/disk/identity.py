@@ -130,11 +130,6 @@ def printable(content: bytes) -> str:
                    for byte in content.strip(b"\0 \t\r\n"))
 
 
-def shown(text: str) -> str:
-    """Return text from a disk or a tool fit for a screen, a log and a terminal: what can't be printed as \\x0a."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
-
-
 def read_osd(head: bytes) -> str:
     """Return the uuid of the BlueStore OSD that a device beginning with head is; "" when it is none."""
     found = _OSD_UUID.match(head, len(BLUESTORE)) if head.startswith(BLUESTORE) else None

@@ -6,8 +6,8 @@ import contextlib
 import subprocess
 from pathlib import Path
 
+from cornerstone.lib.printable import escaped
 from cornerstone.model.contracts.facts import Bmc
-from cornerstone.model.disk.identity import shown
 
 SECONDS = 10
 # those that can be a LAN's (IPMI 2.0, table 6-1)
@@ -30,7 +30,7 @@ def read_bmc(root: Path) -> Bmc:
         value = lan.get(key, "")
         return "" if value in UNSET else value
 
-    # of several LAN channels the one in use is shown; the machine is known by the MACs of all
+    # of several LAN channels the one in use is escaped; the machine is known by the MACs of all
     used = next((lan for lan in lans if told("IP Address", lan)), lans[0] if lans else {})
     macs = dict.fromkeys(told("MAC Address", lan) for lan in lans)
     return Bmc(True, "" if vendor.startswith("Unknown") else vendor,
@@ -41,7 +41,7 @@ def read_bmc(root: Path) -> Bmc:
 def fields(text: str) -> dict[str, str]:
     """ipmitool's `Key   : value` lines; of a key without a name, which continues the one above, nothing."""
     lines = (line.partition(": ") for line in text.split("\n"))
-    return {key.strip(): shown(value.strip()) for key, _, value in lines if key.strip()}
+    return {key.strip(): escaped(value.strip()) for key, _, value in lines if key.strip()}
 
 
 def _ipmitool(*words: str) -> str:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from cornerstone.foundation.installer.discover.disks import SECTOR
 from cornerstone.lib.json_text import MOST, parse_once
+from cornerstone.lib.printable import escaped
 from cornerstone.lib.sysfs import children, number, read, read_bytes
 from cornerstone.model.contracts.facts import OSD_SIGNATURE, Contents, Disk, Installed, Partition, Signature
 from cornerstone.model.contracts.node import NODE_FILE
-from cornerstone.model.disk.identity import EDGE, fingerprint, read_ceph, shown
+from cornerstone.model.disk.identity import EDGE, fingerprint, read_ceph
 from cornerstone.model.disk.slot_disk import is_unfinished
 
 AT_A_TIME = 8
@@ -44,7 +45,7 @@ def signatures(devices: Sequence[Path]) -> dict[str, tuple[Signature, ...]] | No
         said = parse_once(_text(done.stdout), controls=True) if done.stdout.strip() else {}
         for entry in said.get("signatures", ()):
             # a table and its copy at the end are one
-            one = Signature(*(shown(entry[key] or default) for key, default in (
+            one = Signature(*(escaped(entry[key] or default) for key, default in (
                 ("type", "data"), ("label", ""), ("uuid", ""))))
             found[Path(entry["device"]).name][one] = None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -57,7 +58,7 @@ def installed(state: Path) -> Installed | None:
     """Return the node whose state partition this is; None when it has no node.json, or none that can be read."""
     try:
         node = parse_once(_head(["debugfs", "-R", f"cat /{NODE_FILE}", state], MOST + 1))
-        return Installed(*(shown(str(text)) for text in (node["hypervisor"]["hostname"], node.get("serial", ""),
+        return Installed(*(escaped(str(text)) for text in (node["hypervisor"]["hostname"], node.get("serial", ""),
                                                          node.get("identity", ""))))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -116,6 +117,6 @@ def _partition(root: Path, path: Path, count: int) -> Partition:
 
     def told(key: bytes) -> str:
         # udev writes bytes that it finds strange as \x20
-        return shown(_text(re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
+        return escaped(_text(re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
                                   entry.get(b"ID_PART_ENTRY_" + key, b""))))
     return Partition(count, (number(path / "size") or 0) * SECTOR, told(b"NAME"), told(b"TYPE"), told(b"UUID"))

@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from cornerstone.lib.printable import escaped
 from cornerstone.lib.sysfs import children, read, read_text, whole
 from cornerstone.model.contracts.facts import Cpu, NumaNode
-from cornerstone.model.disk.identity import shown
 
 KMSG_RECORD = 8192
 # Kernels clear the CPU's flag then, and leave this line: x86/cpu: VMX (outside TXT) disabled by BIOS,
@@ -23,7 +23,7 @@ def read_cpu(root: Path, cpuinfo: str) -> Cpu:
              for block in blocks if (cpu := whole(block.get("processor", ""))) is not None}
     flags = blocks[0].get("flags", "").split() if blocks else []
     return Cpu(
-        model=shown(" ".join(blocks[0].get("model name", "").split())) if blocks else "",
+        model=escaped(" ".join(blocks[0].get("model name", "").split())) if blocks else "",
         sockets=len({socket for socket, _ in cores.values()}), cores=len(set(cores.values())), threads=len(cores),
         virtualisation=next((flag for flag in ("vmx", "svm") if flag in flags), ""),
         virtualisation_disabled=_disabled(root / "dev/kmsg"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cornerstone.lib.printable import escaped
 from cornerstone.lib.sysfs import read
 from cornerstone.model.contracts.facts import Dmi
-from cornerstone.model.disk.identity import shown
 
 # What vendors leave in fields that nobody filled in: worse than nothing, because many machines have the same.
 PLACEHOLDERS = (
@@ -50,6 +50,6 @@ def _position(table: Path) -> str:
             index = content[at + LOCATION_IN_CHASSIS]
             strings = content[at + length:end].split(b"\0")
             if 0 < index <= len(strings) and strings[index - 1].strip():
-                return shown(strings[index - 1].decode("ascii", "replace").strip())
+                return escaped(strings[index - 1].decode("ascii", "replace").strip())
         at = end + 2
     return ""

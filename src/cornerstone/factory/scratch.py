@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cornerstone.factory.payload.root import detach_loops
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError
@@ -104,3 +105,12 @@ def check_file_system(folder: Path) -> None:
 
 # CAP_NET_RAW, permitted and effective, as the kernel stores it (version 2)
 _ONE_CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+
+
+def detach_loops(below: Path) -> None:
+    """Detach the loop devices whose file lies below a folder of ours: a killed build leaves them attached."""
+    listing = subprocess.run(["losetup", "--json", "--list"], capture_output=True, encoding="utf-8",
+                             errors="surrogateescape", env=process.environment(), check=False).stdout
+    for device in json.loads(listing or "{}").get("loopdevices", []):
+        if (device.get("back-file") or "").startswith(f"{below}/"):
+            subprocess.run(["losetup", "--detach", device["name"]], env=process.environment(), check=False)
