@@ -108,7 +108,7 @@ def test_becomes_a_cluster_of_one(cvm_disk, logs, tmp_path, capsys):
     config = NodeConfig.from_json(NODE.read_text())
     config = replace(
         config, cluster=replace(config.cluster, members=("10.20.0.31",), redundancy_factor=2),
-        controller=replace(config.controller, memory=MEMORY_MIB << 20,
+        cvm=replace(config.cvm, memory=MEMORY_MIB << 20,
                            disks=tuple(DataDisk(disk.serial, "", DATA_DISK) for disk in disks)))
     told = []
     verdict = boot(cvm_disk, firmware="uefi", media="disk", memory_mib=MEMORY_MIB, log_dir=logs, disks=tuple(disks),

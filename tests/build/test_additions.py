@@ -33,7 +33,7 @@ hypervisor:
     files: added
     replace: [etc/logrotate.conf]
     kernel_arguments: [pci=noaer, cpuidle.off=1]
-controller:
+cvm:
   extra:
     kernel_arguments: [cpuidle.off=1]
 """

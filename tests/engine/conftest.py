@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from controllers import ADDRESS, NODE, Controller
 from cornerstone.customize.iso_image import Image
 from cornerstone.factory.inspection.roots import copy_disk
 from cornerstone.lab.container import Switch
 from cornerstone.model.contracts.manifest import CVM
 from cornerstone.model.contracts.node import DataDisk, NodeConfig
+from cvm_containers import ADDRESS, NODE, CvmContainer
 
 
 @pytest.fixture(scope="session")
@@ -34,15 +34,15 @@ def root(iso, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def controller(root, tmp_path_factory) -> Iterator[Callable[..., Controller]]:
+def cvm(root, tmp_path_factory) -> Iterator[Callable[..., CvmContainer]]:
     """Makes nodes with these data disks, each in a network and a cluster of its own; ends them afterwards."""
     with ExitStack() as running:
-        def make(*disks: DataDisk, factor: int = 2) -> Controller:
+        def make(*disks: DataDisk, factor: int = 2) -> CvmContainer:
             config = NodeConfig.from_json(NODE.read_text())
             config = replace(
                 config, cluster=replace(config.cluster, members=(ADDRESS,), redundancy_factor=factor),
-                controller=replace(config.controller, memory=3 << 30, disks=disks))
-            node = Controller(tmp_path_factory.mktemp("node"), root, config, running.enter_context(Switch()))
+                cvm=replace(config.cvm, memory=3 << 30, disks=disks))
+            node = CvmContainer(tmp_path_factory.mktemp("node"), root, config, running.enter_context(Switch()))
             for disk in disks:
                 node.add_disk(disk.serial, disk.size, disk.wwn)
             running.callback(node.kill)

@@ -116,11 +116,11 @@ def members_of(root: Path, library: Path, folder: Path, shifts: tuple[int, ...],
     made = []
     for address, shift in zip(addresses, shifts, strict=True):
         config = NodeConfig.from_json(NODE.read_text())
-        config = replace(config, cluster=replace(config.cluster, members=addresses), controller=replace(
-            config.controller, address=f"{address}/8", ntp_servers=(f"{network}.99",) if server else ()))
+        config = replace(config, cluster=replace(config.cluster, members=addresses), cvm=replace(
+            config.cvm, address=f"{address}/8", ntp_servers=(f"{network}.99",) if server else ()))
         made.append(Chronyd(root, library, folder / address, address,
                             identity.files(config)["etc/chrony/chrony.conf"], shift, addresses,
-                            config.controller.ntp_servers))
+                            config.cvm.ntp_servers))
     if server:
         made.append(Chronyd(root, library, folder / f"{network}.99", f"{network}.99",
                             "local stratum 2\nallow 127.0.0.0/8\ncmdport 0\n", 0))

@@ -179,8 +179,8 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def node(controller):
-    node = controller(DataDisk("DATA-1", "", 5 << 30), factor=1)
+def node(cvm):
+    node = cvm(DataDisk("DATA-1", "", 5 << 30), factor=1)
     node.start()
     node.become_ready()
     made = node.run("sh", "-c", NETWORK)

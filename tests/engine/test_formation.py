@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from controllers import Controller, contents_of
 from cornerstone.lab.container import Switch
 from cornerstone.model.contracts.node import DataDisk, NodeConfig
+from cvm_containers import CvmContainer, contents_of
 
 NODE = Path(__file__).resolve().parents[1] / "data/nodes/passthrough.json"
 MEMBERS = ("10.20.0.31", "10.20.0.32", "10.20.0.33")
@@ -24,7 +24,7 @@ OTHER = "YW5vdGhlciBzZWNyZXQgb2Ygc29tZSBtb3JlIGJ5dGVz"
 DIFFER = "their bootstrap secrets or cluster names differ"
 
 
-class Cvm(Controller):
+class Cvm(CvmContainer):
     """One of them."""
 
     def give(self, secret: str) -> None:
@@ -45,7 +45,7 @@ def three(root, tmp_path_factory) -> Iterator[list[Cvm]]:
             config = NodeConfig.from_json(NODE.read_text())
             config = replace(
                 config, cluster=replace(config.cluster, members=MEMBERS, redundancy_factor=2),
-                controller=replace(config.controller, name=f"NTNX-TEST-{'ABC'[number]}-CVM", address=f"{address}/24",
+                cvm=replace(config.cvm, name=f"NTNX-TEST-{'ABC'[number]}-CVM", address=f"{address}/24",
                                    memory=3 << 30, disks=(disk,)))
             cvm = Cvm(tmp_path_factory.mktemp("cvm"), root, config, switch)
             cvm.add_disk(disk.serial, disk.size)
@@ -114,8 +114,8 @@ def test_a_member_that_is_imaged_again_takes_its_place_with_its_old_disk(three):
     credential = late.folder / "credentials/cornerstone.node"
     config = NodeConfig.from_json(credential.read_text())
     disks = tuple(replace(disk, contents=contents_of(late.folder / f"{disk.serial}.disk"))
-                  for disk in config.controller.disks)
-    credential.write_text(replace(config, controller=replace(config.controller, disks=disks)).to_json())
+                  for disk in config.cvm.disks)
+    credential.write_text(replace(config, cvm=replace(config.cvm, disks=disks)).to_json())
     late.start()
     # A21: it has another key than it had
     late.wait_for('"step": "membership", "state": "failed"', f"cluster admit {MEMBERS[2]}")

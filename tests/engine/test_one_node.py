@@ -9,18 +9,18 @@ import subprocess
 
 import pytest
 
-from controllers import contents_of
 from cornerstone.cvm.ceph.cluster import wait_until
 from cornerstone.model.contracts.node import DataDisk
+from cvm_containers import contents_of
 
 DISK = 5 << 30
 DISKS = (DataDisk("DATA-1", "", DISK), DataDisk("DATA-2", "", DISK))
 
 
 @pytest.fixture(scope="module")
-def node(controller):
+def node(cvm):
     """A node that is ready for the first time, after a power cut while its OSDs were made."""
-    node = controller(*DISKS)
+    node = cvm(*DISKS)
     node.start()
     node.wait_for("making an OSD")
     node.kill()
@@ -175,14 +175,14 @@ def test_a_disk_that_takes_another_s_place_in_node_json_is_used(node):
 
 
 @pytest.mark.parametrize("erase", [False, True])
-def test_an_old_cluster_s_disk_is_refused_unless_it_may_be_erased(node, controller, erase):
+def test_an_old_cluster_s_disk_is_refused_unless_it_may_be_erased(node, cvm, erase):
     """As when a node is imaged again (d9, d10): the disk's token isn't enough, somebody has to say so to the cluster.
 
     A disk alone holds one copy.
     """
     node.kill()
     old = node.folder / "DATA-1.disk"
-    again = controller(DataDisk("DATA-1", "", DISK, contents_of(old) if erase else ""), factor=1)
+    again = cvm(DataDisk("DATA-1", "", DISK, contents_of(old) if erase else ""), factor=1)
     subprocess.run(["cp", "--sparse=always", old, again.folder], check=True)
     again.start()
     if erase:
@@ -205,8 +205,8 @@ def test_an_old_cluster_s_disk_is_refused_unless_it_may_be_erased(node, controll
     assert again.run("head", "-c", "22", "/dev/sda").stdout == "bluestore block device"
 
 
-def test_too_few_disks_for_the_redundancy_are_said(controller):
-    node = controller(DISKS[0])
+def test_too_few_disks_for_the_redundancy_are_said(cvm):
+    node = cvm(DISKS[0])
     node.start()
     node.wait_for('"step": "container", "state": "failed"')
     assert node.state("container")["error"] == "a redundancy factor of 2 takes 2 data disks, and 1 are up"

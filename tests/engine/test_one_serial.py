@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from controllers import DISK, NODE, Controller, contents_of
 from cornerstone.lab.container import Switch
 from cornerstone.model.contracts.node import DataDisk, NodeConfig
+from cvm_containers import DISK, NODE, CvmContainer, contents_of
 
 LEFT_ALONE, CHOSEN = "naa.5000000000000001", "naa.5000000000000002"
 MEMBERS = ("10.20.0.31", "10.20.0.32")
 SECRET = "YSBzZWNyZXQgb2YgdGhpcnR5LXR3byBieXRlcywgeWVz"
 
 
-def test_d1_of_two_disks_the_one_that_was_chosen_becomes_an_osd(controller):
-    node = controller(DataDisk("0000", CHOSEN, DISK), factor=1)
+def test_d1_of_two_disks_the_one_that_was_chosen_becomes_an_osd(cvm):
+    node = cvm(DataDisk("0000", CHOSEN, DISK), factor=1)
     chosen = node.remove_disk("0000", CHOSEN)
     photos = node.add_disk("0000", DISK, LEFT_ALONE)
     subprocess.run(["mkfs.ext4", "-q", "-L", "photos", photos], check=True)
@@ -30,7 +30,7 @@ def test_d1_of_two_disks_the_one_that_was_chosen_becomes_an_osd(controller):
     credential = node.folder / "credentials/cornerstone.node"
     config = NodeConfig.from_json(credential.read_text())
     entry = DataDisk("0000", CHOSEN, DISK, contents_of(chosen))
-    credential.write_text(replace(config, controller=replace(config.controller, disks=(entry,))).to_json())
+    credential.write_text(replace(config, cvm=replace(config.cvm, disks=(entry,))).to_json())
     before = contents_of(photos)
     node.start()
     assert all(state.warnings == () for state in node.become_ready().states)
@@ -40,7 +40,7 @@ def test_d1_of_two_disks_the_one_that_was_chosen_becomes_an_osd(controller):
 
 
 @pytest.fixture(scope="module")
-def two(root, tmp_path_factory) -> Iterator[list[Controller]]:
+def two(root, tmp_path_factory) -> Iterator[list[CvmContainer]]:
     """A cluster of two nodes, each of whose data disks says that its serial is 0000 and nothing else."""
     with Switch() as switch, ExitStack() as running:
         nodes = []
@@ -48,9 +48,9 @@ def two(root, tmp_path_factory) -> Iterator[list[Controller]]:
             config = NodeConfig.from_json(NODE.read_text())
             config = replace(
                 config, cluster=replace(config.cluster, members=MEMBERS, redundancy_factor=2),
-                controller=replace(config.controller, name=f"NTNX-TEST-{'AB'[number]}-CVM", address=f"{address}/24",
+                cvm=replace(config.cvm, name=f"NTNX-TEST-{'AB'[number]}-CVM", address=f"{address}/24",
                                    memory=3 << 30, disks=(DataDisk("0000", "", DISK),)))
-            node = Controller(tmp_path_factory.mktemp("node"), root, config, switch,
+            node = CvmContainer(tmp_path_factory.mktemp("node"), root, config, switch,
                               {"cornerstone.bootstrap-secret": SECRET})
             node.add_disk("0000", DISK)
             running.callback(node.kill)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from controllers import Controller, contents_of
 from cornerstone.model.contracts.node import DataDisk
+from cvm_containers import CvmContainer, contents_of
 
 DISK = 5 << 30
 # timeout(1)
@@ -16,9 +16,9 @@ DISKS = (DataDisk("0000", "naa.5000000000000001", DISK), DataDisk("0000", "naa.5
 
 
 @pytest.fixture(scope="module")
-def node(controller) -> Controller:
+def node(cvm) -> CvmContainer:
     """A node without its boot disk's contents, that waits for an operator; it had an object and a volume's image."""
-    node = controller(*DISKS)
+    node = cvm(*DISKS)
     node.start()
     node.become_ready()
     said = node.run("sh", "-ec", """

@@ -29,9 +29,9 @@ def acli(*words):
 
 
 @pytest.fixture(scope="module")
-def node(controller):
+def node(cvm):
     """A node that is ready; its cluster has two disks and two copies."""
-    node = controller(*DISKS)
+    node = cvm(*DISKS)
     node.start()
     node.become_ready()
     return node
@@ -317,7 +317,7 @@ def test_d33_a_single_copy_is_warned_of_as_long_as_it_lasts(node):
     node.become_ready()
     said = node.state("ready")["warnings"]
     assert said == [f"down: osd.{missing} of NTNX-22SM6D010001-A-CVM (data disk DATA-2); bring it back, or replace its "
-                    "disk (docs/controller.md)", f"1 of 2 copies can be written, on osd.{1 - missing}: one more "
+                    "disk (docs/cvm.md)", f"1 of 2 copies can be written, on osd.{1 - missing}: one more "
                     "failure may lose what is written meanwhile"]
     assert look(node) == said
     assert said[1] in node.run("cluster", "status").stdout

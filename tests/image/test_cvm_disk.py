@@ -16,7 +16,7 @@ def test_qcow2_is_sound(cvm_disk):
 
 
 def test_size_is_the_profile_s(cvm_disk, product):
-    assert cvm_disk.path.stat().st_size == product.manifest.profile["controller"]["disk"]
+    assert cvm_disk.path.stat().st_size == product.manifest.profile["cvm"]["disk"]
 
 
 def test_partition_table(cvm_disk):
@@ -24,7 +24,7 @@ def test_partition_table(cvm_disk):
 
 
 def test_layout(cvm_disk, product):
-    sizes = product.manifest.profile["controller"]
+    sizes = product.manifest.profile["cvm"]
     wanted = slot_disk.layout("cvm", sizes["disk"], sizes["root_slot"]).partitions
     found = [(p["name"], p["type"].lower(), p["uuid"].lower(), p["start"], p["size"])
              for p in cvm_disk.table["partitions"]]
@@ -34,7 +34,7 @@ def test_layout(cvm_disk, product):
 
 def test_root_a_holds_a_squashfs_and_zeros(cvm_disk, product):
     slot, used = cvm_disk.partition("root-a"), cvm_disk.squashfs().size
-    assert slot.size == product.manifest.profile["controller"]["root_slot"]
+    assert slot.size == product.manifest.profile["cvm"]["root_slot"]
     assert 100 << 20 < used <= slot.size
     # mksquashfs fills up to 4 KiB
     assert blank(cvm_disk, slot.start + used, slot.size - used)
@@ -96,7 +96,7 @@ def test_grub_knows_both_slots(cvm_disk):
 
 def test_a_bios_boots_the_root_s_grub(cvm_disk, cvm):
     boot = "usr/share/cornerstone/boot"
-    sizes = cvm.product.manifest.profile["controller"]
+    sizes = cvm.product.manifest.profile["cvm"]
     partition = slot_disk.layout("cvm", sizes["disk"], sizes["root_slot"]).bios
     wanted, core = io.BytesIO(), cvm.tree.read(f"{boot}/disk.img")
     slot_disk.install_bios_grub(wanted, partition, cvm.tree.read(f"{boot}/boot.img"), core)

@@ -36,7 +36,7 @@ def test_lvm_sees_no_guest_s_disks(cvm):
 
 def test_only_the_room_that_runs_here(cvm):
     assert set(cvm.tree.names("usr/lib/cornerstone/cornerstone")) - {"__pycache__"} == {
-        "__init__.py", "model", "controller"}
+        "__init__.py", "lib", "model", "cvm"}
 
 
 @pytest.mark.parametrize("unit", ["cvm-identity.service", "membership.service"])

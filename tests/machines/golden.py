@@ -24,7 +24,7 @@ from cornerstone.model.rules import check_machine  # noqa: E402
 from cornerstone.model.site.file import read_site  # noqa: E402
 
 # profiles/base.yaml, and an ISO of 2026-11-20
-NEEDS = Requirements(controller_memory=20 * GIB, controller_vcpus=None, controller_disk=20 * GIB, root_slot=2 * GIB,
+NEEDS = Requirements(cvm_memory=20 * GIB, cvm_vcpus=None, cvm_disk=20 * GIB, root_slot=2 * GIB,
                      epoch=1795132800)
 
 
@@ -45,8 +45,8 @@ def verdicts(name: str) -> str:
 
 PROFILE = {"name": "aos-6.8", "aos": "6.8", "ahv": "20230302.100173", "payload": "reference",
            "hypervisor": {"root_slot": NEEDS.root_slot},
-           "controller": {"memory": NEEDS.controller_memory, "vcpus": NEEDS.controller_vcpus,
-                          "disk": NEEDS.controller_disk}}
+           "cvm": {"memory": NEEDS.cvm_memory, "vcpus": NEEDS.cvm_vcpus,
+                          "disk": NEEDS.cvm_disk}}
 MANIFEST = Manifest("0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11", PROFILE, "development", NEEDS.epoch,
                     (Entry(HYPERVISOR, 400 << 20, ""),), 0)
 

@@ -54,12 +54,12 @@ def test_node_json_is_as_planned(node, config):
     assert config["hypervisor"]["hostname"] == planned.hostname
     assert config["hypervisor"]["address"] == str(planned.hypervisor)
     assert config["hypervisor"]["gateway"] == str(site.hypervisor_gateway)
-    assert config["controller"]["address"] == str(planned.cvm)
-    assert config["controller"]["memory"] == planned.cvm_memory
-    assert {disk["serial"]: disk["size"] for disk in config["controller"]["disks"]} \
+    assert config["cvm"]["address"] == str(planned.cvm)
+    assert config["cvm"]["memory"] == planned.cvm_memory
+    assert {disk["serial"]: disk["size"] for disk in config["cvm"]["disks"]} \
         == {disk.serial: disk.size for disk in data}
-    assert config["controller"]["passthrough"] == [hba_of(node)]
-    assert config["controller"]["scsi"] == []
+    assert config["cvm"]["passthrough"] == [hba_of(node)]
+    assert config["cvm"]["scsi"] == []
     assert config["cluster"]["name"] == site.clusters[0].name
     assert tuple(config["authorized_keys"]) == site.authorized_keys or config["authorized_keys"]
 
@@ -189,7 +189,7 @@ def test_progress_was_told_to_the_end(node):
     phases = {}
     for data in told(node, "foundation", "image", "progress"):
         phases.setdefault(data["phase"], []).append(data)
-    entries = {"root": node.manifest.entry(HYPERVISOR).size, "controller": node.manifest.entry(CVM).size}
+    entries = {"root": node.manifest.entry(HYPERVISOR).size, "cvm": node.manifest.entry(CVM).size}
     for phase, size in entries.items():
         counts = [data["bytes"] for data in phases[phase]]
         assert counts == sorted(counts)

@@ -71,7 +71,7 @@ def test_a_cvm_that_is_killed_is_started_again_and_serves(cluster, nodes, cvms):
     member = cluster.members[0]
     told = member.told()
     nodes[0].check_output("kill -9 $(cat /run/libvirt/qemu/NTNX-*.pid)")
-    member.wait_for("hypervisor", "controller", "started", since=told)
+    member.wait_for("hypervisor", "cvm", "started", since=told)
     member.wait_for("genesis", "ready", since=told)
     assert got(cvms[0], "before-kill") == "still here"
     count, up = osds(cvms[0])

@@ -35,17 +35,17 @@ def test_genesis_is_ready_everywhere(members):
 
 def test_each_domain_runs_with_exactly_the_planned_controllers(members):
     for member in members:
-        name = member.config["controller"]["name"]
+        name = member.config["cvm"]["name"]
         assert member.host.check_output("virsh domstate %s", name) == "running"
         xml = member.host.check_output("virsh dumpxml %s", name)
-        assert xml.count("<hostdev ") == len(member.config["controller"]["passthrough"])
-        for address in member.config["controller"]["passthrough"]:
+        assert xml.count("<hostdev ") == len(member.config["cvm"]["passthrough"])
+        for address in member.config["cvm"]["passthrough"]:
             assert member.host.file(f"/sys/bus/pci/devices/{address}/driver").linked_to.endswith("/vfio-pci")
 
 
 def test_the_data_disks_are_the_cvms_and_not_the_hosts(members):
     for member in members:
-        serials = {disk["serial"] for disk in member.config["controller"]["disks"]}
+        serials = {disk["serial"] for disk in member.config["cvm"]["disks"]}
         listed = "lsblk --nodeps --noheadings --output SERIAL"
         assert serials <= set(member.cvm.check_output(listed).split())
         assert not serials & set(member.host.check_output(listed).split())
@@ -55,7 +55,7 @@ def test_monitors_are_a_quorum_and_every_osd_is_up(members, first):
     status = admin(first, "status")
     monitors = 5 if len(members) >= 5 else 3 if len(members) >= 3 else 1
     assert len(status["quorum_names"]) == monitors
-    disks = sum(len(member.config["controller"]["disks"]) for member in members)
+    disks = sum(len(member.config["cvm"]["disks"]) for member in members)
     assert (status["osdmap"]["num_osds"], status["osdmap"]["num_up_osds"], status["osdmap"]["num_in_osds"]) \
         == (disks, disks, disks)
 
@@ -87,7 +87,7 @@ def test_a14_host_and_cvm_take_what_their_node_json_says(members):
             assert at.check_output("cat /etc/nftables.conf") == rules.strip()
             chain = at.check_output("nft list chain inet node input")
             assert "policy drop" in chain and chain.count(" accept\n") == rules.count(" accept\n")
-        address = config.controller.address.partition("/")[0]
+        address = config.cvm.address.partition("/")[0]
         found = {port: member.host.run("timeout %s bash -c '</dev/tcp/'%s", str(seconds), f"{address}/{port}").rc
                  for port, seconds in ((22, 60), (3260, 60), (2100, 5), (3300, 5), (6800, 5))}
         # of a member's host the last three get no answer: timeout(1)
@@ -96,9 +96,9 @@ def test_a14_host_and_cvm_take_what_their_node_json_says(members):
 
 def test_a21_every_member_knows_the_others_keys(members):
     """So nobody takes the place of one of them any more."""
-    addresses = {member.config["controller"]["address"].partition("/")[0] for member in members}
+    addresses = {member.config["cvm"]["address"].partition("/")[0] for member in members}
     for member in members:
-        own = {member.config["controller"]["address"].partition("/")[0]}
+        own = {member.config["cvm"]["address"].partition("/")[0]}
         kept = member.cvm.run("cat %s", f"{STATE}/member-keys.json")
         assert set(json.loads(kept.stdout or "{}")) >= addresses - own
 
@@ -113,7 +113,7 @@ def test_all_members_say_the_same_of_the_cluster(members):
     for member in members:
         said = member.cvm.check_output("cluster status")
         for each in members:
-            assert each.config["controller"]["address"].partition("/")[0] in said
+            assert each.config["cvm"]["address"].partition("/")[0] in said
 
 
 def test_no_unit_has_failed_in_a_cvm(members):

@@ -14,10 +14,10 @@ from cornerstone.lab.shape import load_shape
 
 pytestmark = pytest.mark.usefixtures("emulator")
 CUTS = [Cut("partition"), Cut("root"), Cut("root", 50), Cut("root", 99), Cut("esp"), Cut("state"),
-        Cut("controller", 60), Cut("check", 10), Cut("check", 90), Cut("commit")]
+        Cut("cvm", 60), Cut("check", 10), Cut("check", 90), Cut("commit")]
 
 
-@pytest.mark.parametrize(("firmware", "first_boot"), [("bios", "networks"), ("uefi", "controller")])
+@pytest.mark.parametrize(("firmware", "first_boot"), [("bios", "networks"), ("uefi", "cvm")])
 def test_ten_cuts_and_one_in_first_boot_end_in_a_node(iso, site_file, runs, firmware, first_boot):
     run = Run.prepare(runs / f"power-{firmware}", load_shape("one-node"), site_file.read_bytes(),
                       lambda site, to: customize(iso, site, to), firmware, "cd")

@@ -70,7 +70,7 @@ def test_our_code_of_the_hypervisor_loads(hypervisor, module):
 @pytest.mark.parametrize("module", ["data_services.service", "identity"])
 def test_our_code_of_the_cvm_loads(cvm, module):
     said = cvm.run(f"{PYTHON} 'import cornerstone.cvm.{module} as module; print(module.__file__)'")
-    assert said == f"/usr/lib/cornerstone/cornerstone/controller/{module.replace('.', '/')}.py"
+    assert said == f"/usr/lib/cornerstone/cornerstone/cvm/{module.replace('.', '/')}.py"
 
 
 def test_the_root_s_own_command_writes_facts(hypervisor):

@@ -43,7 +43,7 @@ EPOCH = 1795333787
 IDENTITY = "0c2f7a52-27a5-5b0e-8c0b-5b2d1d9c6a11"
 PROFILE = {"name": "tiny", "aos": "6.8", "ahv": "20230302.207", "payload": "reference",
            "hypervisor": {"root_slot": 2 << 30},
-           "controller": {"memory": 20 << 30, "vcpus": None, "disk": 20 << 30, "root_slot": 2 << 30}}
+           "cvm": {"memory": 20 << 30, "vcpus": None, "disk": 20 << 30, "root_slot": 2 << 30}}
 SITE_AREA_SIZE = 4096
 KEY = SoftwareKey(Ed25519PrivateKey.generate(), "development")
 LOCKS = {root: Lock(root, "trixie", EPOCH, ("jq",), tuple(

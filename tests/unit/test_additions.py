@@ -184,14 +184,14 @@ def test_a_profile_named_after_a_suite_has_no_packages(checkout):
 def test_additions_are_inherited_key_by_key_and_files_stay_beside_the_one_that_names_them(checkout, tmp_path):
     put(checkout.root / "profiles", "added/etc/a")
     write(checkout, "parent", "hypervisor: {extra: {packages: [pv], files: added, kernel_arguments: [quiet]}}\n"
-                              "controller: {extra: {packages: [tree]}}\n")
+                              "cvm: {extra: {packages: [tree]}}\n")
     child = put(tmp_path, "elsewhere/child.yaml",
                 "extends: parent\nhypervisor: {extra: {packages: [], kernel_arguments: [nosmt]}}\n"
-                "controller: {memory: 6 GiB, extra: {}}\n")
+                "cvm: {memory: 6 GiB, extra: {}}\n")
     profile = load_profile(str(child), checkout.root)
     assert profile.hypervisor.extra.resolved() == {
         "files": read(checkout.root / "profiles/added").sha256, "kernel_arguments": ["nosmt"]}
-    assert profile.controller.extra == Additions(("tree",))
+    assert profile.cvm.extra == Additions(("tree",))
     assert profile.argument == str(child) and load_profile("parent", checkout.root).argument == "parent"
 
 
@@ -207,7 +207,7 @@ def checkout(tmp_path, monkeypatch) -> Workspace:
     shutil.copy(ROOT / "profiles/base.yaml", root / "profiles")
     shutil.copytree(ROOT / "versions", root / "versions")
     (root / "elements").symlink_to(ROOT / "elements")
-    for room in ("foundation", "controller"):
+    for room in ("foundation", "cvm"):
         put(root, f"src/cornerstone/{room}/__init__.py", "")
     return Workspace(root)
 
@@ -236,9 +236,9 @@ MOVES = {
     "hypervisor packages": ("hypervisor: {extra: {packages: [tree]}}", HYPERVISOR_LAYERS),
     "hypervisor files": ("hypervisor: {extra: {files: added}}", HYPERVISOR_LAYERS),
     "hypervisor arguments": ("hypervisor: {extra: {kernel_arguments: [nosmt]}}", set()),
-    "cvm packages": ("controller: {extra: {packages: [tree]}}", {"cvm", "cvm-boot", "cvm-disk"}),
-    "cvm files": ("controller: {extra: {files: added}}", {"cvm", "cvm-boot", "cvm-disk"}),
-    "cvm arguments": ("controller: {extra: {kernel_arguments: [nosmt]}}", {"cvm-disk"}),
+    "cvm packages": ("cvm: {extra: {packages: [tree]}}", {"cvm", "cvm-boot", "cvm-disk"}),
+    "cvm files": ("cvm: {extra: {files: added}}", {"cvm", "cvm-boot", "cvm-disk"}),
+    "cvm arguments": ("cvm: {extra: {kernel_arguments: [nosmt]}}", {"cvm-disk"}),
     "none": ("hypervisor: {extra: {}}\ncontroller: {extra: {packages: [], kernel_arguments: []}}", None),
 }
 
@@ -430,8 +430,8 @@ def test_a_refusal_of_the_hook_is_the_builds_error(tmp_path):
     stamp = time.strftime("%Y-%m-%d %H:%M:%S.000")
     log.write_text(f"{stamp} | a\nadditions: etc/a is there already\n{stamp} | additions: usr/b is there already\n")
     better = additions.explained(error, log, "cvm")
-    assert better.message == ("files of .controller.extra don't fit the cvm root: etc/a is there already; "
+    assert better.message == ("files of .cvm.extra don't fit the cvm root: etc/a is there already; "
                               "usr/b is there already")
-    assert ".controller.extra.replace" in better.hint and better.code is Code.STEP
+    assert ".cvm.extra.replace" in better.hint and better.code is Code.STEP
     log.write_text("nothing of ours\n")
     assert additions.explained(error, log, "cvm") is error

@@ -74,7 +74,7 @@ class Cluster:
         numbers = iter(range(100))
         hosts = {host: {next(numbers): up for up in found} for host, found in osds.items()}
         every = {number: up for found in hosts.values() for number, up in found.items()}
-        uuid = osd.uuid_of(MEMBER, node.config.controller.disks[0].serial)
+        uuid = osd.uuid_of(MEMBER, node.config.cvm.disks[0].serial)
         self._answers = {
             "osd tree": {"stray": [], "nodes": [
                 *({"id": -number, "type": "host", "name": host, "children": list(found)}
@@ -103,7 +103,7 @@ class Cluster:
 def node(members: tuple[str, ...] = MEMBERS, factor: int = 2) -> Node:
     config = NodeConfig.from_json(NODE.read_text())
     config = replace(config, cluster=replace(config.cluster, members=members, redundancy_factor=factor),
-                     controller=replace(config.controller, disks=(DataDisk("HDD-1", "", 1 << 40),)))
+                     cvm=replace(config.cvm, disks=(DataDisk("HDD-1", "", 1 << 40),)))
     return Node(config, lambda event: None, MEMBER)
 
 

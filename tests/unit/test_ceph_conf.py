@@ -23,7 +23,7 @@ GIB = 1 << 30
 def node(members: int = 1, factor: int = 2, memory: int = 20 * GIB) -> Node:
     """The first member of a cluster of so many."""
     addresses = tuple(f"10.20.0.{31 + number}" for number in range(members))
-    config = replace(CONFIG, controller=replace(CONFIG.controller, memory=memory),
+    config = replace(CONFIG, cvm=replace(CONFIG.cvm, memory=memory),
                      cluster=Cluster("one", addresses, factor, True, "", "", ""))
     return Node(config, lambda event: None, MEMBER)
 
@@ -68,7 +68,7 @@ def test_copies_are_as_many_as_the_site_says_on_hosts_or_on_a_single_one_s_disks
 
 @pytest.mark.parametrize(("memory", "each"), [(3 * GIB, 896 << 20), (20 * GIB, 8 * GIB), (10 * GIB, 3 * GIB)])
 def test_osds_share_the_memory_that_others_leave(memory, each):
-    assert len(CONFIG.controller.disks) == 2
+    assert len(CONFIG.cvm.disks) == 2
     assert conf.osd_memory(node(memory=memory)) == each
 
 

@@ -26,8 +26,8 @@ DISK = Disk("0000", Path("/nonexistent"), 1 << 30)
 
 
 def node_at(address: str, *named: DataDisk) -> Node:
-    controller = replace(CONFIG.controller, address=f"{address}/24", disks=named)
-    return Node(replace(CONFIG, controller=controller), lambda event: None, MEMBER)
+    cvm = replace(CONFIG.cvm, address=f"{address}/24", disks=named)
+    return Node(replace(CONFIG, cvm=cvm), lambda event: None, MEMBER)
 
 
 def test_d6_disks_of_one_serial_have_osds_of_their_own_on_a_node_and_in_a_cluster():
@@ -43,7 +43,7 @@ def test_d6_this_cluster_s_osds_are_ours_by_their_label_whatever_their_uuid_is_d
     node = node_at("10.20.0.31", DataDisk("0000", "", 1 << 30))
     found = [replace(DISK, osd=UUID, cluster=MEMBER.fsid),
              replace(DISK, osd="6a2c7a3e-6d0b-4d0c-9a51-3f2f6a0d8a11", cluster="of another")]
-    begun = osd.own_uuid(node, node.config.controller.disks[0])
+    begun = osd.own_uuid(node, node.config.cvm.disks[0])
     assert osd.ours(node, found) == {UUID, begun}
     assert osd.serials(node) == {begun: "0000", osd.uuid_of(MEMBER, "0000"): "0000"}
 

@@ -76,7 +76,7 @@ def some_machine(chance: random.Random) -> Facts:
 
 def require_harmless(plan: Plan, facts: Facts, tokens: dict[str, str]) -> None:
     """What holds of every plan that isn't refused."""
-    boot, planned = plan.boot_disk, plan.config.controller.disks
+    boot, planned = plan.boot_disk, plan.config.cvm.disks
     serials = [disk.serial for disk in planned]
     assert boot.serial and boot.serial not in serials and boot not in plan.data_disks
     assert len(set(serials)) == len(serials), "each disk once"
@@ -95,7 +95,7 @@ def require_harmless(plan: Plan, facts: Facts, tokens: dict[str, str]) -> None:
         assert disk.size >= 5 * GIB and disk.contents.readable
     paths = facts.paths(boot)
     for entry in plan.passed:
-        assert not set(paths) & set(entry.disks) and entry.device.address != boot.controller
+        assert not set(paths) & set(entry.disks) and entry.device.address != boot.cvm
         group = facts.iommu_group(entry.device.group)
         assert not any(other.driver == "lpc_ich" or other.kind == "0200" for other in group if other != entry.device)
     assert not {entry.device.address for entry in plan.passed} & {disk.controller for disk, _ in plan.scsi}
@@ -194,6 +194,6 @@ def test_no_node_json_ends_the_cvms_checks(whole):
             continue
         read += 1
         found = chance.sample(there, 3)
-        problems = disks.check(config.controller.disks, found, ("4a2c7a3e",) if chance.random() < 0.5 else ())
+        problems = disks.check(config.cvm.disks, found, ("4a2c7a3e",) if chance.random() < 0.5 else ())
         assert all(isinstance(problem, str) for problem in problems)
     assert read > 500

@@ -29,9 +29,9 @@ HOSTS = {"passthrough": Host(TWO_NODES, TWO_NODES[1], secret="/var/lib/cornersto
          "bond-and-single-disks": Host(ONE_NODE, None, DISKS)}
 
 
-def config(name: str = "passthrough", **controller: object) -> NodeConfig:
+def config(name: str = "passthrough", **cvm: object) -> NodeConfig:
     node = NodeConfig.from_json((NODES / f"{name}.json").read_text())
-    return replace(node, controller=replace(node.controller, **controller))
+    return replace(node, cvm=replace(node.cvm, **cvm))
 
 
 def domain(node: NodeConfig, host: Host) -> ET.Element:

@@ -28,7 +28,7 @@ from cornerstone.model.profile.profile import load_profile, profile_names
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = profile_names(ROOT)
 NODE = json.loads((ROOT / "tests/data/nodes/passthrough.json").read_text())
-CVM = NODE["controller"]["name"]
+CVM = NODE["cvm"]["name"]
 # the machine's cards: MAC; link; where the device hangs
 CARDS = {"eno1": ("02:00:00:00:00:01", True, "pci0000:00/0000:00:03.0"),
          "eno2": ("02:00:00:00:00:02", True, "pci0000:00/0000:00:03.1"),
@@ -388,7 +388,7 @@ def test_a_step_that_fails_is_tried_again(box, times):
 
 @needs_root
 @pytest.mark.parametrize(("tool", "step"), [
-    ("hostnamectl", "identity"), ("ovs-vsctl", "networks"), ("virsh", "controller")])
+    ("hostnamectl", "identity"), ("ovs-vsctl", "networks"), ("virsh", "cvm")])
 def test_a_step_that_fails_three_times_stops_it(box, tool, step):
     box.fail(tool, 3)
     done = box.run()
@@ -406,15 +406,15 @@ def test_a_step_that_fails_three_times_stops_it(box, tool, step):
 
 @needs_root
 @pytest.mark.parametrize(("missing", "step"), [
-    ((".controller", "name"), "start_controller"),
+    ((".cvm", "name"), "start_cvm"),
     ((".", "authorized_keys"), "access"),
     ((".hypervisor", "hostname"), "identity"),
     ((".hypervisor", "address"), "identity"),
     ((".hypervisor", "gateway"), "networks"),
     ((".hypervisor", "nameservers"), "networks"),
     ((".hypervisor", "uplink"), "networks"),
-    ((".controller", "name"), "controller"),
-    ((".controller", "passthrough"), "controller"),
+    ((".cvm", "name"), "cvm"),
+    ((".cvm", "passthrough"), "cvm"),
 ], ids=lambda value: value if isinstance(value, str) else "".join(value))
 def test_an_absent_fact_stops_its_step(box, missing, step):
     section, key = missing
@@ -433,7 +433,7 @@ def test_an_absent_fact_stops_its_step(box, missing, step):
 def test_absent_disk_stops_the_controller(box):
     (box.folder / "state" / "cvm.qcow2").unlink()
     assert box.run().returncode == 1
-    assert box.events()[-1] == ("controller", "failed")
+    assert box.events()[-1] == ("cvm", "failed")
     assert not any(call.startswith("virsh") for call in box.calls())
 
 
@@ -457,8 +457,8 @@ def whole(tmp_path_factory, text) -> Box:
 
 # every call of a run: in the midst of a step, when its work is done, when its marker is written
 CALLS = ["hostnamectl", "sync $", "sync .*/identity", "ovs-vsctl", "nft", "networkctl", "sync $", "sync .*/networks",
-         "sync $", "sync .*/access", "virsh define", "virsh autostart", "sync $", "sync .*/controller",
-         "virsh domstate", "virsh start", "sync $", "sync .*/start_controller", "sync .*/complete"]
+         "sync $", "sync .*/access", "virsh define", "virsh autostart", "sync $", "sync .*/cvm",
+         "virsh domstate", "virsh start", "sync $", "sync .*/start_cvm", "sync .*/complete"]
 
 
 @needs_root

@@ -34,7 +34,7 @@ LAB_SITE = Path(__file__).resolve().parents[2] / "sites/lab-one-node.json"
 def manifest(**profile: str) -> Manifest:
     whole = {"name": "aos-6.8", "aos": "6.8", "ahv": "20230302.100173", "payload": "reference",
              "hypervisor": {"root_slot": 2 << 30},
-             "controller": {"memory": 20 << 30, "vcpus": 8, "disk": 20 << 30, "root_slot": 2 << 30}} | profile
+             "cvm": {"memory": 20 << 30, "vcpus": 8, "disk": 20 << 30, "root_slot": 2 << 30}} | profile
     return Manifest("1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11", whole, "development", 1, (), 4096)
 
 

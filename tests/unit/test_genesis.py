@@ -180,7 +180,7 @@ def test_a_chrony_that_takes_no_command_is_a_warning_and_a_wrong_clock_is_waited
     raised = []
 
     def settle(me, members, servers, earliest):
-        assert (me, members, servers) == ("10.20.0.31", CONFIG.cluster.members, CONFIG.controller.ntp_servers)
+        assert (me, members, servers) == ("10.20.0.31", CONFIG.cluster.members, CONFIG.cvm.ntp_servers)
         raise raised[-1]
     monkeypatch.setattr(genesis.clocks, "settle", settle)
     raised.append(CornerstoneError("chronyc local off: 501", "look"))
@@ -237,7 +237,7 @@ def imaged_again(monkeypatch):
     """A node whose two data disks hold OSDs of these clusters, imaged again with their tokens. said: by an operator."""
     def make(*clusters: str, said: tuple[str, ...] = (), member: Membership | None = None) -> Node:
         named = tuple(replace(entry, contents=f"osd:{uuid}")
-                      for entry, uuid in zip(CONFIG.controller.disks, UUIDS, strict=True))
+                      for entry, uuid in zip(CONFIG.cvm.disks, UUIDS, strict=True))
         found = tuple(Disk(entry.serial, Path("/dev", f"sd{letter}"), entry.size, uuid if cluster else "",
                            "a BlueStore OSD" if cluster else "", "", entry.contents if cluster else "", entry.wwn,
                            cluster=cluster)
@@ -246,7 +246,7 @@ def imaged_again(monkeypatch):
         monkeypatch.setattr(genesis.disks, "present", lambda root=None: found)
         monkeypatch.setattr(genesis.membership, "load", lambda: member)
         monkeypatch.setattr(genesis.words, "said", lambda word: word in said)
-        return Node(replace(CONFIG, controller=replace(CONFIG.controller, disks=named)), lambda event: None)
+        return Node(replace(CONFIG, cvm=replace(CONFIG.cvm, disks=named)), lambda event: None)
     return make
 
 

@@ -196,7 +196,7 @@ def test_disk_too_small_for_its_slots(size, slot, message):
 def test_root_too_large_for_its_slot(tmp_path):
     with pytest.raises(CornerstoneError, match="has 3 MiB and doesn't fit a root slot of 2 MiB") as caught:
         make_disk(tmp_path / "disk", slot=2 * MIB)
-    assert "controller.root_slot" in caught.value.hint
+    assert "cvm.root_slot" in caught.value.hint
     assert not list((tmp_path / "disk").glob("cvm.qcow2*"))
 
 

@@ -64,7 +64,7 @@ def node(tmp_path):
     """A host of 32 GiB whose CVM of 20 GiB runs as process 77, with 11 - 1 GiB for guests."""
     (tmp_path / "var/lib/cornerstone").mkdir(parents=True)
     (tmp_path / "var/lib/cornerstone/node.json").write_bytes((NODES / "passthrough.json").read_bytes())
-    assert NodeConfig.read(tmp_path / "var/lib/cornerstone/node.json").controller.memory == 20 * GIB
+    assert NodeConfig.read(tmp_path / "var/lib/cornerstone/node.json").cvm.memory == 20 * GIB
     (tmp_path / "run/libvirt/qemu").mkdir(parents=True)
     for pid in (77, 78):
         (tmp_path / f"proc/{pid}").mkdir(parents=True)

@@ -15,7 +15,7 @@ from cornerstone.model.rules.fitness import boot_disks, data_disks, obstacle, un
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH = 1795132800
-NEEDS = Requirements(controller_memory=20 * GIB, controller_vcpus=8, controller_disk=20 * GIB, root_slot=2 * GIB,
+NEEDS = Requirements(cvm_memory=20 * GIB, cvm_vcpus=8, cvm_disk=20 * GIB, root_slot=2 * GIB,
                      epoch=EPOCH)
 AHCI, HBA, NVME = "0000:00:1f.2", "0000:01:00.0", "0000:02:00.0"
 
@@ -70,7 +70,7 @@ def test_a_good_machine_meets_every_rule():
     ("hw.interrupt-remapping", replace(GOOD, interrupt_remapping=False),
      "the kernel doesn't have interrupts go through the IOMMU"),
     ("hw.cores", with_cpu(threads=1), "1 thread, below 2"),
-    ("hw.controller-cpus", with_cpu(threads=7), "the Controller VM's 8 CPUs would share 7 threads"),
+    ("hw.cvm-cpus", with_cpu(threads=7), "the Controller VM's 8 CPUs would share 7 threads"),
     ("hw.memory", replace(GOOD, memory=22 * GIB - 1),
      "22.0 GiB, below 22.0: 20.0 for the Controller VM and 2.0 for the host"),
     ("hw.published-minimum", replace(GOOD, memory=32 * 10 ** 9 - 1), "16 cores and 32.0 GB"),
@@ -150,7 +150,7 @@ def test_firmware_that_the_profile_asks_for(rule_id, wanted, firmware, message):
     ("hw.interrupt-remapping", replace(GOOD, interrupt_remapping=True)),
     ("hw.interrupt-remapping", replace(GOOD, interrupt_remapping=False, pci=())),
     ("hw.published-minimum", replace(GOOD, memory=32 * 10 ** 9)),
-    ("hw.controller-cpus", with_cpu(threads=8)),
+    ("hw.cvm-cpus", with_cpu(threads=8)),
     ("hw.cores", with_cpu(threads=2)),
     ("hw.boot-disk", with_disks(replace(DOM, size=NEEDS.boot_disk))),
     ("hw.data-disks", with_disks(DOM, replace(HDD, size=5 * GIB))),
@@ -189,7 +189,7 @@ def test_a_volume_may_be_the_boot_disk_and_holds_no_data():
 
 
 def test_requirements_are_read_from_a_resolved_profile():
-    profile = {"controller": {"memory": 1, "vcpus": 2, "disk": 3, "root_slot": 4}, "hypervisor": {"root_slot": 5}}
+    profile = {"cvm": {"memory": 1, "vcpus": 2, "disk": 3, "root_slot": 4}, "hypervisor": {"root_slot": 5}}
     assert Requirements.of(profile, 6) == Requirements(1, 2, 3, 5, epoch=6)
 
 

@@ -14,9 +14,9 @@ from cornerstone.model.contracts.node import DataDisk, NodeConfig
 NODES = Path(__file__).resolve().parents[1] / "data/nodes"
 
 
-def config(**controller: object) -> NodeConfig:
+def config(**cvm: object) -> NodeConfig:
     node = NodeConfig.from_json((NODES / "passthrough.json").read_text())
-    return replace(node, controller=replace(node.controller, **controller))
+    return replace(node, cvm=replace(node.cvm, **cvm))
 
 
 def write(path: Path, text: str | bytes) -> None:
@@ -60,7 +60,7 @@ def test_disks_by_serial_with_a_lasting_name(root):
 def test_a_missing_disk_is_named_with_those_that_are_there(root):
     with pytest.raises(CornerstoneError) as caught:
         read_host(config(passthrough=(), scsi=("SER-A", "SER-X")), root / "state", root)
-    assert caught.value.message == ("no disk has the serial SER-X, of node.json's controller.scsi; there are "
+    assert caught.value.message == ("no disk has the serial SER-X, of node.json's cvm.scsi; there are "
                                     "SER-A, SER-N, SER-V")
 
 

@@ -137,8 +137,8 @@ def at(path: str, value: object) -> bytes:
 
 
 @pytest.mark.parametrize(("path", "value"), [
-    (".profile", {}), (".profile.controller", ...), (".profile.controller", 7), (".profile.controller.memory", "1 GiB"),
-    (".profile.controller.memory", 10**400), (".profile.controller.memory", -1), (".profile.controller.vcpus", ...),
+    (".profile", {}), (".profile.cvm", ...), (".profile.cvm", 7), (".profile.cvm.memory", "1 GiB"),
+    (".profile.cvm.memory", 10**400), (".profile.cvm.memory", -1), (".profile.cvm.vcpus", ...),
     (".profile.hypervisor", []), (".profile.hypervisor.root_slot", None), (".profile.aos", ...), (".profile.aos", 6.8),
     (".profile.ahv", None), (".profile.name", []), (".profile.payload", ...), (".profile.machine", 5),
     (".files", 7), (".files[0].path", 5), (".files[0].path", "../etc/passwd"), (".files[0].path", "/etc/passwd"),

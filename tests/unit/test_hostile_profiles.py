@@ -57,8 +57,8 @@ def refused(load):
     ("1:30", "write 90, "), ("+8", "write 8, "), ("0o10", None), ("-010", "write -8"), ("08", None),
 ])
 def test_a_number_is_what_it_shows_t34(refused, written, hint):
-    error = refused(f"controller: {{vcpus: {written}}}")
-    assert error.message.startswith("profiles/mine.yaml:4: .controller.vcpus: ")
+    error = refused(f"cvm: {{vcpus: {written}}}")
+    assert error.message.startswith("profiles/mine.yaml:4: .cvm.vcpus: ")
     if hint:
         assert error.hint.startswith(hint.split(" or 0b")[0])
 
@@ -71,7 +71,7 @@ def test_a_truth_value_is_true_or_false_t34(refused, written):
 
 
 def test_the_plain_spelling_is_taken_t34(load):
-    assert load("controller: {vcpus: 10}").controller.vcpus == 10
+    assert load("cvm: {vcpus: 10}").cvm.vcpus == 10
     assert load("description: 'yes'").description == "yes"
 
 
@@ -80,7 +80,7 @@ def test_the_plain_spelling_is_taken_t34(load):
     "!!omap [a: 1]", "!!pairs [a: 1]", "!!set {a}", "!!python/name:os.system x", "!foo x", "!!map x", "!!seq x",
     "!!str [a]", "!!map [a]", "!!timestamp {a: 1}", "!!int [1]", "!!float .inf", ".inf", ".nan", "1e400", "6.",
 ])
-@pytest.mark.parametrize("key", ["description", "aos", "controller", "novel"])
+@pytest.mark.parametrize("key", ["description", "aos", "cvm", "novel"])
 def test_a_tag_is_refused_with_its_line_t30(load, key, value, project):
     text = f'extends: base\n{key}: {value}\n'
     (project / "profiles" / "other.yaml").write_text(text)
@@ -118,8 +118,8 @@ def test_a_description_of_two_hundred_characters_t38(load):
 
 
 @pytest.mark.parametrize("text", [
-    r'"\e[2J": 1', r'controller: {"\u202e": 1}', f"{'k' * 100_000}: 1", f"payload: {'p' * 100_000}",
-    r'machine: {tpm: "\x9b"}', f"controller: {{disk: {'9' * 90_000}}}", r'reference: {suite: "\e[2J"}'])
+    r'"\e[2J": 1', r'cvm: {"\u202e": 1}', f"{'k' * 100_000}: 1", f"payload: {'p' * 100_000}",
+    r'machine: {tpm: "\x9b"}', f"cvm: {{disk: {'9' * 90_000}}}", r'reference: {suite: "\e[2J"}'])
 def test_what_is_quoted_does_nothing_to_a_terminal_t38(refused, text):
     refused(text)
 
@@ -142,11 +142,11 @@ def test_a_hostile_profile_is_refused_soon_t32(project, text):
 
 
 @pytest.mark.parametrize(("text", "rule", "bound"), [
-    ("controller: {memory: 9999999 TiB}", "controller.sizing", "4194304"),
-    ("controller: {memory: 5 TiB}", "controller.sizing", "4194304"),
-    ("controller: {disk: 9999999 TiB}", "controller.sizing", "16777216"),
-    ("controller: {root_slot: 1 MiB}", "controller.sizing", "512"),
-    ("controller: {root_slot: 65 GiB, disk: 200 GiB}", "controller.sizing", "65536"),
+    ("cvm: {memory: 9999999 TiB}", "cvm.sizing", "4194304"),
+    ("cvm: {memory: 5 TiB}", "cvm.sizing", "4194304"),
+    ("cvm: {disk: 9999999 TiB}", "cvm.sizing", "16777216"),
+    ("cvm: {root_slot: 1 MiB}", "cvm.sizing", "512"),
+    ("cvm: {root_slot: 65 GiB, disk: 200 GiB}", "cvm.sizing", "65536"),
     ("hypervisor: {root_slot: 1 MiB}", "hypervisor.root-slot", "512"),
     ("hypervisor: {root_slot: 9999999 TiB}", "hypervisor.root-slot", "65536"),
 ])

@@ -42,7 +42,7 @@ def test_files():
 
 
 def test_a_single_node_without_time_servers_has_no_time_source():
-    alone = replace(CONFIG, cluster=None, controller=replace(CONFIG.controller, ntp_servers=()))
+    alone = replace(CONFIG, cluster=None, cvm=replace(CONFIG.cvm, ntp_servers=()))
     assert not re.search("^(server|allow|local)", files(alone)["etc/chrony/chrony.conf"], re.MULTILINE)
 
 

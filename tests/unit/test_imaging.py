@@ -162,7 +162,7 @@ def test_progress_tells_phase_percent_and_bytes(job, told):
     job.run()
     seen = [event.data for event in told]
     assert list(dict.fromkeys(data["phase"] for data in seen)) == list(imaging.PHASES)
-    for phase in ("root", "controller", "check"):
+    for phase in ("root", "cvm", "check"):
         steps = [data for data in seen if data["phase"] == phase]
         assert steps[-1]["percent"] == 100 and steps[-1]["bytes"] == steps[-1]["total"] > 0
         assert [data["percent"] for data in steps] == sorted(data["percent"] for data in steps)

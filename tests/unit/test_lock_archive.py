@@ -270,7 +270,7 @@ def test_hooks_of_the_machine_take_no_part_m24(archive, server, machine, workspa
 def profile_with(*packages: str) -> Profile:
     made = load_profile("aos-6.8", Path(__file__).resolve().parents[2])
     extra = Additions(packages)
-    return replace(made, name="mine", argument="mine", controller=replace(made.controller, extra=extra))
+    return replace(made, name="mine", argument="mine", cvm=replace(made.cvm, extra=extra))
 
 
 @pytest.fixture
@@ -305,5 +305,5 @@ def test_the_packages_of_a_profile_are_resolved_into_a_lock_of_its_own(own_archi
 def test_a_package_of_a_profile_that_cant_be_had_is_named_with_its_key(own_archive, workspace, package, words):
     with pytest.raises(CornerstoneError, match=f"(?is){words}") as caught:
         update_locks(workspace, "trixie", again=False, profile=profile_with(package))
-    assert caught.value.hint == "correct .controller.extra.packages in the profile"
+    assert caught.value.hint == "correct .cvm.extra.packages in the profile"
     assert not list(workspace.locks.glob("*"))

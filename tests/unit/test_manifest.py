@@ -15,7 +15,7 @@ from cornerstone.model.contracts.manifest import Entry, Manifest, difference, di
 
 PROFILE = {"name": "aos-6.8", "description": 'with "quotes", "path": "layers/x", ümlaut', "aos": "6.8",
            "ahv": "20230302.100173", "payload": "reference", "hypervisor": {"root_slot": 1},
-           "controller": {"memory": 1, "vcpus": None, "disk": 1, "root_slot": 1}}
+           "cvm": {"memory": 1, "vcpus": None, "disk": 1, "root_slot": 1}}
 ENTRIES = (Entry("boot/bios.img", 5, "a" * 64, ((8, 56), (2548, 8))), Entry("layers/hypervisor.squashfs", 7, "b" * 64),
            Entry("layers/cvm.qcow2", 0, "c" * 64))
 MANIFEST = Manifest("1c7a3a3e-6d0b-5d0c-9a51-3f2f6a0d8a11", PROFILE, "development", 1_800_000_000, ENTRIES, 262144)

@@ -107,7 +107,7 @@ def test_strict_fails_on_the_ends_of_support_and_only_then(project):
     ("6.8", "20230302.207", "", 1),                                   # across lines
     ("7.5", "11.2", "", 1),
     ("7.5", "11.0.1", "", 0),                                         # unknown: a warning
-    ("7.6", "11.2", "controller: {memory: 1 GiB}\n", 1),
+    ("7.6", "11.2", "cvm: {memory: 1 GiB}\n", 1),
 ])
 def test_exit_code_of_profiles(project, aos, ahv, more, expected):
     write(project, "mine", aos, ahv, more)

@@ -275,8 +275,8 @@ def test_the_authority_is_the_same_everywhere_and_another_for_another_name_or_se
 def test_the_service_listens_before_its_address_is_there(tmp_path):
     """As at boot, where networks come up in their own time."""
     node = nodes(tmp_path, 1)[0]
-    elsewhere = replace(node.config.controller, address="192.0.2.77/24")
-    early = Node(replace(node.config, controller=elsewhere), tmp_path)
+    elsewhere = replace(node.config.cvm, address="192.0.2.77/24")
+    early = Node(replace(node.config, cvm=elsewhere), tmp_path)
     certify(early.member, SECRET, tmp_path)
     with early.serving(), pytest.raises(Absent, match="this CVM hasn't got its address 192.0.2.77 yet"):
         Client(early.member, tmp_path).ask(early.member.address, "join")

@@ -39,7 +39,7 @@ def config() -> NodeConfig:
     read = NodeConfig.from_json((ROOT / "tests/data/nodes/passthrough.json").read_text())
     assert read.cluster
     return replace(read, authorized_keys=(KEY,), hypervisor=replace(read.hypervisor, address=f"{HOST}/24"),
-                   controller=replace(read.controller, address=f"{CVM}/24"),
+                   cvm=replace(read.cvm, address=f"{CVM}/24"),
                    cluster=replace(read.cluster, members=(CVM, MEMBER), hosts=(HOST, MEMBERS_HOST)))
 
 

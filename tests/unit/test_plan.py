@@ -57,11 +57,11 @@ def test_one_boot_disk_and_a_whole_controller():
     assert plan.scsi == ()
     config = NodeConfig.from_json(plan.config.to_json())
     assert config == plan.config
-    assert (config.boot_disk, config.controller.passthrough) == ("BOOT-1", (HBA,))
-    assert [(disk.serial, disk.wwn, disk.size) for disk in config.controller.disks] == [
+    assert (config.boot_disk, config.cvm.passthrough) == ("BOOT-1", (HBA,))
+    assert [(disk.serial, disk.wwn, disk.size) for disk in config.cvm.disks] == [
         (disk.serial, disk.wwn, disk.size) for disk in DATA]
-    assert (config.hypervisor.address, config.controller.address) == ("10.20.0.11/24", "10.20.0.21/24")
-    assert config.controller.name == "NTNX-B-A-CVM"
+    assert (config.hypervisor.address, config.cvm.address) == ("10.20.0.11/24", "10.20.0.21/24")
+    assert config.cvm.name == "NTNX-B-A-CVM"
 
 
 def test_the_state_partition_takes_what_is_left():
@@ -72,7 +72,7 @@ def test_the_state_partition_takes_what_is_left():
 
 def test_sizes_of_the_site_win_over_the_profile_s():
     plan = plan_for(cvm_gb_ram=12, cvm_num_vcpus=4)
-    assert (plan.config.controller.memory, plan.config.controller.vcpus) == (12 * GIB, 4)
+    assert (plan.config.cvm.memory, plan.config.cvm.vcpus) == (12 * GIB, 4)
 
 
 @pytest.mark.parametrize(("cores", "threads", "vcpus"), [(10, 128, 10), (16, 128, 12), (4, 128, 8), (16, 6, 6)])
@@ -81,12 +81,12 @@ def test_cpus_are_those_of_the_controllers_numa_node_when_nobody_says(cores, thr
     facts = machine(cpu=replace(BASE.cpu, threads=threads, numa=numa))
     near = tuple(replace(device, numa=2) if device.address == HBA else device for device in facts.pci)
     plan = plan_for(replace(facts, pci=near))
-    assert (plan.config.controller.vcpus, plan.needs.controller_vcpus) == (vcpus, vcpus)
+    assert (plan.config.cvm.vcpus, plan.needs.cvm_vcpus) == (vcpus, vcpus)
 
 
 def test_cpus_of_the_profile_win_over_the_machines():
-    fixed = golden.MANIFEST.profile | {"controller": golden.MANIFEST.profile["controller"] | {"vcpus": 9}}
-    assert plan_for(manifest=replace(golden.MANIFEST, profile=fixed)).config.controller.vcpus == 9
+    fixed = golden.MANIFEST.profile | {"controller": golden.MANIFEST.profile["cvm"] | {"vcpus": 9}}
+    assert plan_for(manifest=replace(golden.MANIFEST, profile=fixed)).config.cvm.vcpus == 9
 
 
 REFUSED = {
@@ -167,7 +167,7 @@ def test_a_data_disk_s_token_travels_to_the_cvm_as_leave_to_erase_it():
     plan.check()
     config = NodeConfig.from_json(plan.config.to_json())
     # a token for a disk that was empty when somebody looked is none for what comes onto it later
-    assert [(disk.serial, disk.contents) for disk in config.controller.disks] == [("HDD-a", "sha256:1"), ("HDD-b", "")]
+    assert [(disk.serial, disk.contents) for disk in config.cvm.disks] == [("HDD-a", "sha256:1"), ("HDD-b", "")]
 
 
 def test_a_data_disk_of_an_installed_node_needs_its_own_token():
@@ -182,7 +182,7 @@ def test_scsi_instead_of_passthrough_is_a_choice_of_the_site():
     plan = plan_for(bare, {"boot_disk": {"serial": "BOOT-1"}, "passthrough": "scsi"})
     plan.check()
     assert plan.passed == () and [disk for disk, _ in plan.scsi] == list(DATA)
-    assert plan.config.controller.scsi == ("HDD-a", "HDD-b")
+    assert plan.config.cvm.scsi == ("HDD-a", "HDD-b")
     assert any(warning.startswith("hw.iommu") for warning in plan.warnings)
 
 
@@ -197,7 +197,7 @@ def test_a_disk_beside_the_boot_disk_goes_singly_and_says_why():
 def test_what_is_passed_along_unasked_is_said():
     plan = plan_for(cornerstone={"boot_disk": {"serial": "BOOT-1"}, "data_disks": [{"serial": "HDD-a"}]})
     plan.check()
-    assert [disk.serial for disk in plan.config.controller.disks] == ["HDD-a"]
+    assert [disk.serial for disk in plan.config.cvm.disks] == ["HDD-a"]
     assert any("the CVM sees sdb too, and leaves them alone" in warning for warning in plan.warnings)
 
 
@@ -257,7 +257,7 @@ def test_d1_disks_of_one_wwn_and_two_serials_are_two_disks():
     assert machine(BOOT, *shared).multipath() == ()
     plan = plan_for(machine(BOOT, *shared))
     plan.check()
-    assert [disk.serial for disk in plan.config.controller.disks] == ["HDD-a", "HDD-b"]
+    assert [disk.serial for disk in plan.config.cvm.disks] == ["HDD-a", "HDD-b"]
     plan = plan_for(machine(BOOT, *shared), {"boot_disk": {"serial": "BOOT-1"},
                                              "data_disks": [{"wwn": "naa.50000000"}]})
     assert "names one disk (wwn naa.50000000), and 2 match" in refusals(plan, "disk.ambiguous")
@@ -289,8 +289,8 @@ def test_d7_a_disk_that_is_seen_by_two_paths_is_one_data_disk(passthrough):
     facts = replace(facts, pci=(*facts.pci, PciDevice(SECOND, "0107", "1000", "0097", "mpt3sas", group=99)))
     plan = plan_for(facts, {"boot_disk": {"serial": "BOOT-1"}, "passthrough": passthrough})
     plan.check()
-    assert [disk.serial for disk in plan.config.controller.disks] == ["HDD-a", "HDD-b"]
-    assert plan.config.controller.scsi == (("HDD-a", "HDD-b") if passthrough == "scsi" else ())
+    assert [disk.serial for disk in plan.config.cvm.disks] == ["HDD-a", "HDD-b"]
+    assert plan.config.cvm.scsi == (("HDD-a", "HDD-b") if passthrough == "scsi" else ())
     assert [entry.device.address for entry in plan.passed] == ([] if passthrough == "scsi" else [HBA, SECOND])
 
 
@@ -299,7 +299,7 @@ def test_d7_a_disk_with_a_path_that_stays_with_the_host_is_passed_by_the_other_a
     plan = plan_for(machine(BOOT, *paths))
     plan.check()
     assert ([entry.device.address for entry in plan.passed], plan.scsi) == ([HBA], ())
-    assert [disk.serial for disk in plan.config.controller.disks] == ["HDD-a"]
+    assert [disk.serial for disk in plan.config.cvm.disks] == ["HDD-a"]
     assert "sda: the host goes on seeing it as sdb, and must leave it alone" in plan.warnings
 
 
@@ -337,7 +337,7 @@ def test_a_record_without_a_fingerprint_is_planned_and_never_erased():
     plan = plan_for(machine(BOOT, full, DATA[1]), {"boot_disk": {"serial": "BOOT-1"},
                                                    "erase_tokens": {full.serial: full.token}})
     plan.check()
-    assert [disk.contents for disk in plan.config.controller.disks] == ["", ""]
+    assert [disk.contents for disk in plan.config.cvm.disks] == ["", ""]
 
 
 # what can't be passed through, or can't be served

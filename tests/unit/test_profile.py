@@ -48,7 +48,7 @@ def test_each_shipped_profile_loads(name, catalogue):
     assert (profile.name, profile.payload, profile.inherits) == (name, "reference", ("base",))
     assert (profile.aos, profile.ahv, profile.reference.suite) == SHIPPED[name]
     assert profile.hypervisor.root_slot == 2 * GIB
-    sizes = profile.controller
+    sizes = profile.cvm
     assert (sizes.memory, sizes.vcpus, sizes.disk, sizes.root_slot) == (20 * GIB, None, 20 * GIB, 2 * GIB)
 
 
@@ -62,7 +62,7 @@ def test_good_profiles_resolve_as_recorded(path, catalogue):
     resolved = load_profile(str(path), ROOT, catalogue).resolved()
     assert resolved == json.loads(path.with_suffix(".json").read_text())
     assert list(resolved) == ["name", "inherits", "description", "aos", "ahv", "payload", "reference", "hypervisor",
-                              "controller", "machine"]
+                              "cvm", "machine"]
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "bad").glob("*.yaml")), ids=lambda path: path.stem)
@@ -139,7 +139,7 @@ def test_resolved_is_json_and_stable(catalogue):
 
 def test_lines_are_for_people(catalogue):
     lines = load_profile("aos-6.8", ROOT, catalogue).lines()
-    assert ".aos = 6.8" in lines and ".controller.memory = 20 GiB" in lines and ".controller.disk = 20 GiB" in lines
+    assert ".aos = 6.8" in lines and ".cvm.memory = 20 GiB" in lines and ".cvm.disk = 20 GiB" in lines
 
 
 def test_the_committed_schema_is_the_export(catalogue):
@@ -152,7 +152,7 @@ def test_the_schema_refuses_what_the_loader_refuses(catalogue):
     assert "6.10" in schema["properties"]["aos"]["enum"] and "6.9" not in schema["properties"]["aos"]["enum"]
     assert "20230302.100173" in schema["properties"]["ahv"]["enum"]
     assert '"null"' not in json.dumps(schema)
-    memory = schema["$defs"]["ControllerFile"]["properties"]["memory"]
+    memory = schema["$defs"]["CvmFile"]["properties"]["memory"]
     assert re.fullmatch(memory["pattern"], "20 GiB") and not re.fullmatch(memory["pattern"], "20 GB")
 
 

@@ -40,7 +40,7 @@ OPTIONAL = {"lb", "mkosi", "build", "diffoscope"}
 # Words in lists that are no programs, but are called like one; and a program that is to be missing.
 NO_PROGRAMS = {"node", "size", "file", "init", "no-such-tool", "hostnamectl"}
 # Rooms whose code runs in an image, by the root that they travel in.
-ROOTS = {"controller": "cvm", "hypervisor": "hypervisor", "foundation": "hypervisor"}
+ROOTS = {"cvm": "cvm", "hypervisor": "hypervisor", "foundation": "hypervisor"}
 
 # Tiers whose tests start programs in a root, a container or a node, too.
 INSIDE = ("engine", "image", "node")

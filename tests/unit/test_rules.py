@@ -88,9 +88,9 @@ def test_the_last_day_of_support_is_supported(catalogue, profile, day, expected)
     ({"root_slot": 10 * GIB}, "violated"),
 ])
 def test_controller_sizing(catalogue, profile, change, expected):
-    sizes = dataclasses.replace(profile.controller, **change)
-    verdicts = check_profile(dataclasses.replace(profile, controller=sizes), catalogue, today=TODAY)
-    assert outcome(verdicts, "controller.sizing") == expected
+    sizes = dataclasses.replace(profile.cvm, **change)
+    verdicts = check_profile(dataclasses.replace(profile, cvm=sizes), catalogue, today=TODAY)
+    assert outcome(verdicts, "cvm.sizing") == expected
 
 
 @pytest.mark.parametrize(("suite", "expected"), [("bookworm", "ok"), ("trixie", "ok"), ("bullseye", "violated")])

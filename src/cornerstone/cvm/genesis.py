@@ -2,7 +2,7 @@
 
 The states run in order, in one process under genesis.service. Each is idempotent: at every boot all of them run, and
 find done what an earlier boot did. One that fails is tried again after a pause that grows, for ever; what it waits for
-ends the pause early. `genesis status` reads what genesis.json says; docs/controller.md describes the states.
+ends the pause early. `genesis status` reads what genesis.json says; docs/cvm.md describes the states.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def identity(node: Node) -> None:
                                "was made", "set the clock of the host, or give the site ntp_servers", Code.MACHINE)
     if len(node.members) > 1:
         try:
-            warning = clocks.settle(node.address, node.members, node.config.controller.ntp_servers, made)
+            warning = clocks.settle(node.address, node.members, node.config.cvm.ntp_servers, made)
         except Waiting:
             raise
         except CornerstoneError as error:
@@ -57,7 +57,7 @@ def identity(node: Node) -> None:
 
 def look_for_disks(node: Node) -> None:
     """The data disks are there and may be used. To a member that is a warning: its other disks go on."""
-    named = node.config.controller.disks
+    named = node.config.cvm.disks
     found = disks.find(entry.serial for entry in named)
     node.membership = membership.load()
     if node.membership:
@@ -98,7 +98,7 @@ def recovered_cluster(node: Node) -> str:
 
     A disk that is missing may be the only one with the last writes, and nobody knows any more that it is missed.
     """
-    named = node.config.controller.disks
+    named = node.config.cvm.disks
     found = disks.find(entry.serial for entry in named)
     chosen = dict(disks.choose(named, found, {disk.osd for disk in found if disk.osd}).usable)
     clusters = {disk.cluster for disk in chosen.values()}

@@ -24,15 +24,15 @@ INTERNAL_ADDRESS = f"{CVM_INTERNAL}/{INTERNAL.prefixlen}"
 
 def files(config: NodeConfig) -> Mapping[str, str]:
     """What is written, by its path from the root: the text of each file."""
-    controller = config.controller
-    address = controller.address.partition("/")[0]
+    cvm = config.cvm
+    address = cvm.address.partition("/")[0]
     return {
-        "etc/hostname": f"{controller.name}\n",
-        "etc/hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {controller.name}\n",
-        "etc/resolv.conf": "".join(f"nameserver {server}\n" for server in controller.nameservers),
+        "etc/hostname": f"{cvm.name}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {cvm.name}\n",
+        "etc/resolv.conf": "".join(f"nameserver {server}\n" for server in cvm.nameservers),
         "etc/chrony/chrony.conf": _time_sources(config),
         "run/systemd/network/10-eth0.network": _network(
-            "eth0", controller.address, f"Gateway={controller.gateway}"),
+            "eth0", cvm.address, f"Gateway={cvm.gateway}"),
         f"run/systemd/network/10-{CVM_INTERNAL_CARD}.network": _network(
             CVM_INTERNAL_CARD, INTERNAL_ADDRESS, "LinkLocalAddressing=no"),
         packet_filter.FILE: packet_filter.cvm_rules(config),
@@ -51,9 +51,9 @@ def _time_sources(config: NodeConfig) -> str:
     Ceph's monitors bear 0.05 s of difference. No member starts as one that leads (chrony.conf(5), local): genesis says
     which may, by what a majority of their clocks say (clocks.py).
     """
-    own = config.controller.address.partition("/")[0]
+    own = config.cvm.address.partition("/")[0]
     members = config.cluster.members if config.cluster else ()
-    lines = [f"server {server} iburst" for server in config.controller.ntp_servers]
+    lines = [f"server {server} iburst" for server in config.cvm.ntp_servers]
     lines += [f"server {member} iburst minpoll 4 maxpoll 6" for member in members if member != own]
     if len(members) > 1:
         # its own too: genesis reads all clocks in one way
@@ -80,8 +80,8 @@ def main(credentials: Path) -> int:
     """Become what the credential says; 0, or the error's code with the error in one line."""
     config = NodeConfig.read(credentials / NODE_CREDENTIAL)
     become(config)
-    socket.sethostname(config.controller.name)
-    print(f"this is {config.controller.name}: {config.controller.address}, {INTERNAL_ADDRESS}")
+    socket.sethostname(config.cvm.name)
+    print(f"this is {config.cvm.name}: {config.cvm.address}, {INTERNAL_ADDRESS}")
     return 0
 
 

@@ -41,7 +41,7 @@ class Node:
     @property
     def address(self) -> str:
         """The CVM's own address, without its prefix."""
-        return self.config.controller.address.partition("/")[0]
+        return self.config.cvm.address.partition("/")[0]
 
     @property
     def members(self) -> tuple[str, ...]:

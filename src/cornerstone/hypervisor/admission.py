@@ -29,15 +29,15 @@ def refusal(domain: str, config: NodeConfig, root: Path = Path("/")) -> str:
     # libvirt's own words
     guest = ET.fromstring(domain)  # noqa: S314
     name, needs = guest.findtext("name", ""), promised(guest)
-    if name == config.controller.name:
+    if name == config.cvm.name:
         return ""
-    total, controller = memory(root), config.controller.memory
-    others = sum(needs for other, needs in running(root) if other not in (name, config.controller.name))
-    free = total - controller - others - HOST_MEMORY
+    total, cvm = memory(root), config.cvm.memory
+    others = sum(needs for other, needs in running(root) if other not in (name, config.cvm.name))
+    free = total - cvm - others - HOST_MEMORY
     if needs <= max(free, 0):
         return ""
     return (f"{name} needs {_mib(needs)} of memory, and {_mib(max(free, 0))} are left for it: of this host's "
-            f"{_mib(total)} the Controller VM has {_mib(controller)}, other guests {_mib(others)}, the host itself "
+            f"{_mib(total)} the Controller VM has {_mib(cvm)}, other guests {_mib(others)}, the host itself "
             f"{_mib(HOST_MEMORY)}; give it less memory, or end another guest")
 
 

@@ -26,7 +26,7 @@ from cornerstone.lib.record import to_record
 from cornerstone.model.contracts.iscsi import INITIATOR_CREDENTIAL
 from cornerstone.model.contracts.network import CVM_INTERNAL_CARD, INTERNAL_BRIDGE
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
-from cornerstone.model.sizing import controller_vcpus
+from cornerstone.model.sizing import cvm_vcpus
 
 DISK = "/var/lib/cornerstone/cvm.qcow2"
 # whom its QEMU runs as; all guests have another one, libvirt's default
@@ -41,10 +41,10 @@ BOOTSTRAP_CREDENTIAL = f"{CREDENTIALS}/cornerstone.bootstrap-secret"
 def domain_xml(config: NodeConfig, host: Host) -> str:
     """The domain as libvirt's XML."""
     domain = ET.Element("domain", type="kvm")
-    add(domain, "name", config.controller.name)
+    add(domain, "name", config.cvm.name)
     add(domain, "uuid", str(_derived(config, "domain")))
     # VFIO pins all of it, and libvirt raises the limit for that; what is locked as well counts twice against the limit.
-    add(domain, "memory", str(config.controller.memory >> 10), unit="KiB")
+    add(domain, "memory", str(config.cvm.memory >> 10), unit="KiB")
     _add_cpus(domain, config, host)
     _add_credentials(domain, config, host)
     system = add(domain, "os")
@@ -83,13 +83,13 @@ def add_clock(domain: ET.Element) -> None:
 
 def _derived(config: NodeConfig, what: str) -> uuid.UUID:
     # the address as well: a serial may be empty, two blocks may have one name
-    return derived_id(config.serial, config.controller.name, config.controller.address, what)
+    return derived_id(config.serial, config.cvm.name, config.cvm.address, what)
 
 
 def _add_cpus(domain: ET.Element, config: NodeConfig, host: Host) -> None:
     """vCPUs, on the NUMA node of the storage controllers where the host has several and that one has room for them."""
     node = host.nearest or (host.numa[0] if host.numa else NumaNode(0, "", 1, 1))
-    vcpus = config.controller.vcpus or controller_vcpus(node.cores, sum(each.threads for each in host.numa) or 1)
+    vcpus = config.cvm.vcpus or cvm_vcpus(node.cores, sum(each.threads for each in host.numa) or 1)
     near = host.nearest is not None and len(host.numa) > 1 and node.threads >= vcpus
     add(domain, "vcpu", str(vcpus), placement="static", **({"cpuset": node.cpus} if near else {}))
     if near:
@@ -120,7 +120,7 @@ def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:
     _add_single_disks(devices, config, host)
     _add_network(devices, config, "eth0", "br0")
     _add_network(devices, config, CVM_INTERNAL_CARD, INTERNAL_BRIDGE)
-    for address in config.controller.passthrough:
+    for address in config.cvm.passthrough:
         _add_controller(devices, address)
     serial = add(devices, "serial", type="pty")
     add(serial, "log", file=CONSOLE_LOG, append="on")
@@ -141,7 +141,7 @@ def _add_single_disks(devices: ET.Element, config: NodeConfig, host: Host) -> No
     """Disks whose controller can't be passed through: SCSI ones raw, with their commands; others as block devices."""
     # vda is its own disk
     targets = {"sd": names("sd"), "vd": islice(names("vd"), 1, None)}
-    serials = dict.fromkeys(config.controller.scsi)
+    serials = dict.fromkeys(config.cvm.scsi)
     if any(host.disks[serial].scsi for serial in serials):
         add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     for serial in serials:

@@ -62,7 +62,7 @@ def node(root: Path) -> NodeConfig | None:
 def protect(name: str, root: Path = Path("/")) -> None:
     """If this domain is the Controller VM, have the kernel end its QEMU after everything else."""
     config = node(root)
-    if config and name == config.controller.name:
+    if config and name == config.cvm.name:
         try:
             pid = int((root / admission.STATUS / f"{name}.pid").read_text())
             (root / f"proc/{pid}/oom_score_adj").write_text(f"{OOM_SCORE_ADJ}\n")

@@ -56,7 +56,7 @@ def read_host(config: NodeConfig, state: Path = STATE, root: Path = Path("/")) -
     can be taken for another.
     """
     nodes = tuple(_numa_nodes(root / "sys/devices/system"))
-    homes = [_read(root / "sys/bus/pci/devices" / address / "numa_node") for address in config.controller.passthrough]
+    homes = [_read(root / "sys/bus/pci/devices" / address / "numa_node") for address in config.cvm.passthrough]
     homes = [home for home in homes if home not in ("", "-1")]
     nearest = max(sorted(set(homes)), key=homes.count, default=None)
     secret, initiator = (state / Path(name).name for name in (SECRET_FILE, INITIATOR_FILE))
@@ -94,13 +94,13 @@ class _Found:
 
 
 def _single_disks(config: NodeConfig, root: Path) -> dict[str, BlockDevice]:
-    wanted = dict.fromkeys(config.controller.scsi)
+    wanted = dict.fromkeys(config.cvm.scsi)
     if not wanted:
         return {}
     present = tuple(_disks(root))
     serials = {disk.identity.serial for disk in present}
     if missing := [serial for serial in wanted if serial not in serials]:
-        raise CornerstoneError(f"no disk has the serial {', '.join(missing)}, of node.json's controller.scsi; there "
+        raise CornerstoneError(f"no disk has the serial {', '.join(missing)}, of node.json's cvm.scsi; there "
                                f"are {', '.join(sorted(serials)) or 'none'}", "put the disk back in", Code.MACHINE)
     return {serial: _single_disk(serial, config, present, root) for serial in wanted}
 
@@ -112,10 +112,10 @@ def _single_disk(serial: str, config: NodeConfig, present: Sequence[_Found], roo
     """
     found = [disk for disk in present if disk.identity.serial == serial]
     names = ", ".join(f"{disk.name} ({disk.identity.wwn or 'no WWN'})" for disk in found)
-    planned = [entry.identity for entry in config.controller.disks if entry.serial == serial]
+    planned = [entry.identity for entry in config.cvm.disks if entry.serial == serial]
     if len(planned) > 1 or not _one_disk(found, root):
         raise CornerstoneError(f"disks that can't be told apart have the serial {serial}, of node.json's "
-                               f"controller.scsi: {names}", "take out those that aren't meant", Code.MACHINE)
+                               f"cvm.scsi: {names}", "take out those that aren't meant", Code.MACHINE)
     for identity in planned:
         if difference := identity.difference(found[0].identity):
             raise CornerstoneError(f"{names} isn't the disk of serial {serial} that node.json means: {difference}",

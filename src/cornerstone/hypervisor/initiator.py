@@ -21,7 +21,7 @@ SECRET_BYTES = 16
 
 def drawn(config: NodeConfig) -> Initiator:
     """A new identity: the name is always the same for a node, the secret never."""
-    where = derived_id(config.serial, config.controller.name, config.controller.address, "initiator")
+    where = derived_id(config.serial, config.cvm.name, config.cvm.address, "initiator")
     return Initiator(f"{IQN}:host-{where}", secrets.token_hex(SECRET_BYTES))
 
 

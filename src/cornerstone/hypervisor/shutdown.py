@@ -111,7 +111,7 @@ class Shutdown:
 @ends_in_one_line
 def main(path: Path) -> int:
     """End all domains of the host whose node.json this is; an error's code when it can't be read."""
-    name = NodeConfig.read(path).controller.name
+    name = NodeConfig.read(path).cvm.name
     tell = open_listeners(path.with_name("events.jsonl"))
     Shutdown(name, tell, partial(virsh, seconds=VIRSH_SECONDS)).end_all()
     return 0

@@ -20,7 +20,7 @@ from cornerstone.lib.failures import Failures
 from cornerstone.model.contracts.node import SECRET_FILE, NodeConfig
 
 STAGE = "hypervisor"
-STEP = "controller"
+STEP = "cvm"
 # as `virsh domstate --reason` says it
 DIED = ("shut off (crashed)", "shut off (failed)")
 # virsh wakes us at every event of the domain; this is for one that falls between looking and listening
@@ -74,7 +74,7 @@ def look(watch: Watch, secret: BootstrapSecret, failures: Failures) -> None:
 @ends_in_one_line
 def main(path: Path) -> int:
     """Watch the CVM of a node.json for ever; an error's code when it can't be read."""
-    name = NodeConfig.read(path).controller.name
+    name = NodeConfig.read(path).cvm.name
     tell = open_listeners(path.with_name("events.jsonl"))
     watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
     CvmEvents(tell).start()

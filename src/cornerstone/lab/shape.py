@@ -47,14 +47,14 @@ class DiskShape(_Part):
     optical: StrictBool = False
 
 
-class Controller(_Part):
+class StorageController(_Part):
     """A storage controller with its disks. virtio-blk and nvme are disk and controller in one, so each has one disk."""
 
     kind: Literal["sata", "virtio-scsi", "megasas", "virtio-blk", "nvme"]
     disks: tuple[DiskShape, ...] = ()
 
     @model_validator(mode="after")
-    def _fits(self) -> Controller:
+    def _fits(self) -> StorageController:
         one = self.kind in ("virtio-blk", "nvme")
         if one and len(self.disks) != 1:
             raise _wrong(f"a {self.kind} controller is one disk, not {len(self.disks)}", "give each disk its own")
@@ -95,7 +95,7 @@ class Shape(_Part):
     iommu: StrictBool = True
     bmc: StrictBool = False
     identity: Identity
-    controllers: tuple[Controller, ...] = ()
+    controllers: tuple[StorageController, ...] = ()
     nics: tuple[Nic, ...] = ()
 
     @model_validator(mode="after")
@@ -158,7 +158,7 @@ class Shape(_Part):
             words += ["-smbios", f"type=3,manufacturer=QEMU,serial={self.identity.chassis}"]
         return words
 
-    def _controller(self, controller: Controller, name: str, images: Mapping[str, Path],
+    def _controller(self, controller: StorageController, name: str, images: Mapping[str, Path],
                     ports: _RootPorts) -> list[str]:
         words = [word for disk in controller.disks for word in drive(disk.name, images[disk.name])]
         virtio = self._virtio(controller.kind)

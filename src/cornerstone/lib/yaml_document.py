@@ -66,7 +66,7 @@ def located_error(at: str, where: Where, problem: str, hint: str) -> Cornerstone
 
 
 def dotted(where: Where) -> str:
-    """(controller, memory) as .controller.memory; (releases, 3) as .releases[3]."""
+    """(controller, memory) as .cvm.memory; (releases, 3) as .releases[3]."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part, LONGEST)}" for part in where)
 
 

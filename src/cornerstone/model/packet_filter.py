@@ -33,7 +33,7 @@ def host_rules(config: NodeConfig) -> str:
 
 def cvm_rules(config: NodeConfig) -> str:
     """Return the filter of the CVM: its host inside; outside the cluster's members, their hosts, and ssh as wanted."""
-    own = config.controller.address.partition("/")[0]
+    own = config.cvm.address.partition("/")[0]
     members = [member for member in (config.cluster.members if config.cluster else ()) if member != own]
     hosts = config.cluster.hosts if config.cluster else ()
     cluster = [ports.MEMBERSHIP, ports.MONITOR, f"{ports.CEPH_DAEMONS[0]}-{ports.CEPH_DAEMONS[-1]}"]

@@ -8,6 +8,6 @@ FEWEST_VCPUS = 8
 MOST_VCPUS = 12
 
 
-def controller_vcpus(cores: int, threads: int) -> int:
+def cvm_vcpus(cores: int, threads: int) -> int:
     """vCPUs by the cores of the controller's NUMA node; never more than the whole machine has threads."""
     return min(max(FEWEST_VCPUS, min(cores, MOST_VCPUS)), threads)

@@ -56,7 +56,7 @@ def copy_warnings(node: Node, cluster: Cluster) -> list[str]:
     up = sorted(name for name, (_, is_up) in domains.items() if is_up)
     warnings = []
     if down:
-        warnings.append(f"down: {', '.join(down)}; bring it back, or replace its disk (docs/controller.md)")
+        warnings.append(f"down: {', '.join(down)}; bring it back, or replace its disk (docs/cvm.md)")
     if len(up) < count:
         warnings.append(f"{len(up)} of {count} copies can be written, on {', '.join(up) or 'nothing'}: one more "
                         "failure may lose what is written meanwhile")
@@ -88,7 +88,7 @@ def _write_and_read(node: Node, cluster: Cluster) -> None:
         if missed := _missed(node, cluster):
             raise CornerstoneError(
                 f"container {name} doesn't take a write: what was written last may be on {missed} alone",
-                "bring it back; if it is lost for good, docs/controller.md says how to go on without it", Code.FAILED
+                "bring it back; if it is lost for good, docs/cvm.md says how to go on without it", Code.FAILED
             ) from error
         raise CornerstoneError(f"container {name} doesn't take a write: {error}", "see: ceph health detail",
                                Code.FAILED) from error

@@ -70,8 +70,8 @@ def least_replicas(count: int) -> int:
 def osd_memory(node: Node) -> int:
     """The bytes that one OSD aims at."""
     least, most = OSD_MEMORY
-    disks = max(1, len(node.config.controller.disks))
-    return min(most, max(least, (node.config.controller.memory - OTHERS_MEMORY) // disks))
+    disks = max(1, len(node.config.cvm.disks))
+    return min(most, max(least, (node.config.cvm.memory - OTHERS_MEMORY) // disks))
 
 
 def ceph_conf(node: Node) -> str:
@@ -83,7 +83,7 @@ def ceph_conf(node: Node) -> str:
         "mon host": " ".join(map(address_vector, running)),
         "mon initial members": ",".join(map(name, running)),
         # of the CVM's two networks the one that all members have
-        "public network": str(IPv4Interface(node.config.controller.address).network),
+        "public network": str(IPv4Interface(node.config.cvm.address).network),
         "auth cluster required": "cephx",
         "auth service required": "cephx",
         "auth client required": "cephx",

@@ -52,7 +52,7 @@ def bring_up(node: Node) -> None:
             manager.prepare(node, cluster)
             services.start(manager.unit(node))
         up = _wait_until_up(node, {found[entry]: number for entry, number in numbers.items() if number is not None})
-        _mark_down(cluster, node.config.controller.name, up)
+        _mark_down(cluster, node.config.cvm.name, up)
     if not chosen.problems:
         # it was said of the disks that there were
         words.forget(words.NEW)
@@ -60,7 +60,7 @@ def bring_up(node: Node) -> None:
 
 def choose(node: Node) -> Choice:
     """Choose the data disks that are there and may be used; what is wrong with the others the state `disks` tells."""
-    named = node.config.controller.disks
+    named = node.config.cvm.disks
     found = disks.find(entry.serial for entry in named)
     return disks.choose(named, found, osd.ours(node, found), anew=words.said(words.NEW))
 
@@ -94,13 +94,13 @@ def _activate(disk: Disk, uuid: str) -> int | None:
 
 
 def _adopt(node: Node, cluster: Cluster, entry: DataDisk, disk: Disk) -> int | None:
-    osd.require_own(disk.osd, node.config.controller.name, cluster)
+    osd.require_own(disk.osd, node.config.cvm.name, cluster)
     return _activate(disk, disk.osd)
 
 
 def _make(node: Node, cluster: Cluster, there: Collection[str], entry: DataDisk, disk: Disk) -> int:
     """Make an OSD on a disk, and start it. there: uuids of the OSDs that were found on this node's disks."""
-    host, former = node.config.controller.name, osd.uuid_of(node.member, entry.serial)
+    host, former = node.config.cvm.name, osd.uuid_of(node.member, entry.serial)
     if former not in there:
         osd.check_former(former, host, cluster)
     number = osd.make(disk, osd.own_uuid(node, entry), host, cluster)

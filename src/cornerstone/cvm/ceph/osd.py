@@ -53,7 +53,7 @@ def own_uuid(node: Node, disk: DataDisk) -> str:
 
 def serials(node: Node) -> dict[str, str]:
     """Return the serials of node.json's data disks by the uuids that an OSD on each may have."""
-    named = node.config.controller.disks
+    named = node.config.cvm.disks
     return ({uuid_of(node.member, disk.serial): disk.serial for disk in named}
             | {own_uuid(node, disk): disk.serial for disk in named})
 
@@ -62,7 +62,7 @@ def ours(node: Node, found: Iterable[Disk]) -> set[str]:
     """Return the uuids of this cluster's OSDs, among those on disks that were found and those begun on this node."""
     # one that was cut off while it was made doesn't name its cluster yet
     return ({disk.osd for disk in found if disk.cluster == node.member.fsid}
-            | {own_uuid(node, disk) for disk in node.config.controller.disks})
+            | {own_uuid(node, disk) for disk in node.config.cvm.disks})
 
 
 def unit(number: int) -> str:

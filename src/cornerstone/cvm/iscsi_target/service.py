@@ -68,7 +68,7 @@ class Service:
         self._store = store
         self._tell = tell
         self._failures = Failures(lambda line: tell(Event(STAGE, STEP, "failed", line)))
-        own = config.controller.address.partition("/")[0]
+        own = config.cvm.address.partition("/")[0]
         self._members = config.cluster.members if config.cluster else (own,)
         self._own = own
         self._tag = self._members.index(own) + 1

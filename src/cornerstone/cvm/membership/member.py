@@ -30,7 +30,7 @@ class Member:
     @classmethod
     def of(cls, config: NodeConfig) -> Member:
         """From node.json. A node of which the site says no cluster is the only member of its own."""
-        address, cluster = config.controller.address.partition("/")[0], config.cluster
+        address, cluster = config.cvm.address.partition("/")[0], config.cluster
         return cls(address, cluster.name if cluster else "", cluster.members if cluster else (address,),
                    config.profile, config.aos)
 

@@ -233,7 +233,7 @@ def resolve(elements_dir: Path, root: str, suite: str, mirror: Mirror, work: Pat
 
 
 def _correct(root: str) -> str:
-    key = {"hypervisor": "hypervisor", "cvm": "controller"}[root]
+    key = root
     return f"correct .{key}.extra.packages in the profile"
 
 

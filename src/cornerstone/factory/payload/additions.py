@@ -112,7 +112,7 @@ def explained(error: CornerstoneError, log: Path, root: str) -> CornerstoneError
     said = REFUSED.findall(log.read_text(errors="replace")) if log.is_file() else []
     if not said:
         return error
-    key = {"hypervisor": "hypervisor", "cvm": "controller"}[root]
+    key = root
     return CornerstoneError(f"files of .{key}.extra don't fit the {root} root: {'; '.join(dict.fromkeys(said))}",
                             f"take them out, or name those that shall take the place of a package's in "
                             f".{key}.extra.replace; whole log: {log}", error.code)

@@ -35,7 +35,7 @@ def build_disk(target: Path, *, squashfs: Path, boot: Path, size: int, slot: int
     disk_layout = layout("cvm", size, slot)
     if squashfs.stat().st_size > slot:
         raise CornerstoneError(f"the CVM's root has {squashfs.stat().st_size // MIB} MiB and doesn't fit a root slot "
-                               f"of {slot // MIB} MiB", "raise .controller.root_slot in the profile")
+                               f"of {slot // MIB} MiB", "raise .cvm.root_slot in the profile")
     raw, fat = (target.with_name(f"{target.name}.{part}") for part in ("raw", "esp"))
     try:
         _make_esp(fat, boot, disk_layout, " ".join((CVM_ARGUMENTS, *arguments)), epoch, log)

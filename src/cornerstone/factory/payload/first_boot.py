@@ -6,7 +6,7 @@ from cornerstone.factory.payload.render import render
 from cornerstone.model.profile.profile import Profile
 
 # In this order; each is a function of the same name in the template.
-STEPS = ("identity", "networks", "access", "controller", "start_controller")
+STEPS = ("identity", "networks", "access", "cvm", "start_cvm")
 
 
 def script(profile: Profile) -> str:

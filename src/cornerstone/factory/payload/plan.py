@@ -127,7 +127,7 @@ def _efi_layer(boot: Layer, lock: Lock, logs: Path) -> Layer:
 
 
 def _cvm_disk_layer(profile: Profile, cvm: Layer, boot: Layer, lock: Lock, logs: Path) -> Layer:
-    sizes, arguments = profile.controller, profile.controller.extra.kernel_arguments
+    sizes, arguments = profile.cvm, profile.cvm.extra.kernel_arguments
 
     def make(folder: Path, needed: Mapping[str, Path]) -> None:
         cvm_disk.build_disk(folder / "cvm.qcow2", squashfs=needed[cvm.name] / "cvm.squashfs", boot=needed[boot.name],

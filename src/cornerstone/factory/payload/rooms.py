@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = "cornerstone"
 
 # The rooms that run in each root.
-ROOMS = {"hypervisor": ("foundation", "hypervisor"), "cvm": ("controller",)}
+ROOMS = {"hypervisor": ("foundation", "hypervisor"), "cvm": ("cvm",)}
 
 # Roots are built in parallel, and before CPython 3.13 two threads that make a syntax tree count their depths
 # in one counter: "SystemError: AST constructor recursion depth mismatch" (cpython issue 106905).

@@ -60,7 +60,7 @@ LOADER_BEFORE = "EFI/BOOT/SHIM.TMP"
 NO_BOOT_CODE = b"\xcd\x18\xf4\xeb\xfd"
 # what of ESP_FILES is on the medium itself, by its name there
 BOOT_LAYERS = {"vmlinuz": "boot/vmlinuz", "initrd.img": "boot/initrd.img"}
-PHASES = ("partition", "root", "esp", "state", "controller", "check", "commit")
+PHASES = ("partition", "root", "esp", "state", "cvm", "check", "commit")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Imaging:
             # root's alone from its first byte on: what the CVM will keep in it are the cluster's keys
             target = os.open(state / CVM_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(target, "wb", buffering=0):
-                self._copy("controller", CVM, target)
+                self._copy("cvm", CVM, target)
 
     def _state_files(self, small: Mapping[str, bytes]) -> Iterator[tuple[str, bytes, int]]:
         yield NODE_FILE, self.config.to_json().encode(), 0o644

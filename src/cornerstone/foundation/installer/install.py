@@ -14,7 +14,7 @@ from cornerstone.foundation.installer import address, boot_entry, live_network
 from cornerstone.foundation.installer.ask import ask_site
 from cornerstone.foundation.installer.block import opened, require_disk
 from cornerstone.foundation.installer.imaging import Imaging, complete, completed
-from cornerstone.foundation.installer.ipmi import Controller
+from cornerstone.foundation.installer.ipmi import BmcClient
 from cornerstone.foundation.installer.medium import Medium
 from cornerstone.foundation.installer.plan import Plan, make_plan
 from cornerstone.foundation.installer.plan_text import lines
@@ -175,7 +175,7 @@ class Install:
             self._tell(Event(STAGE, "address", "warning", warning))
         self.screen.row("Addresses", "; ".join(["free", *warnings]))
         if node.bmc is not None:
-            self.screen.row("BMC", Controller().apply(node.bmc))
+            self.screen.row("BMC", BmcClient().apply(node.bmc))
         if site.webhook:
             # they are this node's now, so it may speak from one of them
             uplink = address.link_up(node, self.facts.nics)[0]

@@ -52,7 +52,7 @@ class _Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Controller:
+class BmcClient:
     """A BMC as ipmitool reaches it. via: ipmitool's words for another way than /dev/ipmi0."""
 
     via: tuple[str, ...] = ()

@@ -15,14 +15,14 @@ from cornerstone.foundation.installer.identify import identify
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.contracts.facts import Disk, Facts, PciDevice
 from cornerstone.model.contracts.manifest import HYPERVISOR, Manifest
-from cornerstone.model.contracts.node import Cluster, Controller, DataDisk, Hypervisor, NodeConfig, Uplink
+from cornerstone.model.contracts.node import Cluster, Cvm, DataDisk, Hypervisor, NodeConfig, Uplink
 from cornerstone.model.contracts.requirements import Requirements
 from cornerstone.model.disk.slot_disk import MIB, Layout, layout
 from cornerstone.model.rules.fitness import ambiguity, obstacle, unfit_for_boot, unfit_for_data
 from cornerstone.model.rules.hardware import check_machine
 from cornerstone.model.rules.registry import Level, Outcome
 from cornerstone.model.site.site import DiskChoice, Node, Site
-from cornerstone.model.sizing import FEWEST_VCPUS, controller_vcpus
+from cornerstone.model.sizing import FEWEST_VCPUS, cvm_vcpus
 
 # What scsi instead of passthrough does without.
 NEED_PASSTHROUGH = ("hw.iommu", "hw.passthrough")
@@ -87,9 +87,9 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
     """
     node = _node(facts, site)
     needs = Requirements.of(manifest.profile, manifest.epoch)
-    vcpus = node.cvm_vcpus or needs.controller_vcpus
-    needs = replace(needs, controller_memory=node.cvm_memory or needs.controller_memory,
-                    controller_vcpus=min(vcpus or FEWEST_VCPUS, facts.cpu.threads))
+    vcpus = node.cvm_vcpus or needs.cvm_vcpus
+    needs = replace(needs, cvm_memory=node.cvm_memory or needs.cvm_memory,
+                    cvm_vcpus=min(vcpus or FEWEST_VCPUS, facts.cpu.threads))
     plan = Plan(node, needs)
     _check_hardware(plan, facts)
     _check_fit(plan, manifest)
@@ -103,7 +103,7 @@ def make_plan(facts: Facts, site: Site, manifest: Manifest, reinstall: str = "")
     _check_hardware(plan, facts, of_choice=True)
     _check_identities(plan, facts)
     if not vcpus:
-        plan.needs = replace(plan.needs, controller_vcpus=_vcpus(plan, facts))
+        plan.needs = replace(plan.needs, cvm_vcpus=_vcpus(plan, facts))
     _check_contents(plan, site, reinstall)
     if not plan.refusals:
         plan.layout = layout(plan.boot_disk.serial, plan.boot_disk.size, needs.root_slot)
@@ -266,7 +266,7 @@ def _vcpus(plan: Plan, facts: Facts) -> int:
     homes = Counter(entry.device.numa for entry in plan.passed if entry.device.numa is not None)
     home = homes.most_common(1)[0][0] if homes else 0
     cores = next((node.cores for node in facts.cpu.numa if node.id == home), facts.cpu.cores)
-    return controller_vcpus(cores, facts.cpu.threads)
+    return cvm_vcpus(cores, facts.cpu.threads)
 
 
 def _check_contents(plan: Plan, site: Site, reinstall: str) -> None:
@@ -308,9 +308,9 @@ def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
                    tuple(map(str, site.nameservers)), cluster.hypervisor_ntp_servers if cluster else (),
                    Uplink(uplink.macs, uplink.mode, uplink.lacp, uplink.lacp_rate, uplink.vlan, uplink.mtu,
                           tuple("=".join(option) for option in uplink.options))),
-        Controller(node.cvm_name, str(node.cvm), str(site.cvm_gateway), tuple(map(str, dns)),
-                   cluster.cvm_ntp_servers if cluster else (), plan.needs.controller_memory,
-                   plan.needs.controller_vcpus, tuple(entry.device.address for entry in plan.passed),
+        Cvm(node.cvm_name, str(node.cvm), str(site.cvm_gateway), tuple(map(str, dns)),
+                   cluster.cvm_ntp_servers if cluster else (), plan.needs.cvm_memory,
+                   plan.needs.cvm_vcpus, tuple(entry.device.address for entry in plan.passed),
                    tuple(entry.serial for entry, _ in plan.scsi),
                    tuple(DataDisk(each.serial, each.wwn, each.size, _may_go(node, each), each.model)
                          for each in plan.data_disks)),

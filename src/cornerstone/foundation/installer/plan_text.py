@@ -29,7 +29,7 @@ def lines(plan: Plan) -> list[str]:
     rows += [("Controller", f"{entry.device} is passed through whole, IOMMU group {entry.device.group}, "
                             f"with {', '.join(disk.name for disk in entry.disks)}") for entry in plan.passed]
     if not plan.refusals:
-        rows.append(("CVM", f"{plan.needs.controller_vcpus} CPUs, {plan.needs.controller_memory / GIB:.1f} GiB"))
+        rows.append(("CVM", f"{plan.needs.cvm_vcpus} CPUs, {plan.needs.cvm_memory / GIB:.1f} GiB"))
     rows += [("Warning", warning) for warning in plan.warnings]
     for refusal in plan.refusals:
         rows += [("Refused", f"{refusal.id}: {refusal.message}"), ("", f"hint: {refusal.hint}")]

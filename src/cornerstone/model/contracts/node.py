@@ -76,7 +76,7 @@ class DataDisk:
 
 
 @dataclass(frozen=True)
-class Controller:
+class Cvm:
     """The Controller VM. passthrough: PCI functions that it gets whole; scsi: serials of disks that it gets singly.
 
     vcpus: 0 leaves it to the hypervisor, by the rule in model/sizing.py.
@@ -127,7 +127,7 @@ class NodeConfig:
     position: str
     boot_disk: str
     hypervisor: Hypervisor
-    controller: Controller
+    cvm: Cvm
     cluster: Cluster | None
     authorized_keys: tuple[str, ...]
     aos: str = ""

@@ -20,7 +20,7 @@ BOOT_PARTITIONS = 3 * MIB + ESP_SIZE
 HOST_STATE = 2 * GIB
 # What the host keeps for itself beside the Controller VM: kernel, libvirt, Open vSwitch. Our choice, too.
 HOST_MEMORY = 2 * GIB
-# The Controller VM doesn't run with less (rule controller.sizing).
+# The Controller VM doesn't run with less (rule cvm.sizing).
 MIN_THREADS = 2
 # ceph-volume refuses smaller devices: "Insufficient space (<5GB)", by which it means GiB.
 MIN_DATA_DISK = 5 * GIB
@@ -56,7 +56,7 @@ class _Hypervisor:
 
 
 @dataclass(frozen=True)
-class _Controller:
+class _Cvm:
     memory: Size
     disk: Size
     root_slot: Size
@@ -78,7 +78,7 @@ class ResolvedProfile:
     ahv: str
     payload: str
     hypervisor: _Hypervisor
-    controller: _Controller
+    cvm: _Cvm
     reference: _Reference | None = None
     description: str = ""
     inherits: tuple[str, ...] = ()
@@ -89,13 +89,13 @@ class ResolvedProfile:
 class Requirements:
     """One profile's needs. firmware: any, uefi or secureboot; tpm: any or 2.0.
 
-    controller_vcpus: None when the machine decides (sizing.py). epoch: when the ISO was made, in seconds; a clock that
+    cvm_vcpus: None when the machine decides (sizing.py). epoch: when the ISO was made, in seconds; a clock that
     is before it is wrong. data_disks: how many were chosen; None: not chosen yet, and all that are fit may be.
     """
 
-    controller_memory: int
-    controller_vcpus: int | None
-    controller_disk: int
+    cvm_memory: int
+    cvm_vcpus: int | None
+    cvm_disk: int
     root_slot: int
     firmware: str = "any"
     tpm: str = "any"
@@ -105,16 +105,16 @@ class Requirements:
     @classmethod
     def of(cls, profile: dict[str, Any], epoch: int = 0) -> Requirements:
         """From a resolved profile, as the manifest carries it."""
-        controller, machine = profile["controller"], profile.get("machine", {})
-        return cls(controller["memory"], controller["vcpus"], controller["disk"], profile["hypervisor"]["root_slot"],
+        cvm, machine = profile["cvm"], profile.get("machine", {})
+        return cls(cvm["memory"], cvm["vcpus"], cvm["disk"], profile["hypervisor"]["root_slot"],
                    machine.get("firmware", "any"), machine.get("tpm", "any"), epoch)
 
     @property
     def memory(self) -> int:
         """The machine's least memory."""
-        return self.controller_memory + HOST_MEMORY
+        return self.cvm_memory + HOST_MEMORY
 
     @property
     def boot_disk(self) -> int:
         """The boot disk's least size."""
-        return BOOT_PARTITIONS + 2 * self.root_slot + self.controller_disk + HOST_STATE
+        return BOOT_PARTITIONS + 2 * self.root_slot + self.cvm_disk + HOST_STATE

@@ -1,6 +1,6 @@
 """A profile's additions to a root: Debian packages, a tree of files, and arguments for its kernel.
 
-They stand below `extra` of .hypervisor and .controller. The tree is read as data: names, the executable bit, content.
+They stand below `extra` of .hypervisor and .cvm. The tree is read as data: names, the executable bit, content.
 """
 
 from __future__ import annotations

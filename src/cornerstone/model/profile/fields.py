@@ -78,7 +78,7 @@ class HypervisorFile(_Section):
     extra: ExtraFile | None = None
 
 
-class ControllerFile(_Section):
+class CvmFile(_Section):
     """Sizes of the Controller VM, and what is added to its root."""
 
     memory: Size | None = Field(None, description="memory of the Controller VM")
@@ -110,5 +110,5 @@ class ProfileFile(_Section):
     payload: Literal["reference", "vendor"] | None = Field(None, description="what fills the roles; vendor comes later")
     reference: ReferenceFile | None = None
     hypervisor: HypervisorFile | None = None
-    controller: ControllerFile | None = None
+    cvm: CvmFile | None = None
     machine: MachineFile | None = None

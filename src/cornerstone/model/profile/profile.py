@@ -45,7 +45,7 @@ class HypervisorSizes:
 
 
 @dataclass(frozen=True)
-class ControllerSizes:
+class CvmSizes:
     """The Controller VM: memory, disk and root_slot (each of two) in bytes; vcpus None: by the machine (sizing.py).
 
     extra: what is added to its root.
@@ -82,13 +82,13 @@ class Profile:
     payload: str
     reference: Reference
     hypervisor: HypervisorSizes
-    controller: ControllerSizes
+    cvm: CvmSizes
     machine: MachineNeeds = MachineNeeds()
     argument: str = field(default="", compare=False)
 
     def additions(self, root: str) -> Additions:
         """Return the additions of the profile to a root; root: hypervisor or cvm."""
-        return {"hypervisor": self.hypervisor, "cvm": self.controller}[root].extra
+        return {"hypervisor": self.hypervisor, "cvm": self.cvm}[root].extra
 
     def resolved(self) -> dict[str, Any]:
         """Everything that the build depends on, for the manifest: JSON-able, fixed order of keys, sizes in bytes.
@@ -102,8 +102,8 @@ class Profile:
             "aos": self.aos, "ahv": self.ahv, "payload": self.payload,
             "reference": {"suite": self.reference.suite},
             "hypervisor": {"root_slot": self.hypervisor.root_slot, **extra["hypervisor"]},
-            "controller": {"memory": self.controller.memory, "vcpus": self.controller.vcpus,
-                           "disk": self.controller.disk, "root_slot": self.controller.root_slot, **extra["cvm"]},
+            "cvm": {"memory": self.cvm.memory, "vcpus": self.cvm.vcpus,
+                           "disk": self.cvm.disk, "root_slot": self.cvm.root_slot, **extra["cvm"]},
             "machine": {"firmware": self.machine.firmware, "tpm": self.machine.tpm},
         }
 
@@ -145,12 +145,12 @@ def load_profile(name_or_path: str, root: Path, catalogue: Catalogue | None = No
         raise located_error(marks["payload",], ("payload",), "the vendor payload can't be built yet",
                             "use payload: reference, which fills every role with open software")
     _check_releases(values, marks, catalogue or load_catalogue(root))
-    for key in ("hypervisor", "controller"):
+    for key in ("hypervisor", "cvm"):
         values[key]["extra"] = _additions(leaf, key, values[key].get("extra") or {}, marks)
     own = leaf.path.resolve().parent == (root / "profiles").resolve()
     return Profile(leaf.name, tuple(file.name for file in chain[1:]), leaf.file.description or "", values["aos"],
                    values["ahv"], values["payload"], Reference(**values["reference"]),
-                   HypervisorSizes(**values["hypervisor"]), ControllerSizes(**values["controller"]),
+                   HypervisorSizes(**values["hypervisor"]), CvmSizes(**values["cvm"]),
                    MachineNeeds(**values.get("machine", {})), leaf.name if own else str(leaf.path))
 
 
@@ -189,8 +189,8 @@ class _Loaded:
 
 
 _REQUIRED: tuple[Where, ...] = (
-    ("aos",), ("ahv",), ("payload",), ("reference", "suite"), ("hypervisor", "root_slot"), ("controller", "memory"),
-    ("controller", "disk"), ("controller", "root_slot"),
+    ("aos",), ("ahv",), ("payload",), ("reference", "suite"), ("hypervisor", "root_slot"), ("cvm", "memory"),
+    ("cvm", "disk"), ("cvm", "root_slot"),
 )
 
 

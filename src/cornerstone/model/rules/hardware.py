@@ -91,10 +91,10 @@ def cores(subject: Subject) -> Result:
     return Result.ok(f"{cpu.sockets} sockets, {cpu.cores} cores, {cpu.threads} threads")
 
 
-@REGISTRY.rule("hw.controller-cpus", Level.WARNING, SCOPE, "give the Controller VM fewer CPUs, or the machine more")
-def controller_cpus(subject: Subject) -> Result:
+@REGISTRY.rule("hw.cvm-cpus", Level.WARNING, SCOPE, "give the Controller VM fewer CPUs, or the machine more")
+def cvm_cpus(subject: Subject) -> Result:
     """Each of the Controller VM's CPUs has a thread of its own."""
-    threads, vcpus = subject.facts.cpu.threads, subject.needs.controller_vcpus or FEWEST_VCPUS
+    threads, vcpus = subject.facts.cpu.threads, subject.needs.cvm_vcpus or FEWEST_VCPUS
     if threads < vcpus:
         return Result.violated(f"the Controller VM's {vcpus} CPUs would share {threads} threads")
     return Result.ok(f"{vcpus} of {threads} threads")
@@ -103,10 +103,10 @@ def controller_cpus(subject: Subject) -> Result:
 @REGISTRY.rule("hw.memory", Level.ERROR, SCOPE, "add memory, or give the Controller VM less")
 def memory(subject: Subject) -> Result:
     """The memory holds the Controller VM and 2 GiB for the host."""
-    has, needs, controller = subject.facts.memory, subject.needs.memory, subject.needs.controller_memory
+    has, needs, cvm = subject.facts.memory, subject.needs.memory, subject.needs.cvm_memory
     if has < needs:
-        return Result.violated(f"{has / GIB:.1f} GiB, below {needs / GIB:.1f}: {controller / GIB:.1f} for the "
-                               f"Controller VM and {(needs - controller) / GIB:.1f} for the host")
+        return Result.violated(f"{has / GIB:.1f} GiB, below {needs / GIB:.1f}: {cvm / GIB:.1f} for the "
+                               f"Controller VM and {(needs - cvm) / GIB:.1f} for the host")
     return Result.ok(f"{has / GIB:.1f} GiB")
 
 
@@ -161,7 +161,7 @@ def osd_cache(subject: Subject) -> Result:
 
 
 def _enough_for_osds(subject: Subject, each: int) -> Result:
-    count, has = _osds(subject), subject.needs.controller_memory
+    count, has = _osds(subject), subject.needs.cvm_memory
     needs = min(CVM_BASE_MEMORY, has // 2) + count * each
     said = f"{has / GIB:.1f} GiB for {count} data disk{'s' * (count != 1)}"
     if has >= needs:

@@ -13,22 +13,22 @@ from cornerstone.model.catalogue.version import AhvVersion, AosVersion
 from cornerstone.model.rules.registry import REGISTRY, Level, Result, Verdict
 
 if TYPE_CHECKING:  # the profile loader needs pydantic, which no image has
-    from cornerstone.model.profile.profile import ControllerSizes, HypervisorSizes, Profile
+    from cornerstone.model.profile.profile import CvmSizes, HypervisorSizes, Profile
 
 # The Debian suites that the elements build the reference payload from.
 SUITES = ("bookworm", "trixie")
 MIB = 1024 ** 2
-MIN_CONTROLLER_MEMORY = 2 * 1024 ** 3
-MIN_CONTROLLER_VCPUS = 2
+MIN_CVM_MEMORY = 2 * 1024 ** 3
+MIN_CVM_VCPUS = 2
 # What a site may ask for a node's Controller VM, too.
-MAX_CONTROLLER_MEMORY = 4 * 1024 ** 4
+MAX_CVM_MEMORY = 4 * 1024 ** 4
 # Our choice: state lies on ext4, and no boot disk holds more beside its own partitions.
-MAX_CONTROLLER_DISK = 16 * 1024 ** 4
+MAX_CVM_DISK = 16 * 1024 ** 4
 # Our choice: a root has some 350 to 400 MiB as a squashfs, and an update may be larger.
 MIN_ROOT_SLOT = 512 * MIB
 MAX_ROOT_SLOT = 64 * 1024 ** 3
 # Boot partitions and the state partition, beside the two root slots.
-MIN_CONTROLLER_STATE = 1024 ** 3
+MIN_CVM_STATE = 1024 ** 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Subject:
     aos: AosVersion
     ahv: AhvVersion
     suite: str = ""
-    controller: ControllerSizes | None = None
+    cvm: CvmSizes | None = None
     hypervisor: HypervisorSizes | None = None
 
 
@@ -52,7 +52,7 @@ def check_pair(aos: AosVersion, ahv: AhvVersion, catalogue: Catalogue, *, today:
 def check_profile(profile: Profile, catalogue: Catalogue, *, today: datetime.date) -> tuple[Verdict, ...]:
     """Run all release and profile rules on a profile."""
     subject = Subject(catalogue, today, AosVersion.parse(profile.aos), AhvVersion.parse(profile.ahv),
-                      profile.reference.suite, profile.controller, profile.hypervisor)
+                      profile.reference.suite, profile.cvm, profile.hypervisor)
     return REGISTRY.check(subject, "pair", "profile")
 
 
@@ -185,18 +185,18 @@ def suite_supported(subject: Subject) -> Result:
     return Result.ok(f"the reference payload is built from {subject.suite}")
 
 
-@REGISTRY.rule("controller.sizing", Level.ERROR, "profile", "mend controller.memory, .vcpus or .disk in the profile")
-def controller_sizing(subject: Subject) -> Result:
+@REGISTRY.rule("cvm.sizing", Level.ERROR, "profile", "mend cvm.memory, .vcpus or .disk in the profile")
+def cvm_sizing(subject: Subject) -> Result:
     """The Controller VM has 2 GiB to 4 TiB of memory, 2 CPUs, and a disk for two root slots and 1 GiB of state."""
-    sizes = subject.controller
+    sizes = subject.cvm
     if sizes is None:
         return Result.unknown("no sizes are given")
-    disk = 2 * sizes.root_slot + MIN_CONTROLLER_STATE
-    if sizes.vcpus is not None and sizes.vcpus < MIN_CONTROLLER_VCPUS:
-        return Result.violated(f"controller.vcpus is {sizes.vcpus}, below {MIN_CONTROLLER_VCPUS}")
-    if problem := (_outside("controller.memory", sizes.memory, MIN_CONTROLLER_MEMORY, MAX_CONTROLLER_MEMORY)
-                   or _outside("controller.root_slot", sizes.root_slot, MIN_ROOT_SLOT, MAX_ROOT_SLOT)
-                   or _outside("controller.disk", sizes.disk, disk, MAX_CONTROLLER_DISK, ": two slots and state")):
+    disk = 2 * sizes.root_slot + MIN_CVM_STATE
+    if sizes.vcpus is not None and sizes.vcpus < MIN_CVM_VCPUS:
+        return Result.violated(f"cvm.vcpus is {sizes.vcpus}, below {MIN_CVM_VCPUS}")
+    if problem := (_outside("cvm.memory", sizes.memory, MIN_CVM_MEMORY, MAX_CVM_MEMORY)
+                   or _outside("cvm.root_slot", sizes.root_slot, MIN_ROOT_SLOT, MAX_ROOT_SLOT)
+                   or _outside("cvm.disk", sizes.disk, disk, MAX_CVM_DISK, ": two slots and state")):
         return Result.violated(problem)
     vcpus = f"{sizes.vcpus} CPUs" if sizes.vcpus else "CPUs as the machine has them"
     return Result.ok(f"{sizes.memory // MIB} MiB of memory, {vcpus}, disk of {sizes.disk // MIB} MiB")

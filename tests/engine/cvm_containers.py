@@ -24,7 +24,7 @@ EVENTS = "var/lib/cornerstone/events.jsonl"
 WAIT_SECONDS = 300
 
 
-class Controller(Container):
+class CvmContainer(Container):
     """A container and what the tests ask it."""
 
     def ceph(self, *words: str) -> object:
@@ -55,7 +55,7 @@ class Controller(Container):
             (self.folder / name).mkdir()
         credential = self.folder / "credentials/cornerstone.node"
         config = NodeConfig.from_json(credential.read_text())
-        credential.write_text(replace(config, controller=replace(config.controller, disks=disks)).to_json())
+        credential.write_text(replace(config, cvm=replace(config.cvm, disks=disks)).to_json())
 
     def osd_on(self, device: str) -> int:
         """The number of the OSD on a device: sda."""
