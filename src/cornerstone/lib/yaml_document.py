@@ -221,7 +221,10 @@ def _explain(model: type[BaseModel], document: Document, problem: ErrorDetails) 
     written = document.scalars.get(where)
     explain = _EXPLANATIONS.get(kind)
     if kind == "extra_forbidden":
-        return document.error(where, "unknown key", did_you_mean(str(where[-1]), _keys(model, where[:-1]), "keys"))
+        section = _section(model, where[:-1])
+        if now := getattr(section, "RENAMED", {}).get(where[-1]):
+            return document.error(where, f"is called {dotted((*where[:-1], now))} now", f"rename the key to {now}")
+        return document.error(where, "unknown key", did_you_mean(str(where[-1]), _keys(section), "keys"))
     if "hint" in context:
         return document.error(where, problem["msg"], context["hint"])
     if explain is None:
@@ -256,15 +259,20 @@ _EXPLANATIONS: dict[str, Callable[[str | None, dict[str, Any]], tuple[str, str]]
 }
 
 
-def _keys(model: type[BaseModel], where: Where) -> list[str]:
-    """The keys that the model knows at a place in it."""
+def _keys(section: type[BaseModel]) -> list[str]:
+    """Return the keys that a model knows."""
+    return [info.alias or name for name, info in section.model_fields.items()]
+
+
+def _section(model: type[BaseModel], where: Where) -> Any:
+    """Return the model at a place in a model."""
     current: Any = model
     for part in where:
         if isinstance(part, int):
             continue
         field_info = next(info for name, info in current.model_fields.items() if part in (name, info.alias))
         current = _model_in(field_info.annotation)
-    return [info.alias or name for name, info in current.model_fields.items()]
+    return current
 
 
 def _model_in(annotation: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -98,6 +98,9 @@ class MachineFile(_Section):
 
 class ProfileFile(_Section):
     """One profile file. A key that is left out comes from the profile that this one extends."""
+
+    # what keys were called before
+    RENAMED: ClassVar = {"controller": "cvm"}
 
     name: str | None = Field(None, pattern=f"^{NAME.pattern}$", description="the file's name without .yaml")
     extends: str | None = Field(None, description="name of another profile; this one is merged over it")
