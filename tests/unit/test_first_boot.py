@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import termios
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -72,6 +73,8 @@ class Box:
     def __init__(self, folder: Path, text: str, source: Path = ROOT / "src") -> None:
         self.folder = folder
         self.source = source
+        # none
+        self.screen = str(folder / "screen")
         for name in ("bin", "etc/systemd/network", "root", "run", "fail", "state", "src"):
             (folder / name).mkdir(parents=True)
         for tool in REAL:
@@ -111,7 +114,8 @@ class Box:
 
     def run(self) -> subprocess.CompletedProcess:
         env = {**os.environ, "BOX": str(self.folder), "CORNERSTONE_STATE": str(self.folder / "state"),
-               "SOURCE": str(self.source), "PYTHONPATH": str(self.folder / "src")}
+               "SOURCE": str(self.source), "PYTHONPATH": str(self.folder / "src"),
+               "CORNERSTONE_SCREEN": self.screen}
         return subprocess.run(["unshare", "--mount", "--", "sh", "-c", ENTER], capture_output=True, text=True,
                               timeout=60, env=env, check=False, start_new_session=True)
 
@@ -402,6 +406,32 @@ def test_a_step_that_fails_three_times_stops_it(box, tool, step):
     later = box.run()
     assert later.returncode == 0, "the next boot goes on from there"
     assert box.markers() == [*STEPS, "complete"]
+
+
+@needs_root
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_screen_shows_how_far_it_is_and_what_went_wrong(box, stopped):
+    """A terminal that somebody has stopped holds nothing up."""
+    near, far = os.openpty()
+    try:
+        box.screen = os.ttyname(far)
+        if stopped:
+            termios.tcflow(far, termios.TCOOFF)
+        box.fail("hostnamectl", 3)
+        assert box.run().returncode == 1
+        assert box.run().returncode == 0
+        termios.tcflow(far, termios.TCOON)
+        os.set_blocking(near, False)
+        shown = b"" if stopped else os.read(near, 65536)
+    finally:
+        os.close(near)
+        os.close(far)
+    if not stopped:
+        lines = shown.decode().split("\r\n")
+        assert lines[0] == "First boot: identity started"
+        assert lines[6] == "First boot: identity failed: hostnamectl: no 'luck' today"
+        assert lines[7].startswith("Mend that and start this machine again: it goes on there.")
+        assert lines[-2:] == ["First boot: complete done", ""]
 
 
 @needs_root

@@ -10,7 +10,7 @@ import jinja2
 
 from cornerstone.model.contracts.boot_area import ARGUMENTS, CONSOLE
 from cornerstone.model.contracts.manifest import BOOT_AREA
-from cornerstone.model.disk.slot_disk import HYPERVISOR_ARGUMENTS, INSTALLED_MARK, SERIAL
+from cornerstone.model.disk.slot_disk import HYPERVISOR_ARGUMENTS, INSTALLED_MARK, SERIAL, VERBOSE, VERBOSE_TITLE
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -34,7 +34,7 @@ def menus(identity: str, profile: object, key: str, arguments: Sequence[str] = (
     live = " ".join((LIVE_ARGUMENTS, *arguments))
     return {path: render(template, identity=identity, profile=profile, key=key, arguments=live,
                          installed_mark=INSTALLED_MARK, boot_area=BOOT_AREA, serial=SERIAL,
-                         loaded=f"{CONSOLE} {ARGUMENTS}").encode()
+                         loaded=f"{CONSOLE} {ARGUMENTS}", verbose=VERBOSE, verbose_title=VERBOSE_TITLE).encode()
             for path, template in MENUS.items()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -41,9 +41,16 @@ SERIAL = "ttyS0,115200"
 CONSOLES = f"console=tty0 console={SERIAL}"
 # What is mounted is ours to say. Booted by a BIOS, systemd would mount the ESP below a root that can't be written to.
 COMMON_ARGUMENTS = f"{CONSOLES} systemd.gpt_auto=0"
+# A screen is for people. The kernel has one loglevel for all consoles: at 1 it writes emergencies alone, and all that
+# follows on an oops or a panic. The rest its initramfs brings to the serial port (elements/hypervisor, kernel-log).
+# quiet is for what speaks before there is a loglevel, the kernel's EFI stub.
+CALM = "quiet loglevel=1"
+# after CALM: the kernel itself writes to all consoles
+VERBOSE = "loglevel=7"
+VERBOSE_TITLE = "kernel messages on the screen"
 # Where interrupts are remapped, as on every machine that is taken, the kernel's check of its timer ends in success or
 # in a panic, and nothing between: a virtual machine on a busy computer is late, and panics.
-HYPERVISOR_ARGUMENTS = f"{COMMON_ARGUMENTS} intel_iommu=on iommu=pt no_timer_check"
+HYPERVISOR_ARGUMENTS = f"{COMMON_ARGUMENTS} {CALM} intel_iommu=on iommu=pt no_timer_check"
 # Its console is a serial port that its host emulates byte by byte: what is only informative is in the journal alone,
 # and so is which units have started.
 CVM_ARGUMENTS = f"{COMMON_ARGUMENTS} loglevel=6 systemd.show_status=error"
@@ -128,12 +135,13 @@ def grub_config(disk: Layout, arguments: str) -> str:
     """GRUB's menu for both slots. slot.cfg beside it names the one to boot: an upgrade rewrites that small file."""
     entries = "".join(
         f"""
-menuentry "Slot {slot.upper()}" --unrestricted --id slot-{slot} {{
+menuentry "{title}" --unrestricted --id {name} {{
+    echo "Starting this machine from root slot {slot.upper()}: loading its kernel"
     linux /boot/{slot}/vmlinuz boot=cornerstone cornerstone.root={root.identity} \
-cornerstone.state={disk.state.identity} {arguments}
+cornerstone.state={disk.state.identity} {words}
     initrd /boot/{slot}/initrd.img
 }}
-""" for slot, root in (("a", disk.root_a), ("b", disk.root_b)))
+""" for title, name, slot, root, words in _starts(disk, arguments))
     return f"""\
 # GRUB on a disk with two root slots. slot.cfg names the slot to boot; an upgrade rewrites that one small file.
 serial --unit=0 --speed=115200
@@ -146,6 +154,13 @@ set slot=a
 if [ -e /boot/grub/slot.cfg ]; then source /boot/grub/slot.cfg; fi
 set default=slot-$slot
 {entries}"""
+
+
+def _starts(disk: Layout, arguments: str) -> Iterator[tuple[str, str, str, Partition, str]]:
+    """Yield the menu's entries: title, id, slot, its partition, and the kernel's arguments."""
+    for title, name, more in (("", "", ""), (f", {VERBOSE_TITLE}", "-messages", f" {VERBOSE}")):
+        for slot, root in (("a", disk.root_a), ("b", disk.root_b)):
+            yield f"Slot {slot.upper()}{title}", f"slot-{slot}{name}", slot, root, f"{arguments}{more}"
 
 
 def bios_grub(partition: Partition, boot_img: bytes, core_img: bytes) -> tuple[bytes, bytes]:
