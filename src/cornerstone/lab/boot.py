@@ -29,12 +29,14 @@ def boot(image: Path | None, *, firmware: str, media: str, memory_mib: int = 409
          listener: Listener | None = None, until: re.Pattern[str] | None = None, limits: Limits | None = None,
          accel: Accel | None = None, disks: tuple[Disk, ...] = (), iommu: bool = False,
          extra: tuple[str, ...] = (), unplugged: tuple[str, ...] = (), serial: bool = True,
+         passing: tuple[Goal, ...] = (), watch: Callable[[RunningMachine, Event], object] = lambda running, event: None,
          look: Callable[[RunningMachine], object] = lambda running: None) -> Verdict:
     """Boot image until it arrives or fails; blocks for as long as that takes, at most limits.ceiling seconds.
 
     firmware: bios, uefi or secureboot. media: cd, usb or disk, or network for a machine without an image, whose card
     extra has. The image is never changed. until: a pattern in a console line that means arrived, instead of the guest's
-    event foundation/screen waiting. extra, unplugged, serial: see Machine. look: is given the machine when it has
+    event foundation/screen waiting. passing: what else it has to reach, each a milestone. watch: is given the machine
+    with each milestone and each of its events, as they come. extra, unplugged, serial: see Machine. look: is given the machine when it has
     arrived or failed, before it is ended. log_dir gets console.log, screen.log (bios), events.log, qemu.log and
     verdict.json; they stay. A failed boot is a Verdict, not an error: CornerstoneError is for what keeps a machine from
     being run at all (MACHINE, INPUT) and for a signal (INTERRUPTED).
@@ -47,7 +49,12 @@ def boot(image: Path | None, *, firmware: str, media: str, memory_mib: int = 409
     tell(Event("boot", "machine", "started", started,
                {"firmware": firmware, "media": media, "accel": accel.name, "reason": accel.reason}))
     with RunningMachine(machine, log_dir) as running:
-        judge = Judge(firmware, (Leg((Goal(console=until),)),), limits or Limits.of(accel.name), time.monotonic(), tell)
+        def heard(event: Event) -> None:
+            tell(event)
+            watch(running, event)
+
+        judge = Judge(firmware, (Leg((*passing, Goal(console=until))),), limits or Limits.of(accel.name),
+                      time.monotonic(), heard)
         verdict = judge.verdict(media, accel.name, follow(running, judge), log_dir)
         look(running)
     write_verdict(log_dir / "verdict.json", verdict)
