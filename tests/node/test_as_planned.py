@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import time
 from ipaddress import IPv4Interface
 
 import pytest
@@ -41,6 +43,28 @@ def test_the_root_slot_holds_the_very_bytes_of_the_iso(node):
     assert node.host.check_output("blkid -s PARTLABEL -o value %s", slot) == "root-a"
     said = node.host.check_output(f"head -c {entry.size} %s | sha256sum", slot)
     assert said.split()[0] == entry.sha256
+
+
+def screen_of(node) -> list[str]:
+    """The lines that stand on the node's screen."""
+    columns = node.host.check_output("stty -F /dev/tty1 size").split()[1]
+    return [line.rstrip() for line in node.host.check_output("fold -b -w %s /dev/vcs1", columns).splitlines()]
+
+
+def test_its_screen_is_calm_and_its_serial_port_has_the_kernel_s_words(node):
+    lines = screen_of(node)
+    assert [line for line in lines if re.search(r"^\[ *(\d+\.\d+|OK|FAILED) *\]|systemd\[1\]:", line)] == []
+    assert any("login:" in line for line in lines) and "First boot: complete done" in lines
+    log = node.installing.logs / "console.log"
+    # the ISO's and the node's own
+    assert log.read_text(errors="replace").count("] Linux version ") == 2
+    # and what comes after a login at the port has hung it up
+    node.host.check_output("echo '<6>a word of the kernel' >/dev/kmsg")
+    end = time.monotonic() + 30
+    while "] a word of the kernel" not in log.read_text(errors="replace"):
+        assert time.monotonic() < end, f"it isn't in {log}"
+        time.sleep(0.2)
+    assert not any("a word of the kernel" in line for line in screen_of(node))
 
 
 def test_node_json_is_as_planned(node, config):
