@@ -81,8 +81,8 @@ def test_boots_to_a_calm_screen(iso, font, firmware, media, logs):
     places = [said.index(words) for words in ("] Linux version ", "Run /init as init process", "Reached target ")]
     assert places == sorted(places)
     assert said.count("] Linux version ") == 1
-    assert ["grub", "kernel", "initrd", "userland"] == [
-        name for name in verdict.timeline if name in ("grub", "kernel", "initrd", "userland")]
+    order = ["grub", "kernel", "initrd", "userland"]
+    assert [name for name in verdict.timeline if name in order] == order
 
 
 @pytest.mark.parametrize("firmware", ["bios", pytest.param("uefi", marks=pytest.mark.nightly)])

@@ -75,8 +75,8 @@ LINE = "[    0.000000] Linux version\n"
 
 
 @pytest.mark.parametrize(("consoles", "written", "status"), [
-    ("tty0 ttyS0", ["console"], "yes"), ("tty0 ttyS1 ttyS0", ["console", "ttyS1"], "yes"), ("ttyS0", ["console"], "yes"),
-    ("tty0 hvc0", ["console"], "yes"),
+    ("tty0 ttyS0", ["console"], "yes"), ("tty0 ttyS1 ttyS0", ["console", "ttyS1"], "yes"),
+    ("ttyS0", ["console"], "yes"), ("tty0 hvc0", ["console"], "yes"),
     # the last is /dev/console: systemd's words would be on the screen
     ("ttyS0 tty0", ["ttyS0"], "error"), ("tty0", [], "error"), ("", [], "yes"),
 ])

@@ -36,10 +36,10 @@ def boot(image: Path | None, *, firmware: str, media: str, memory_mib: int = 409
     firmware: bios, uefi or secureboot. media: cd, usb or disk, or network for a machine without an image, whose card
     extra has. The image is never changed. until: a pattern in a console line that means arrived, instead of the guest's
     event foundation/screen waiting. passing: what else it has to reach, each a milestone. watch: is given the machine
-    with each milestone and each of its events, as they come. extra, unplugged, serial: see Machine. look: is given the machine when it has
-    arrived or failed, before it is ended. log_dir gets console.log, screen.log (bios), events.log, qemu.log and
-    verdict.json; they stay. A failed boot is a Verdict, not an error: CornerstoneError is for what keeps a machine from
-    being run at all (MACHINE, INPUT) and for a signal (INTERRUPTED).
+    with each milestone and each of its events, as they come. extra, unplugged, serial: see Machine. look: is given the
+    machine when it has arrived or failed, before it is ended. log_dir gets console.log, screen.log (bios), events.log,
+    qemu.log and verdict.json; they stay. A failed boot is a Verdict, not an error: CornerstoneError is for what keeps a
+    machine from being run at all (MACHINE, INPUT) and for a signal (INTERRUPTED).
     """
     accel = accel or choose()
     machine = Machine(accel, firmware=firmware, media=media, memory_mib=memory_mib, cpus=CPUS[accel.name], image=image,
