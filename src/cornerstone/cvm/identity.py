@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cornerstone.cvm.clocks import SLEWED_SECONDS, TOLERANCE_SECONDS
+from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.error import ends_in_one_line
 from cornerstone.model import packet_filter
 from cornerstone.model.contracts.network import CVM_INTERNAL, CVM_INTERNAL_CARD, INTERNAL
@@ -23,7 +24,7 @@ INTERNAL_ADDRESS = f"{CVM_INTERNAL}/{INTERNAL.prefixlen}"
 
 
 def files(config: NodeConfig) -> Mapping[str, str]:
-    """What is written, by its path from the root: the text of each file."""
+    """Return the text of each file, by its path from the root."""
     cvm = config.cvm
     address = cvm.address.partition("/")[0]
     return {
@@ -70,9 +71,9 @@ def become(config: NodeConfig, root: Path = Path("/")) -> None:
     for name, text in files(config).items():
         path = root / name
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(text)
-        new.replace(path)
+        # written anew at each boot
+        sweep(path)
+        put(path, text, durable=False)
 
 
 @ends_in_one_line

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cornerstone.hypervisor.command import run
 from cornerstone.hypervisor.multipath import Run, maps, stop_queueing
+from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.deadline import within
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import Event, Listener, note, open_listeners
@@ -146,11 +147,9 @@ class DataPath:
         """Put the settings into a portal's record. Not by iscsiadm: everybody may read its command line."""
         folder = portal.replace(":", ",")
         for records, path in [(each, path) for each in self._records for path in (each / target / folder).glob("*")]:
-            new = records.with_name("record.new")
-            new.unlink(missing_ok=True)
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(configured(path.read_text(), self._settings))
-            new.replace(path)
+            # open-iscsi takes every file beside a record for one
+            sweep(path, records.parent)
+            put(path, configured(path.read_text(), self._settings), 0o600, folder=records.parent)
 
     def _identities(self) -> dict[Path, set[str]]:
         """Our SCSI devices, each with the names that the kernel and multipath's maps have for its volume."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cornerstone.cvm.membership.kept import STATE, flush, write
+from cornerstone.cvm.membership.kept import STATE, write
+from cornerstone.lib.atomic import flush
 
 # form the cluster that the site leaves to be formed by hand
 CREATE = "create"

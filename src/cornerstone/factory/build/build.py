@@ -29,11 +29,12 @@ from cornerstone.factory.signing.signing import is_sealed, public_key, sealed, s
 from cornerstone.factory.store.layers import Layer, Store, changed_inputs
 from cornerstone.lib import process
 from cornerstone.lib.atomic import beside as new_beside
-from cornerstone.lib.atomic import put, require_own
+from cornerstone.lib.atomic import put
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, Listener
 from cornerstone.lib.fat import MIB
 from cornerstone.lib.filelock import hold
+from cornerstone.lib.files import require_own
 from cornerstone.lib.gpt import derived_id
 from cornerstone.lib.json_text import read_bounded, read_json
 from cornerstone.model.catalogue.catalogue import load_catalogue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cornerstone.lib.atomic import put
 from cornerstone.model.contracts.facts import Facts
 
 EVENTS = Path("/run/cornerstone/events.jsonl")
@@ -15,6 +16,6 @@ def keep_facts(facts: Facts, file: Path = FACTS, port: Path = FACTS_PORT) -> Non
     """Write facts.json, and to the port too when the machine has one: who adds that port also reads it."""
     text = facts.to_json()
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    put(file, text, durable=False)
     if port.exists():
         port.write_text(text)
