@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from cornerstone.lib.command import read
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 
@@ -207,19 +208,12 @@ def _check_here(process: subprocess.Popen[bytes], otherwise: str) -> None:
 
 @contextlib.contextmanager
 def _loop(path: Path) -> Iterator[str]:
-    """A loop device over a file, while this or anything else has it open."""
-    device = _run("losetup", "--find", "--show", "--direct-io=off", str(path)).strip()
+    """Attach a loop device to a file, while this or anything else has it open."""
+    device = read(["losetup", "--find", "--show", "--direct-io=off", path], code=Code.MACHINE).strip()
     handle = os.open(device, os.O_RDONLY)
     try:
         # it goes with the last who has it open
-        _run("losetup", "--detach", device)
+        read(["losetup", "--detach", device], code=Code.MACHINE)
         yield device
     finally:
         os.close(handle)
-
-
-def _run(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CornerstoneError(f"{' '.join(words)}: {done.stderr.strip()}", "", Code.MACHINE)
-    return done.stdout

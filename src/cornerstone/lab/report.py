@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from cornerstone.lab.accel import choose
 from cornerstone.lab.machine import qemu
 from cornerstone.lab.timeline import Timeline
+from cornerstone.lib import command
 from cornerstone.lib.atomic import put
 
 SLOWEST = 3
@@ -38,7 +38,7 @@ class Checks:
 
 def write(path: Path, title: str, about: Mapping[str, str], timelines: Mapping[str, Timeline], checks: Checks) -> None:
     """Write the report of a run. about: what was run, a row each; timelines: by member's name, from the same start."""
-    program = subprocess.run([qemu(), "--version"], capture_output=True, text=True, check=False).stdout.splitlines()
+    program = command.run([qemu(), "--version"]).text.splitlines()
     computer = {"computer": f"{os.cpu_count()} CPUs; {choose()}", "QEMU": program[0] if program else "unknown"}
     lines = [f"# {title}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in {**about, **computer}.items()]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 
 # dib unmounts and detaches in its exit trap; this is how long it gets before it is killed
@@ -81,7 +82,7 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment that tools run under: KEPT of ours, with language and time zone fixed, and more on top."""
+    """Return the environment that tools run under: KEPT of ours, with language and time zone fixed, and more on top."""
     return {**{name: value for name, value in os.environ.items() if name in KEPT}, **ENVIRONMENT, **(more or {})}
 
 
@@ -130,23 +131,27 @@ def ending_together() -> Iterator[None]:
         _stopping.clear()
 
 
-def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
-    """The standard output of a short, quiet tool. Raises CornerstoneError (STEP) with its standard error."""
-    words = [str(word) for word in argv]
-    try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                              env=environment(env), umask=UMASK, check=False)
-    except FileNotFoundError as error:
-        raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
-                               Code.MACHINE) from error
-    if done.returncode:
-        raise CornerstoneError(f"{words[0]} failed with exit status {done.returncode}: {done.stderr.strip()[-2000:]}",
-                               f"run it by hand: {by_hand(words, env)}", Code.STEP)
-    return done.stdout
+def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Return the standard output of a short, quiet tool. Raises CornerstoneError (STEP) with its last words."""
+    return call(argv, env=env, cwd=cwd).check(hint=f"run it by hand: {by_hand([*map(str, argv)], env)}",
+                                              code=Code.STEP).text
+
+
+def call(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
+         stdin: bytes = b"", most: int = command.MOST) -> command.Done:
+    """Run a short, quiet tool in the tools' environment and return how it ended.
+
+    Raises CornerstoneError (MACHINE) when it isn't installed. most: bytes of its output, after which it is killed.
+    """
+    done = command.run(argv, env=environment(env), cwd=cwd, umask=UMASK, stdin=stdin, most=most)
+    if not done.ended and os.strerror(errno.ENOENT) in done.said:
+        raise CornerstoneError(f"{done.name} is not installed", "run ./invoke, which installs what is missing",
+                               Code.MACHINE)
+    return done
 
 
 def by_hand(words: Sequence[str], env: Mapping[str, str] | None) -> str:
-    """The command line that a person can paste to run the same thing."""
+    """Return the command line that a person can paste to run the same thing."""
     assignments = [f"{name}={value}" for name, value in (env or {}).items()]
     return shlex.join((["env", *assignments] if assignments else []) + list(words))
 
@@ -167,7 +172,7 @@ def end_family(child: subprocess.Popen) -> None:
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log, indented for an error message."""
+    """Return the last lines of a log, indented for an error message."""
     text = log.read_bytes()[-20000:].decode("utf-8", "replace")
     kept = [line for line in text.splitlines() if line.strip() and not line.startswith("= exit status")][-lines:]
     return "\n".join(f"    {line[:300]}" for line in kept)

@@ -9,12 +9,11 @@ served the device gives errors; only while it is being taken it is suspended, an
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib import command
 
 # rbd(8), with the seconds of REQUEST_SECONDS times the site's patience
 MAP_OPTIONS = "exclusive,noshare,ms_mode=secure,osd_request_timeout={seconds}"
@@ -53,8 +52,8 @@ class Device:
 
     def table(self) -> str | None:
         """Return device mapper's table, None when there is no such device."""
-        done = _finish("dmsetup", "table", self.name, seconds=COMMAND_SECONDS)
-        return done.stdout.strip() if done.returncode == 0 else None
+        done = command.run(["dmsetup", "table", self.name], seconds=COMMAND_SECONDS)
+        return done.text.strip() if done.code == 0 else None
 
     @property
     def served(self) -> bool:
@@ -158,18 +157,7 @@ def client_addresses() -> frozenset[str]:
 
 
 def _run(*words: str, seconds: float) -> str:
-    done = _finish(*words, seconds=seconds)
-    if done.returncode:
-        raise CornerstoneError(f"{' '.join(words)}: {done.stderr.strip()[-300:]}", "see: dmesg", Code.FAILED)
-    return done.stdout
-
-
-def _finish(*words: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise CornerstoneError(f"{' '.join(words)}: no answer within {seconds} s", "see: ceph -s",
-                               Code.FAILED) from None
+    return command.read(words, seconds=seconds, hint="see: dmesg; ceph -s")
 
 
 def _read(path: Path) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.contracts.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Entry, Manifest, difference, digest
 
@@ -67,11 +67,9 @@ class Medium:
 
     def check_signature(self) -> None:
         """Raise CornerstoneError (VERIFY) unless the manifest is signed by the key in this root."""
-        done = subprocess.run(
-            ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", self.public_key, "-rawin",
-             "-in", self.mount_point / NAME, "-sigfile", self.mount_point / SIGNATURE_NAME],
-            capture_output=True, check=False)
-        if done.returncode:
+        done = command.run(["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", self.public_key, "-rawin",
+                            "-in", self.mount_point / NAME, "-sigfile", self.mount_point / SIGNATURE_NAME])
+        if done.code:
             raise CornerstoneError("manifest.json on the medium isn't signed by the key of this environment",
                                    self._mend("was changed after it was made"), Code.VERIFY)
 
