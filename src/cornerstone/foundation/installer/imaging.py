@@ -38,6 +38,7 @@ from cornerstone.lib.atomic import put
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, Listener
 from cornerstone.lib.gpt import BOOT_CODE_SIZE, LINUX_DATA, Copy, tables
+from cornerstone.lib.progress import by_percent
 from cornerstone.model.contracts.manifest import CVM, FIRST_BOOT, HYPERVISOR, Entry
 from cornerstone.model.contracts.node import CVM_FILE, FIRST_BOOT_FILE, NODE_FILE, SECRET_FILE, NodeConfig
 from cornerstone.model.disk.identity import DiskIdentity
@@ -126,15 +127,10 @@ class Imaging:
             yield
 
     def _progress(self, phase: str, total: int) -> Callable[[int], None]:
-        last = -1
-
-        def progress(done: int) -> None:
-            nonlocal last
-            if (percent := 100 * done // max(total, 1)) > last:
-                last = percent
-                self.tell(Event(STAGE, "image", "progress", phase,
-                                {"phase": phase, "percent": percent, "bytes": done, "total": total}))
-        return progress
+        told = by_percent(lambda percent, done, total: self.tell(
+            Event(STAGE, "image", "progress", phase,
+                  {"phase": phase, "percent": percent, "bytes": done, "total": total})))
+        return lambda done: told(done, total)
 
     def _entry(self, path: str) -> Entry:
         return self.medium.manifest.entry(path)

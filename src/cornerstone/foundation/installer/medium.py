@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.progress import by_percent
 from cornerstone.model.contracts.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Entry, Manifest, difference, digest
 
 MOUNT_POINT = Path("/medium")
@@ -79,14 +80,13 @@ class Medium:
         Raises CornerstoneError (VERIFY) that names the first file that differs.
         """
         entries = self.manifest.entries
-        total, before, begun, last = sum(e.size for e in entries), 0, time.monotonic(), -1
+        total, before, begun, name = sum(e.size for e in entries), 0, time.monotonic(), ""
+        advance = by_percent(lambda percent, *_: progress(name, percent), every=10)
         for entry in entries:
-            def count(done: int, before: int = before, name: str = entry.layer) -> None:
-                nonlocal last
-                percent = 100 * (before + done) // max(total, 1)
-                if percent >= last + 10:
-                    last = percent
-                    progress(name, percent)
+            name = entry.layer
+
+            def count(done: int, before: int = before) -> None:
+                advance(before + done, total)
 
             problem = "" if self._checked_by_initramfs(entry) else self._compare(entry, count)
             if problem:
