@@ -23,6 +23,7 @@ from cornerstone.lib.deadline import within
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import Event, Listener, note, open_listeners
 from cornerstone.lib.failures import Failures
+from cornerstone.lib.sysfs import read_text
 from cornerstone.model.contracts.iscsi import (
     CVM_ADDRESS,
     INITIATOR_FILE,
@@ -159,7 +160,7 @@ class DataPath:
         """Have the kernel read again who its devices are (VPD page 0x83): it goes by what it read at first."""
         for device in devices:
             # of a session that is broken it would wait for the answer; multipathd asks when the path is back
-            if _read(device / "state") in ("", "running"):
+            if read_text(device / "state") in ("", "running"):
                 _write(device / "rescan")
 
     def _drop_changed(self, before: dict[Path, set[str]]) -> None:
@@ -208,7 +209,7 @@ class DataPath:
         """Our SCSI devices by what multipath calls their volume."""
         found: dict[str, list[Path]] = {}
         for device in sorted(self._devices.glob("*/device")):
-            if _read(device / "vendor") == "LIO-ORG" and (name := naa(device)):
+            if read_text(device / "vendor") == "LIO-ORG" and (name := naa(device)):
                 found.setdefault(name, []).append(device)
         return found
 
@@ -222,14 +223,14 @@ def configured(record: str, settings: Mapping[str, str]) -> str:
 
 def naa(device: Path) -> str:
     """How multipath calls a SCSI device: 3 and its NAA id (VPD page 0x83); "" where it has none."""
-    text = _read(device / "wwid")
+    text = read_text(device / "wwid")
     return f"3{text.removeprefix('naa.')}" if text.startswith("naa.") else ""
 
 
 def _held_by(device: Path) -> Iterator[str]:
     """Names of the multipath maps that a SCSI device is a path of."""
     for uuid in device.glob("block/*/holders/*/dm/uuid"):
-        if (text := _read(uuid)).startswith("mpath-"):
+        if (text := read_text(uuid)).startswith("mpath-"):
             yield text.removeprefix("mpath-")
 
 
@@ -237,13 +238,6 @@ def _write(path: Path) -> None:
     """Write 1 to an attribute of a device, which may be gone by now."""
     with contextlib.suppress(OSError):
         path.write_text("1\n")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def serve(listener: socket.socket, data_path: DataPath) -> None:
