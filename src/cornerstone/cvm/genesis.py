@@ -18,7 +18,7 @@ from pathlib import Path
 from cornerstone.cvm import clocks, disks, iscsi_target, membership, path_mtu, status
 from cornerstone.cvm.ceph import check, engine, osd, pool
 from cornerstone.cvm.membership import words
-from cornerstone.cvm.node import EVENTS, STAGE, STATE, Node
+from cornerstone.cvm.node import EVENTS, STAGE, Node
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
@@ -28,6 +28,7 @@ from cornerstone.lib.sd_notify import notify
 from cornerstone.lib.wake import Wake
 from cornerstone.model.contracts.genesis import Genesis, StateRecord
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.places import STATE
 
 FILE = STATE / "genesis.json"
 # between tries of a state that failed: doubled each time

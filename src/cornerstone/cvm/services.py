@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.cvm.node import STATE
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib import command
+from cornerstone.model.contracts.places import STATE
 
 CGROUPS = Path("/sys/fs/cgroup")
 # while this file is there, the services are stopped because somebody wants it so, over reboots too

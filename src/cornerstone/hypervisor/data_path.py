@@ -34,8 +34,8 @@ from cornerstone.model.contracts.iscsi import (
     from_line,
     to_line,
 )
+from cornerstone.model.contracts.places import EVENTS_FILE, STATE
 
-STATE = Path("/var/lib/cornerstone")
 STAGE = "hypervisor"
 STEP = "data-path"
 OFFER_SECONDS = 10
@@ -294,7 +294,7 @@ def main() -> int:
         initiator = from_line(Initiator, credential.read_bytes(), str(credential))
     except OSError as error:
         raise CornerstoneError(f"{credential}: {error.strerror}", "see: journalctl -u first-boot") from error
-    data_path = DataPath(initiator, open_listeners(STATE / "events.jsonl"))
+    data_path = DataPath(initiator, open_listeners(STATE / EVENTS_FILE))
     data_path.recall()
     serve(socket.socket(fileno=SOCKET), data_path)
     return 0

@@ -12,9 +12,8 @@ from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.sysfs import read_text
 from cornerstone.model.contracts.iscsi import INITIATOR_FILE
 from cornerstone.model.contracts.node import SECRET_FILE, NodeConfig
+from cornerstone.model.contracts.places import STATE
 from cornerstone.model.disk.identity import DiskIdentity, fingerprint, read_identity
-
-STATE = Path("/var/lib/cornerstone")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cornerstone.lib import command
 from cornerstone.lib.error import Code
 from cornerstone.lib.json_text import parse
+from cornerstone.model.contracts.network import CVM_INTERNAL
 from cornerstone.model.site.fields import EXTRA
 
 
@@ -58,7 +59,7 @@ Host {node}
     HostName 127.0.0.1
     Port {port}
 Host {cvm}
-    HostName 192.168.5.2
+    HostName {CVM_INTERNAL}
     HostKeyAlias {cvm}
     ProxyJump {node}
 """ for node, cvm, port in zip(names("node", len(ports)), names("cvm", len(ports)), ports, strict=True))

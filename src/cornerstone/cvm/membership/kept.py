@@ -24,8 +24,8 @@ from cornerstone.lib.atomic import flush, put, sweep
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import parse_once, read_bounded
 from cornerstone.lib.record import from_record, to_record
+from cornerstone.model.contracts.places import STATE
 
-STATE = Path("/var/lib/cornerstone")
 MEMBER = "member.pem"
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.S)
 MEMBERSHIP = "membership.json"

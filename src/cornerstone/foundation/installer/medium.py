@@ -11,14 +11,15 @@ from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.progress import by_percent
 from cornerstone.model.contracts.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Entry, Manifest, difference, digest
+from cornerstone.model.contracts.places import RUN
 
 MOUNT_POINT = Path("/medium")
 PUBLIC_KEY = Path("/usr/share/cornerstone/manifest.pem")
 # the initramfs leaves the sha256 of the root that it checked and mounted here
-CHECKED_ROOT = Path("/run/cornerstone/checked-root")
+CHECKED_ROOT = RUN / "checked-root"
 # and here the device that the medium lies on: of an ISO in a file or behind a mapping that isn't what is mounted; of
 # files that came over the network, their address
-CARRIER = Path("/run/cornerstone/medium")
+CARRIER = RUN / "medium"
 
 
 @dataclass(frozen=True)

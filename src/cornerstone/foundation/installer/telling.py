@@ -6,9 +6,10 @@ from pathlib import Path
 
 from cornerstone.lib.atomic import put
 from cornerstone.model.contracts.facts import Facts
+from cornerstone.model.contracts.places import EVENTS_FILE, RUN
 
-EVENTS = Path("/run/cornerstone/events.jsonl")
-FACTS = Path("/run/cornerstone/facts.json")
+EVENTS = RUN / EVENTS_FILE
+FACTS = RUN / "facts.json"
 FACTS_PORT = Path("/dev/virtio-ports/org.cornerstone.facts")
 
 
