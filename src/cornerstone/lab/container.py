@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cornerstone.lib.command import read
+from cornerstone.lib.command import WITH_US, read
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 
@@ -85,7 +85,7 @@ class Switch:
 
     def __enter__(self) -> Switch:
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sh", "-ec",
+            [*WITH_US, "unshare", "--net", "sh", "-ec",
              "ip link add switch type bridge; ip link set switch up; echo here; exec cat"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         _check_here(self._process, "no bridge can be made in a network namespace")
@@ -145,8 +145,8 @@ class Container:
             environment = {"FOLDER": self.folder, "LOWER": self._root,
                            "DISKS": " ".join(f"{serial},{wwn}={loop}" for (serial, wwn), loop in loops.items())}
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup",
-                 "--fork", "--kill-child", "bash", "-c", _INIT],
+                [*WITH_US, "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--fork",
+                 "--kill-child", "bash", "-c", _INIT],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(self.folder / "init.log").open("wb"),
                 env={"PATH": os.environ["PATH"], **{key: str(value) for key, value in environment.items()}})
             _check_here(self._process, f"a container can't be started, see {self.folder / 'init.log'}")

@@ -17,6 +17,8 @@ from cornerstone.lib.error import Code, CornerstoneError
 
 # as a shell has it (timeout(1); a command that isn't there)
 TIMED_OUT, NOT_FOUND = 124, 127
+# what the kernel does for us when we are killed: the process that we started ends with us
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 # bytes of each output that are kept; a program that writes more is killed
 MOST = 64 << 20
 # characters of its last words in an error

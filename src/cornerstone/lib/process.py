@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.lib import command
+from cornerstone.lib.command import WITH_US
 from cornerstone.lib.error import Code, CornerstoneError
 
 # dib unmounts and detaches in its exit trap; this is how long it gets before it is killed
 GRACE_SECONDS = 30
 TAIL_LINES = 15
-
-# what the kernel does for us when we are killed: the process that we started ends with us
-WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 # file descriptors of locks that each step's processes hold too, in case they outlive us
 guards: set[int] = set()
@@ -60,25 +58,32 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         out.flush()
         if _stopping.is_set():
             raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
-        whole_env = environment(env)
-        if shutil.which(words[0], path=whole_env.get("PATH")) is None:
-            raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
-                                   Code.MACHINE)
+        find(words[0], env)
         with started(words, env={**(env or {}), **(private or {})}, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
                      stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL) as child:
             child.communicate(stdin)
         out.write(f"= exit status {child.returncode}\n".encode())
     if child in _ended:
         raise CornerstoneError("ended, because another step failed or the build was interrupted", "", Code.STEP)
-    if child.returncode and os.strerror(errno.ENOSPC) in (said := tail(log)):
-        raise CornerstoneError(f"the disk is full: {words[0]} failed with exit status {child.returncode}; its last "
-                               f"lines:\n{said}\n  whole log: {log}",
-                               "make room, or set CORNERSTONE_CACHE to a larger disk; nothing half-written stays",
-                               Code.MACHINE)
     if child.returncode:
-        raise CornerstoneError(
-            f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{tail(log)}\n  whole log: {log}",
-            f"run it by hand: {by_hand(words, env)}", Code.STEP)
+        raise explain(words, child.returncode, log, env)
+
+
+def find(program: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """Return the path of a program in the tools' environment. Raises CornerstoneError (MACHINE) without it."""
+    if (path := shutil.which(program, path=environment(env).get("PATH"))) is None:
+        raise CornerstoneError(f"{Path(program).name} is not installed", "run ./invoke, which installs what is missing",
+                               Code.MACHINE)
+    return path
+
+
+def explain(words: Sequence[str], code: int, log: Path, env: Mapping[str, str] | None) -> CornerstoneError:
+    """Return the error of a tool that failed: its log, the last lines of it, and the command to run by hand."""
+    said = f"{words[0]} failed with exit status {code}; its last lines:\n{tail(log)}\n  whole log: {log}"
+    if os.strerror(errno.ENOSPC) in said:
+        return CornerstoneError(f"the disk is full: {said}", "make room, or set CORNERSTONE_CACHE to a larger disk; "
+                                "nothing half-written stays", Code.MACHINE)
+    return CornerstoneError(said, f"run it by hand: {by_hand(words, env)}", Code.STEP)
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -143,11 +148,8 @@ def call(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cw
 
     Raises CornerstoneError (MACHINE) when it isn't installed. most: bytes of its output, after which it is killed.
     """
-    done = command.run(argv, env=environment(env), cwd=cwd, umask=UMASK, stdin=stdin, most=most)
-    if not done.ended and os.strerror(errno.ENOENT) in done.said:
-        raise CornerstoneError(f"{done.name} is not installed", "run ./invoke, which installs what is missing",
-                               Code.MACHINE)
-    return done
+    find(argv[0], env)
+    return command.run(argv, env=environment(env), cwd=cwd, umask=UMASK, stdin=stdin, most=most)
 
 
 def by_hand(words: Sequence[str], env: Mapping[str, str] | None) -> str:
