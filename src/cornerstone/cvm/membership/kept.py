@@ -61,7 +61,7 @@ class Membership:
 
     @classmethod
     def of(cls, record: Any) -> Membership:
-        """Read a membership from parsed JSON. Raises CornerstoneError, which unlike record.py's shows no value, when it is something else."""
+        """Read a membership from parsed JSON. Raises CornerstoneError, which unlike record.py's shows no value."""
         try:
             return from_record(cls, record, MEMBERSHIP, ignore_unknown=True)
         except CornerstoneError:

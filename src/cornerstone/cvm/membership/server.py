@@ -3,7 +3,8 @@
 Members POST JSON (actions.py). Who asks has to show a certificate of the cluster's authority for the very address that
 it calls from, and that has to be one of node.json's members. What the node keeps is read anew for each connection.
 
-The host gets one page on the internal network, to read only and with nothing secret in it: whether this node is a member yet.
+The host gets one page on the internal network, to read only and with nothing secret in it: whether this node is a
+member yet.
 """
 
 from __future__ import annotations

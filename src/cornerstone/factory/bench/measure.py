@@ -39,8 +39,8 @@ def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | N
         process.find(words[0], env)
         begun = time.monotonic()
         child = subprocess.Popen([*process.WITH_US, *words], stdin=subprocess.DEVNULL, stdout=out,
-                                 stderr=subprocess.STDOUT, cwd=cwd, env=process.environment(env), start_new_session=True,
-                                 pass_fds=tuple(process.guards))
+                                 stderr=subprocess.STDOUT, cwd=cwd, env=process.environment(env),
+                                 start_new_session=True, pass_fds=tuple(process.guards))
         try:
             _, status, used = os.wait4(child.pid, 0)
         except BaseException:
