@@ -59,7 +59,9 @@ def test_what_is_left_running_with_our_pipe_is_waited_for_no_longer_than_said(tm
 
 def test_an_interrupt_ends_it(tmp_path):
     code = ("import sys; from cornerstone.lib import command\n"
-            "command.run(['sh', '-c', 'echo $$ >\"$1\"; echo; kill -INT $PPID; exec sleep 300', '-', sys.argv[1]])")
+            # what it is given it gets when we wait for it
+            "command.run(['sh', '-c', 'echo $$ >\"$1\"; read go; kill -INT $PPID; exec sleep 300', '-', sys.argv[1]], "
+            "stdin='go\\n')")
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "pid"], stderr=subprocess.DEVNULL, timeout=60,
                           env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}, check=False)
     assert done.returncode

@@ -101,7 +101,7 @@ class Switch:
 
     def ip(self, *words: str) -> None:
         """Run `ip` in the switch's namespace."""
-        _run("nsenter", "--target", str(self._process.pid), "--net", "ip", *words)
+        read(["nsenter", "--target", self._process.pid, "--net", "ip", *words], code=Code.MACHINE)
 
 
 class Container:

@@ -104,6 +104,6 @@ def _partition(root: Path, path: Path, count: int) -> Partition:
 
     def told(key: bytes) -> str:
         # udev writes bytes that it finds strange as \x20
-        return escaped(_text(re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
-                                  entry.get(b"ID_PART_ENTRY_" + key, b""))))
+        return escaped(re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
+                              entry.get(b"ID_PART_ENTRY_" + key, b"")).decode("utf-8", "replace"))
     return Partition(count, (number(path / "size") or 0) * SECTOR, told(b"NAME"), told(b"TYPE"), told(b"UUID"))
