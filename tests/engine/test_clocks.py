@@ -8,7 +8,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,7 +46,10 @@ def library(tmp_path_factory) -> Path:
 
 @dataclass
 class Chronyd:
-    """A chronyd of the CVM's root, and genesis's look at the clocks beside it. off: the furthest that its time was."""
+    """A chronyd of the CVM's root, and genesis's look at the clocks beside it. off: the furthest that its time was.
+
+    follows: the address that it said last.
+    """
 
     root: Path
     library: Path
@@ -58,6 +61,7 @@ class Chronyd:
     servers: tuple[str, ...] = ()
     off: float = 0
     last: float = TEN_YEARS
+    follows: str = ""
     said: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
 
@@ -103,6 +107,7 @@ class Chronyd:
         if clock := clocks.read_clock(self.address, self.address, now):
             self.last = abs(clock.offset + time.monotonic() - time.time())
             self.off = max(self.off, self.last)
+            self.follows = clock.follows
         try:
             clocks.settle(self.address, self.members, self.servers, now - 86400, self.chronyc, self.restart)
         except Waiting as waiting:
@@ -157,9 +162,14 @@ def jump(chronyds: list[Chronyd], by: int, who: int) -> None:
         each.off = 0
     chronyds[who].set_clock(by)
     # a look that has begun before has seen nothing of it
+    wait_until(lambda: chronyds[who].off >= NEAR_SECONDS, f"{chronyds[who].address} is seen to have jumped")
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    """Wait at most SECONDS."""
     end = time.monotonic() + SECONDS
-    while chronyds[who].off < NEAR_SECONDS:
-        assert time.monotonic() < end, f"waited {SECONDS} s until {chronyds[who].address} was seen to have jumped"
+    while not holds():
+        assert time.monotonic() < end, f"waited {SECONDS} s until {what}"
         time.sleep(0.1)
 
 
@@ -198,6 +208,20 @@ def test_d24_no_wrong_clock_leads_whichever_member_it_is(root, library, tmp_path
         time.sleep(ASKED_SECONDS)
     for (server, shift, wrong), chronyds in cases.items():
         assert_right(chronyds, wrong, ("jumped", server, shift, wrong))
+
+
+def test_d24_one_that_led_and_comes_back_with_a_wrong_clock_has_the_others_time(root, library, tmp_path):
+    """They have followed it: chrony takes no time from those who say that they have theirs from it."""
+    three = members_of(root, library, tmp_path, (0, 0, 0), server=False)
+    leader, *others = three
+    with running(three):
+        wait_until(lambda: all(each.follows == leader.address for each in others), "all follow the first")
+        leader.end()
+        leader.set_clock(300)
+        leader.start()
+        wait_until(lambda: leader.off > NEAR_SECONDS, "the first is seen to be wrong")
+        wait_until_right(three)
+    assert_right(three, 0, "came back")
 
 
 def test_d24_of_two_with_a_time_server_one_that_jumps_gets_its_time_back(root, library, tmp_path):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from cornerstone.cvm import clocks
-from cornerstone.cvm.clocks import FOLLOW, LEAD, Clock, closest_majority, read_clock, settle
+from cornerstone.cvm.clocks import FOLLOW, FOLLOW_NOBODY, LEAD, Clock, closest_majority, read_clock, settle
 from cornerstone.cvm.waiting import Waiting
 
 NOW = 1_795_000_000.0
@@ -25,9 +25,10 @@ def settled(monkeypatch):
 
     served: by how much a time server's is off.
     """
-    def run(*offs: float | None, synchronised: bool = False, served: float | None = None) -> list[object]:
+    def run(*offs: float | None, synchronised: bool = False, served: float | None = None,
+            follows: str = "") -> list[object]:
         did = []
-        read = {address: None if off is None else Clock(NOW + off - time.monotonic(), synchronised)
+        read = {address: None if off is None else Clock(NOW + off - time.monotonic(), synchronised, follows)
                 for address, off in zip((*MEMBERS[:len(offs)], "ntp1"), (*offs, served), strict=True)}
         monkeypatch.setattr(clocks, "read_clock", lambda address, *_: read[address])
         try:
@@ -79,6 +80,14 @@ def test_d24_a_time_server_that_differs_from_all_members_is_a_warning(settled):
     assert leading == LEAD and "ntp1 is +600 s off" in warning
 
 
+@pytest.mark.parametrize(("offs", "follows", "ends"), [
+    ((0, 0.1, 0), MEMBERS[2], False), ((0, 0.1, 0), "127.127.1.1", False), ((0, 0.1, None), "192.0.2.99", False),
+    ((0, 0.1, 0.9), MEMBERS[2], False), ((0, 0.1, None), MEMBERS[1], False),
+    ((0, 0.1, None), MEMBERS[2], True), ((0, 0.1, 300), MEMBERS[2], True), ((0, None, 0.1), MEMBERS[1], True)])
+def test_d24_one_of_a_majority_no_longer_follows_a_member_that_is_gone_or_wrong(settled, offs, follows, ends):
+    assert settled(*offs, synchronised=True, follows=follows) == [LEAD, *([FOLLOW_NOBODY] if ends else []), ""]
+
+
 def test_d24_two_batteries_that_died_alike_are_no_majority(settled):
     assert settled(0, -TEN_YEARS, -TEN_YEARS) == [LEAD, ""]
 
@@ -105,7 +114,7 @@ def test_a_clock_is_read_also_beyond_2036_where_ntp_s_seconds_start_over(at, mon
         asked, who = server.recvfrom(512)
         assert len(asked) == 48 and asked[0] == 0x23
         seconds = struct.pack(">II", int(at + 2_208_988_800) % (1 << 32), 1 << 31)
-        server.sendto(bytes([0xE4]) + bytes(39) + seconds, who)
+        server.sendto(bytes([0xE4, 11]) + bytes(10) + bytes([10, 20, 0, 21]) + bytes(24) + seconds, who)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         monkeypatch.setattr(clocks, "PORT", server.getsockname()[1])
@@ -113,7 +122,7 @@ def test_a_clock_is_read_also_beyond_2036_where_ntp_s_seconds_start_over(at, mon
         thread.start()
         clock = read_clock("127.0.0.1", "127.0.0.1", BUILT)
         thread.join()
-    assert clock is not None and not clock.synchronised
+    assert clock is not None and not clock.synchronised and clock.follows == "10.20.0.21"
     assert abs(clock.offset + time.monotonic() - at - 0.5) < 5
 
 

@@ -29,9 +29,13 @@ _REQUEST = bytes([0b00_100_011]) + bytes(47)
 _TRANSMIT = struct.Struct(">II")
 _TRANSMIT_AT, _TO_UNIX, _ERA = 40, 2_208_988_800, 1 << 32
 _UNSYNCHRONISED = 3
+# its stratum; the IPv4 address of what a server of a stratum above 1 follows
+_STRATUM_AT, _REFERENCE = 1, slice(12, 16)
 _YEAR = 31_557_600
 # what chronyd may be told at run time (chronyc(1), local)
 LEAD, FOLLOW = ("local", "stratum", "10", "orphan"), ("local", "off")
+# chronyc(1), reset: drop what was measured, and follow nobody
+FOLLOW_NOBODY = ("reset", "sources")
 
 Chronyc = Callable[[Sequence[str]], object]
 
@@ -40,11 +44,12 @@ Chronyc = Callable[[Sequence[str]], object]
 class Clock:
     """A member's clock. offset: its seconds since 1970 when this machine's monotonic clock was at 0.
 
-    synchronised: it follows another, or leads.
+    synchronised: it follows another, or leads. follows: the address of the one that it follows, "" for none.
     """
 
     offset: float
     synchronised: bool
+    follows: str = ""
 
 
 def read_clock(address: str, source: str, earliest: float) -> Clock | None:
@@ -69,7 +74,8 @@ def read_clock(address: str, source: str, earliest: float) -> Clock | None:
     seconds, fraction = _TRANSMIT.unpack_from(answer, _TRANSMIT_AT)
     begin = earliest - 50 * _YEAR
     at = begin + (seconds - _TO_UNIX - begin) % _ERA + fraction / _ERA
-    return Clock(at - half_way, answer[0] >> 6 != _UNSYNCHRONISED)
+    follows = socket.inet_ntoa(answer[_REFERENCE]) if answer[_STRATUM_AT] > 1 else ""
+    return Clock(at - half_way, answer[0] >> 6 != _UNSYNCHRONISED, follows)
 
 
 def closest_majority(offsets: Sequence[float], members: int) -> tuple[float, float] | None:
@@ -115,6 +121,10 @@ def settle(me: str, members: Sequence[str], servers: Sequence[str], earliest: fl
     off = max(low - own.offset, own.offset - high, 0)
     if off <= SLEWED_SECONDS:
         chronyc(LEAD)
+        if own.follows in members and not _agrees(clocks.get(own.follows), low, high):
+            # For hours a chrony says that it follows one that is gone. When that one is back, with whatever clock, it
+            # takes no time from those who seem to have it from it; so they lead themselves.
+            chronyc(FOLLOW_NOBODY)
         return _compare_servers(own, served)
     chronyc(FOLLOW)
     if high - own.offset > TOLERANCE_SECONDS or own.offset - low > TOLERANCE_SECONDS:
@@ -125,6 +135,10 @@ def settle(me: str, members: Sequence[str], servers: Sequence[str], earliest: fl
         raise Waiting(f"this node's clock isn't the other members': {_compare(me, clocks)}",
                       "chrony sets it by theirs; see: chronyc sources")
     return ""
+
+
+def _agrees(clock: Clock | None, low: float, high: float) -> bool:
+    return clock is not None and low - SLEWED_SECONDS <= clock.offset <= high + SLEWED_SECONDS
 
 
 def _read_clocks(addresses: Sequence[str], me: str, earliest: float) -> dict[str, Clock]:
