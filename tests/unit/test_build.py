@@ -25,6 +25,7 @@ from cornerstone.factory.store.layers import Layer, Store
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event
+from cornerstone.lib.progress import by_percent, tell_bytes
 
 
 def is_gone(pid_file: Path) -> bool:
@@ -273,7 +274,7 @@ def test_an_interrupt_ends_what_runs(workspace, store, tmp_path, monkeypatch):
 @pytest.mark.parametrize("total", [0, 1, 99, 100, 12_345])
 def test_progress_is_told_once_a_percent_and_never_goes_back(total):
     told = []
-    progress = build_module._throttled(told.append, "iso")
+    progress = tell_bytes(told.append, "build", "iso")
     for done in [*range(total + 1), total // 2, total]:
         progress(done, total)
     percents = [event.data["percent"] for event in told]
@@ -281,6 +282,14 @@ def test_progress_is_told_once_a_percent_and_never_goes_back(total):
     assert len(percents) <= 101
     assert percents[-1] == (100 if total else 0)
     assert {event.state for event in told} == {"progress"}
+
+
+def test_progress_is_told_once_in_so_many_percent():
+    told = []
+    progress = by_percent(lambda percent, done, total: told.append((percent, done, total)), every=25)
+    for done in range(201):
+        progress(done, 200)
+    assert told == [(24, 48, 200), (49, 98, 200), (74, 148, 200), (99, 198, 200)]
 
 
 # what others could have put there

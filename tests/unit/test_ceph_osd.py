@@ -91,7 +91,7 @@ def test_d6_an_osd_under_another_uuid_is_taken_only_where_the_cluster_has_it_on_
 
 
 def test_m23_a_tool_may_say_any_bytes():
-    with pytest.raises(CornerstoneError, match="sh ended with 3: no such model: .*odd"):
+    with pytest.raises(CornerstoneError, match="sh failed with exit status 3: no such model: .*odd"):
         run("sh", "-c", r"printf 'no such model: \377\376 odd' >&2; exit 3")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.hypervisor.initiator import drawn, main, write
+from cornerstone.hypervisor.initiator import draw, main, write
 from cornerstone.model.contracts.iscsi import Initiator, from_line
 from cornerstone.model.contracts.node import NodeConfig
 
@@ -19,9 +19,9 @@ def config(name: str = "passthrough") -> NodeConfig:
 
 
 def test_the_name_stays_and_the_secret_is_drawn():
-    first, second = drawn(config()), drawn(config())
+    first, second = draw(config()), draw(config())
     assert first.name == second.name and first.secret != second.secret
-    assert first.name != drawn(config("bond-and-single-disks")).name
+    assert first.name != draw(config("bond-and-single-disks")).name
     assert len(bytes.fromhex(first.secret)) == 16
 
 
@@ -39,9 +39,10 @@ def test_it_is_drawn_once_and_written_for_root_alone(tmp_path):
 
 
 def test_what_an_interruption_left_is_no_hindrance(tmp_path):
-    (tmp_path / "initiator.json.new").write_text("half")
+    (tmp_path / ".initiator.json.abcd0123").write_text("half")
     write(config(), tmp_path, tmp_path)
     assert from_line(Initiator, (tmp_path / "initiator.json").read_bytes(), "test").secret
+    assert {path.name for path in tmp_path.iterdir()} == {"initiator.json", "etc"}
 
 
 @pytest.mark.parametrize("content, said", [(None, "No such file"), ("{", "isn't JSON"), ("{}", "is missing")])

@@ -34,6 +34,7 @@ from cornerstone.cvm.membership.member import certify
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.record import to_record
+from cornerstone.model.contracts.node import SECRET_CREDENTIAL
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = list(itertools.permutations(range(3)))
@@ -493,7 +494,7 @@ def test_the_secret_comes_as_a_credential(tmp_path, monkeypatch):
     assert join.bootstrap_secret() == ""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert join.bootstrap_secret() == ""
-    (tmp_path / join.SECRET).write_text(f"{SECRET}\n")
+    (tmp_path / SECRET_CREDENTIAL).write_text(f"{SECRET}\n")
     assert join.bootstrap_secret() == SECRET
-    os.truncate(tmp_path / join.SECRET, 0)
+    os.truncate(tmp_path / SECRET_CREDENTIAL, 0)
     assert join.bootstrap_secret() == ""

@@ -94,7 +94,7 @@ STARTS = {"run", "Popen", "call", "check_call", "check_output"}
 
 @pytest.mark.parametrize("path", sorted((SRC / "cornerstone/factory").rglob("*.py")), ids=lambda path: path.name)
 def test_a9_each_program_of_the_factory_is_started_in_the_tools_environment(path):
-    """By process.run, read or started, or with an environment that process.environment made."""
+    """By process.run, call, read or started, or with an environment that process.environment made."""
     module = ast.parse(path.read_text())
     made = {target.id for node in ast.walk(module) if isinstance(node, ast.Assign)
             and "environment" in ast.dump(node.value) and "process" in f"{path.stem} {ast.dump(node.value)}"
@@ -105,6 +105,8 @@ def test_a9_each_program_of_the_factory_is_started_in_the_tools_environment(path
             env = next((word.value for word in node.keywords if word.arg == "env"), None)
             assert env is not None and (ast.unparse(env) in made or "environment(" in ast.unparse(env)), \
                 f"{path.name}:{node.lineno}"
+        assert not (isinstance(node, ast.ImportFrom) and node.module in ("cornerstone.lib", "cornerstone.lib.command")
+                    and {"command", "run", "read"} & {name.name for name in node.names}), f"{path.name}:{node.lineno}"
         assert not (isinstance(node, ast.Attribute) and node.attr in ("system", "popen", "execve", "execv")
                     and ast.unparse(node.value) == "os"), f"{path.name}:{node.lineno}"
 
@@ -174,7 +176,7 @@ STUBBORN = ('trap "echo cleaned >$1.cleaned; exit 0" TERM; '
 
 
 def run_in_another_python(script: str, pid_file: Path, log: Path) -> subprocess.Popen:
-    code = ("import sys; from pathlib import Path; from cornerstone.factory import process; process.GRACE_SECONDS = 3; "
+    code = ("import sys; from pathlib import Path; from cornerstone.lib import process; process.GRACE_SECONDS = 3; "
             "process.run(['sh', '-c', *sys.argv[2:]], log=Path(sys.argv[1]))")
     return subprocess.Popen([sys.executable, "-c", code, log, script, "-", pid_file], stderr=subprocess.DEVNULL,
                             env={**os.environ, "PYTHONPATH": str(SRC)})
@@ -204,8 +206,8 @@ def test_interrupt_ends_the_whole_family(tmp_path, log, script):
 def test_killed_outright_the_tool_ends_too_and_a_lock_waits_for_it(tmp_path, log, guarded):
     """SIGKILL to us alone, as by the kernel when memory is short: nothing of ours gets to run."""
     lock = tmp_path / "a.lock"
-    code = ("import sys; from pathlib import Path; from cornerstone.factory import hold, process\n"
-            "held = hold.try_hold(Path(sys.argv[1]))\n"
+    code = ("import sys; from pathlib import Path; from cornerstone.lib import filelock, process\n"
+            "held = filelock.try_hold(Path(sys.argv[1]))\n"
             f"{'process.guards.add(held.fd)' if guarded else ''}\n"
             "process.run(['sh', '-c', 'exec 1>&- 2>&-; echo $$ >\"$1\"; exec sleep 300', '-', sys.argv[2]], "
             "log=Path(sys.argv[3]))")

@@ -8,6 +8,7 @@ import pytest
 
 from cornerstone.hypervisor import command
 from cornerstone.hypervisor.shutdown import CONTROLLER_SECONDS, GUEST_SECONDS, LOOK_SECONDS, Shutdown
+from cornerstone.lib.command import NOT_FOUND, TIMED_OUT
 
 CVM = "NTNX-LAB-A-CVM"
 
@@ -145,14 +146,14 @@ def test_a_libvirt_that_stops_answering_is_no_end_of_its_domains_d34():
 
 @pytest.mark.parametrize("words", [("sleep", "60"), ("sh", "-c", "sleep 60 & wait")])
 def test_a_command_that_hangs_is_left_behind_d34(words, monkeypatch):
-    monkeypatch.setattr(command, "KILLED_SECONDS", 0.1)
-    assert command.run(*words, seconds=0.2) == (command.TIMED_OUT, f"{words[0]} hasn't ended within 0 s")
+    monkeypatch.setattr("cornerstone.lib.command.KILLED_SECONDS", 0.1)
+    assert command.run(*words, seconds=0.2) == (TIMED_OUT, f"{words[0]} hasn't ended within 0 s")
 
 
 def test_a_command_that_is_not_there_is_an_answer_d34(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert command.run("multipath", "-F") == (command.NOT_FOUND, "multipath: No such file or directory")
-    assert command.virsh("list") == (command.NOT_FOUND, "virsh: No such file or directory")
+    assert command.run("multipath", "-F") == (NOT_FOUND, "multipath: No such file or directory")
+    assert command.virsh("list") == (NOT_FOUND, "virsh: No such file or directory")
 
 
 def test_what_a_command_says_in_any_bytes_is_text_d34():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cornerstone.customize.iso_area import Areas, areas_of, empty_areas
 from cornerstone.lib import process
-from cornerstone.lib.atomic import beside
+from cornerstone.lib.atomic import beside, settle
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import read_bounded
 from cornerstone.model.contracts import boot_area
@@ -147,7 +147,7 @@ def _put(iso: Path, areas: Areas, content: Mapping[str, bytes], output: Path | N
             _patch(copy, areas, content, private)
         finally:
             os.close(copy)
-        path.rename(output)
+        settle(path, output)
 
 
 def _patch(file: int, areas: Areas, content: Mapping[str, bytes], private: bool) -> None:

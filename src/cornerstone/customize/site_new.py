@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.customize.customize import bootstrap_secret
-from cornerstone.lib.atomic import beside
+from cornerstone.lib.atomic import put
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.model.site.fields import EXTRA
 from cornerstone.model.site.file import SiteError, read_site, to_json
@@ -202,17 +201,9 @@ def words(text: str) -> list[str]:
 
 
 def write(path: Path, text: str, *, force: bool) -> None:
-    """Write a file for its owner alone, whole or not at all."""
+    """Write a file for its owner alone, whole or not at all; without force only where there is none."""
     try:
-        with beside(path, 0o600) as new:
-            with new.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            if force:
-                new.replace(path)
-            else:
-                os.link(new, path)  # fails when somebody else has just made it
+        put(path, text, 0o600, exclusive=not force)
     except OSError as error:
         raise CornerstoneError(f"{path} can't be written: {error.strerror}", "check the folder and its rights") \
             from None

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cornerstone.cvm.waiting import Waiting
-from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib import command
 from cornerstone.model.contracts import ports
 
 PORT = ports.NTP
@@ -162,11 +161,8 @@ def _compare(me: str, clocks: Mapping[str, Clock]) -> str:
 
 
 def _chronyc(words: Sequence[str]) -> None:
-    done = subprocess.run(["chronyc", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CornerstoneError(f"chronyc {' '.join(words)}: {done.stdout.strip() or done.stderr.strip()}",
-                               "see: journalctl -u chrony", Code.FAILED)
+    command.read(["chronyc", *words], hint="see: journalctl -u chrony")
 
 
 def _restart() -> None:
-    subprocess.run(["systemctl", "restart", "chrony.service"], capture_output=True, check=False)
+    command.run(["systemctl", "restart", "chrony.service"])

@@ -13,12 +13,12 @@ import fcntl
 import os
 import stat
 import struct
-import subprocess
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import parse_once
 from cornerstone.model.contracts.node import DataDisk
@@ -119,12 +119,11 @@ def _fingerprint(handle: int, size: int) -> str:
 def _contents(device: Path, head: bytes, found: str) -> str:
     """Return what wipefs takes the contents for: "gpt, ext4"; "data" for what it doesn't know, "" for nothing."""
     # without labels, which may be any bytes
-    done = subprocess.run(["wipefs", "--no-act", "--json", "--output", "TYPE", device], capture_output=True,
-                          encoding="utf-8", errors="replace", check=False)
-    if done.returncode:
-        raise OSError(errno.EIO, done.stderr.strip())
+    done = command.run(["wipefs", "--no-act", "--json", "--output", "TYPE", device])
+    if done.code:
+        raise OSError(errno.EIO, done.said)
     try:
-        said = parse_once(done.stdout, controls=True) if done.stdout.strip() else {"signatures": ()}
+        said = parse_once(done.text, controls=True) if done.text.strip() else {"signatures": ()}
         types = {str(entry["type"]) for entry in said["signatures"]}
     except (ValueError, KeyError, TypeError):
         types = {"data"}

@@ -18,8 +18,9 @@ from pathlib import Path
 from cornerstone.cvm import clocks, disks, iscsi_target, membership, path_mtu, status
 from cornerstone.cvm.ceph import check, engine, osd, pool
 from cornerstone.cvm.membership import words
-from cornerstone.cvm.node import EVENTS, STAGE, STATE, Node
+from cornerstone.cvm.node import EVENTS, STAGE, Node
 from cornerstone.cvm.waiting import Waiting
+from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import Event, Listener, note, open_listeners
 from cornerstone.lib.failures import Failures
@@ -27,6 +28,7 @@ from cornerstone.lib.sd_notify import notify
 from cornerstone.lib.wake import Wake
 from cornerstone.model.contracts.genesis import Genesis, StateRecord
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.places import STATE
 
 FILE = STATE / "genesis.json"
 # between tries of a state that failed: doubled each time
@@ -128,6 +130,7 @@ class Runner:
         self._steps = steps or STEPS
         self._clock = clock
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        sweep(file)
         self.record = Genesis(boot, tuple(StateRecord(name) for name in self._steps))
         self._keep()
 
@@ -186,9 +189,8 @@ class Runner:
 
     def _keep(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        new = self._file.with_name(f"{self._file.name}.new")
-        new.write_text(self.record.to_json())
-        new.replace(self._file)
+        # of this boot only
+        put(self._file, self.record.to_json(), durable=False)
 
 
 def serve(runner: Runner, wait: Callable[[float], None], look: float = LOOK_SECONDS) -> None:

@@ -14,16 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cornerstone.cvm.clocks import SLEWED_SECONDS, TOLERANCE_SECONDS
+from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.error import ends_in_one_line
 from cornerstone.model import packet_filter
-from cornerstone.model.contracts.network import CVM_INTERNAL, CVM_INTERNAL_CARD, INTERNAL
+from cornerstone.model.contracts.network import CVM_CARD, CVM_INTERNAL, CVM_INTERNAL_CARD, INTERNAL
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.places import RUN
 
 INTERNAL_ADDRESS = f"{CVM_INTERNAL}/{INTERNAL.prefixlen}"
 
 
 def files(config: NodeConfig) -> Mapping[str, str]:
-    """What is written, by its path from the root: the text of each file."""
+    """Return the text of each file, by its path from the root."""
     cvm = config.cvm
     address = cvm.address.partition("/")[0]
     return {
@@ -31,12 +33,12 @@ def files(config: NodeConfig) -> Mapping[str, str]:
         "etc/hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {cvm.name}\n",
         "etc/resolv.conf": "".join(f"nameserver {server}\n" for server in cvm.nameservers),
         "etc/chrony/chrony.conf": _time_sources(config),
-        "run/systemd/network/10-eth0.network": _network(
-            "eth0", cvm.address, f"Gateway={cvm.gateway}"),
+        f"run/systemd/network/10-{CVM_CARD}.network": _network(
+            CVM_CARD, cvm.address, f"Gateway={cvm.gateway}"),
         f"run/systemd/network/10-{CVM_INTERNAL_CARD}.network": _network(
             CVM_INTERNAL_CARD, INTERNAL_ADDRESS, "LinkLocalAddressing=no"),
         packet_filter.FILE: packet_filter.cvm_rules(config),
-        "run/cornerstone/authorized_keys/root": "".join(f"{key}\n" for key in config.authorized_keys),
+        f"{str(RUN)[1:]}/authorized_keys/root": "".join(f"{key}\n" for key in config.authorized_keys),
     }
 
 
@@ -70,9 +72,9 @@ def become(config: NodeConfig, root: Path = Path("/")) -> None:
     for name, text in files(config).items():
         path = root / name
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(text)
-        new.replace(path)
+        # written anew at each boot
+        sweep(path)
+        put(path, text, durable=False)
 
 
 @ends_in_one_line

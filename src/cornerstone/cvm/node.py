@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cornerstone.cvm.membership import Membership
 from cornerstone.lib.event import Event, Listener
 from cornerstone.model.contracts.node import NodeConfig
+from cornerstone.model.contracts.places import EVENTS_FILE, STATE
 
 STAGE = "genesis"
-STATE = Path("/var/lib/cornerstone")
-EVENTS = STATE / "events.jsonl"
+EVENTS = STATE / EVENTS_FILE
 
 
 @dataclass

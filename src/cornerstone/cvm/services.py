@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from cornerstone.cvm.node import STATE
 from cornerstone.cvm.waiting import Waiting
-from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib import command
+from cornerstone.model.contracts.places import STATE
 
 CGROUPS = Path("/sys/fs/cgroup")
 # while this file is there, the services are stopped because somebody wants it so, over reboots too
@@ -26,15 +25,13 @@ class Service:
 
 
 def running() -> tuple[Service, ...]:
-    """genesis, the iSCSI target and all of Ceph's daemons that systemd knows here."""
-    done = subprocess.run(["systemctl", "show", "--property=Id,ActiveState,ControlGroup", "genesis.service",
-                           "data-services.service", *STORAGE],
-                          capture_output=True, text=True, check=False)
-    return parse(done.stdout)
+    """Return genesis, the iSCSI target and all of Ceph's daemons that systemd knows here."""
+    return parse(command.run(["systemctl", "show", "--property=Id,ActiveState,ControlGroup", "genesis.service",
+                              "data-services.service", *STORAGE]).text)
 
 
 def parse(shown: str, cgroups: Path = CGROUPS) -> tuple[Service, ...]:
-    """What `systemctl show` printed: a block of lines a unit."""
+    """Parse what `systemctl show` printed: a block of lines a unit."""
     found = []
     for block in shown.strip().split("\n\n"):
         fields = dict(line.partition("=")[::2] for line in block.splitlines())
@@ -54,7 +51,7 @@ def _pids(cgroups: Path, group: str) -> tuple[int, ...]:
 def start(*units: str) -> None:
     """Start units, and wait until they have; also one that systemd has given up on."""
     if units:
-        subprocess.run(["systemctl", "reset-failed", *units], capture_output=True, check=False)
+        command.run(["systemctl", "reset-failed", *units])
         _systemctl("start", *units)
 
 
@@ -64,8 +61,8 @@ def stop(*units: str) -> None:
 
 
 def active(unit: str) -> bool:
-    """Whether it runs."""
-    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+    """Tell whether a unit runs."""
+    return command.run(["systemctl", "is-active", "--quiet", unit]).code == 0
 
 
 def check_held() -> None:
@@ -76,7 +73,4 @@ def check_held() -> None:
 
 
 def _systemctl(*words: str) -> None:
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CornerstoneError(f"systemctl {' '.join(words)}: {done.stderr.strip()[-300:]}",
-                               f"see: journalctl -u {words[-1]}", Code.FAILED)
+    command.read(["systemctl", *words], hint=f"see: journalctl -u {words[-1]}")

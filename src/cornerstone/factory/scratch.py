@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,8 +108,7 @@ _ONE_CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 def detach_loops(below: Path) -> None:
     """Detach the loop devices whose file lies below a folder of ours: a killed build leaves them attached."""
-    listing = subprocess.run(["losetup", "--json", "--list"], capture_output=True, encoding="utf-8",
-                             errors="surrogateescape", env=process.environment(), check=False).stdout
+    listing = process.call(["losetup", "--json", "--list"]).out.decode("utf-8", "surrogateescape")
     for device in json.loads(listing or "{}").get("loopdevices", []):
         if (device.get("back-file") or "").startswith(f"{below}/"):
-            subprocess.run(["losetup", "--detach", device["name"]], env=process.environment(), check=False)
+            process.call(["losetup", "--detach", device["name"]])

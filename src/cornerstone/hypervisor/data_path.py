@@ -18,10 +18,12 @@ from pathlib import Path
 
 from cornerstone.hypervisor.command import run
 from cornerstone.hypervisor.multipath import Run, maps, stop_queueing
+from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.deadline import within
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import Event, Listener, note, open_listeners
 from cornerstone.lib.failures import Failures
+from cornerstone.lib.sysfs import read_text
 from cornerstone.model.contracts.iscsi import (
     CVM_ADDRESS,
     INITIATOR_FILE,
@@ -32,8 +34,8 @@ from cornerstone.model.contracts.iscsi import (
     from_line,
     to_line,
 )
+from cornerstone.model.contracts.places import EVENTS_FILE, STATE
 
-STATE = Path("/var/lib/cornerstone")
 STAGE = "hypervisor"
 STEP = "data-path"
 OFFER_SECONDS = 10
@@ -146,11 +148,9 @@ class DataPath:
         """Put the settings into a portal's record. Not by iscsiadm: everybody may read its command line."""
         folder = portal.replace(":", ",")
         for records, path in [(each, path) for each in self._records for path in (each / target / folder).glob("*")]:
-            new = records.with_name("record.new")
-            new.unlink(missing_ok=True)
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(configured(path.read_text(), self._settings))
-            new.replace(path)
+            # open-iscsi takes every file beside a record for one
+            sweep(path, records.parent)
+            put(path, configured(path.read_text(), self._settings), 0o600, folder=records.parent)
 
     def _identities(self) -> dict[Path, set[str]]:
         """Our SCSI devices, each with the names that the kernel and multipath's maps have for its volume."""
@@ -160,7 +160,7 @@ class DataPath:
         """Have the kernel read again who its devices are (VPD page 0x83): it goes by what it read at first."""
         for device in devices:
             # of a session that is broken it would wait for the answer; multipathd asks when the path is back
-            if _read(device / "state") in ("", "running"):
+            if read_text(device / "state") in ("", "running"):
                 _write(device / "rescan")
 
     def _drop_changed(self, before: dict[Path, set[str]]) -> None:
@@ -209,7 +209,7 @@ class DataPath:
         """Our SCSI devices by what multipath calls their volume."""
         found: dict[str, list[Path]] = {}
         for device in sorted(self._devices.glob("*/device")):
-            if _read(device / "vendor") == "LIO-ORG" and (name := naa(device)):
+            if read_text(device / "vendor") == "LIO-ORG" and (name := naa(device)):
                 found.setdefault(name, []).append(device)
         return found
 
@@ -223,14 +223,14 @@ def configured(record: str, settings: Mapping[str, str]) -> str:
 
 def naa(device: Path) -> str:
     """How multipath calls a SCSI device: 3 and its NAA id (VPD page 0x83); "" where it has none."""
-    text = _read(device / "wwid")
+    text = read_text(device / "wwid")
     return f"3{text.removeprefix('naa.')}" if text.startswith("naa.") else ""
 
 
 def _held_by(device: Path) -> Iterator[str]:
     """Names of the multipath maps that a SCSI device is a path of."""
     for uuid in device.glob("block/*/holders/*/dm/uuid"):
-        if (text := _read(uuid)).startswith("mpath-"):
+        if (text := read_text(uuid)).startswith("mpath-"):
             yield text.removeprefix("mpath-")
 
 
@@ -238,13 +238,6 @@ def _write(path: Path) -> None:
     """Write 1 to an attribute of a device, which may be gone by now."""
     with contextlib.suppress(OSError):
         path.write_text("1\n")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def serve(listener: socket.socket, data_path: DataPath) -> None:
@@ -301,7 +294,7 @@ def main() -> int:
         initiator = from_line(Initiator, credential.read_bytes(), str(credential))
     except OSError as error:
         raise CornerstoneError(f"{credential}: {error.strerror}", "see: journalctl -u first-boot") from error
-    data_path = DataPath(initiator, open_listeners(STATE / "events.jsonl"))
+    data_path = DataPath(initiator, open_listeners(STATE / EVENTS_FILE))
     data_path.recall()
     serve(socket.socket(fileno=SOCKET), data_path)
     return 0

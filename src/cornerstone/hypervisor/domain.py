@@ -24,18 +24,19 @@ from cornerstone.lib.event import PORT
 from cornerstone.lib.gpt import derived_id
 from cornerstone.lib.record import to_record
 from cornerstone.model.contracts.iscsi import INITIATOR_CREDENTIAL
-from cornerstone.model.contracts.network import CVM_INTERNAL_CARD, INTERNAL_BRIDGE
-from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.network import BRIDGE, CVM_CARD, CVM_INTERNAL_CARD, INTERNAL_BRIDGE
+from cornerstone.model.contracts.node import CVM_FILE, NODE_CREDENTIAL, SECRET_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.places import STATE
 from cornerstone.model.sizing import cvm_vcpus
 
-DISK = "/var/lib/cornerstone/cvm.qcow2"
+DISK = f"{STATE}/{Path(CVM_FILE).name}"
 # whom its QEMU runs as; all guests have another one, libvirt's default
 USER = "cornerstone-cvm"
 CONSOLE_LOG = "/var/log/NTNX.serial.out.0"
 # as systemd.system-credentials(7) has it
 OEM_STRING = f"io.systemd.credential.binary:{NODE_CREDENTIAL}"
 CREDENTIALS = "opt/io.systemd.credentials"
-BOOTSTRAP_CREDENTIAL = f"{CREDENTIALS}/cornerstone.bootstrap-secret"
+BOOTSTRAP_CREDENTIAL = f"{CREDENTIALS}/{SECRET_CREDENTIAL}"
 
 
 def domain_xml(config: NodeConfig, host: Host) -> str:
@@ -118,7 +119,7 @@ def _add_devices(devices: ET.Element, config: NodeConfig, host: Host) -> None:
     # the one that it boots, whatever else there is
     add(disk, "boot", order="1")
     _add_single_disks(devices, config, host)
-    _add_network(devices, config, "eth0", "br0")
+    _add_network(devices, config, CVM_CARD, BRIDGE)
     _add_network(devices, config, CVM_INTERNAL_CARD, INTERNAL_BRIDGE)
     for address in config.cvm.passthrough:
         _add_controller(devices, address)
@@ -172,7 +173,7 @@ def _add_network(devices: ET.Element, config: NodeConfig, name: str, bridge: str
     digest = hashlib.sha256(_derived(config, name).bytes).digest()
     add(interface, "mac", address=":".join(f"{byte:02x}" for byte in b"\x52" + digest[:5]))
     add(interface, "source", bridge=bridge)
-    if bridge == "br0":
+    if bridge == BRIDGE:
         if uplink.vlan:
             add(add(interface, "vlan"), "tag", id=str(uplink.vlan))
         add(add(interface, "virtualport", type="openvswitch"), "parameters",
@@ -181,7 +182,7 @@ def _add_network(devices: ET.Element, config: NodeConfig, name: str, bridge: str
     add(interface, "model", type="virtio")
     # it never starts from the network
     add(interface, "rom", enabled="no")
-    if bridge == "br0":
+    if bridge == BRIDGE:
         add(interface, "mtu", size=str(uplink.mtu))
 
 

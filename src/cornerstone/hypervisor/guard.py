@@ -17,8 +17,8 @@ from pathlib import Path
 from cornerstone.hypervisor import admission
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.model.contracts.node import NodeConfig
+from cornerstone.model.contracts.places import STATE
 
-STATE = Path("var/lib/cornerstone")
 # proc(5); -1000 is never, and a host that can't end anything stands still
 OOM_SCORE_ADJ = -900
 
@@ -55,7 +55,7 @@ def refusal(domain: str, root: Path = Path("/")) -> str:
 def node(root: Path) -> NodeConfig | None:
     """node.json; None without a good one: then no CVM can be defined either, and others tell what is wrong."""
     with contextlib.suppress(CornerstoneError):
-        return NodeConfig.read(root / STATE / "node.json")
+        return NodeConfig.read(root / STATE.relative_to("/") / "node.json")
     return None
 
 

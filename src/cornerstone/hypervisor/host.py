@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.sysfs import read_text
 from cornerstone.model.contracts.iscsi import INITIATOR_FILE
 from cornerstone.model.contracts.node import SECRET_FILE, NodeConfig
+from cornerstone.model.contracts.places import STATE
 from cornerstone.model.disk.identity import DiskIdentity, fingerprint, read_identity
-
-STATE = Path("/var/lib/cornerstone")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_host(config: NodeConfig, state: Path = STATE, root: Path = Path("/")) -
     can be taken for another.
     """
     nodes = tuple(_numa_nodes(root / "sys/devices/system"))
-    homes = [_read(root / "sys/bus/pci/devices" / address / "numa_node") for address in config.cvm.passthrough]
+    homes = [read_text(root / "sys/bus/pci/devices" / address / "numa_node") for address in config.cvm.passthrough]
     homes = [home for home in homes if home not in ("", "-1")]
     nearest = max(sorted(set(homes)), key=homes.count, default=None)
     secret, initiator = (state / Path(name).name for name in (SECRET_FILE, INITIATOR_FILE))
@@ -67,12 +67,12 @@ def read_host(config: NodeConfig, state: Path = STATE, root: Path = Path("/")) -
 
 def _numa_nodes(system: Path) -> Iterator[NumaNode]:
     for folder in sorted((system / "node").glob("node[0-9]*"), key=lambda path: int(path.name[4:])):
-        cpus = _read(folder / "cpulist")
+        cpus = read_text(folder / "cpulist")
         threads = _numbers(cpus)
         # a memory node without CPUs is none for us
         if threads:
             # hyperthreads of one core have the same list of siblings
-            cores = {_read(system / f"cpu/cpu{number}/topology/thread_siblings_list") or str(number)
+            cores = {read_text(system / f"cpu/cpu{number}/topology/thread_siblings_list") or str(number)
                      for number in threads}
             yield NumaNode(int(folder.name[4:]), cpus, len(threads), len(cores))
 
@@ -168,10 +168,3 @@ def _disks(root: Path) -> Iterator[_Found]:
         if identity.serial and (device.name in names or (device / "device").exists()):
             scsi = (device / "device/subsystem").resolve().name == "scsi"
             yield _Found(device.name, identity, tuple(names.get(device.name, ())), scsi)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""

@@ -6,11 +6,11 @@ that the CVM's domain hands over (see domain.py), and the name into open-iscsi's
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from pathlib import Path
 
+from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.error import CornerstoneError, ends_in_one_line
 from cornerstone.lib.gpt import derived_id
 from cornerstone.model.contracts.iscsi import INITIATOR_FILE, IQN, Initiator, from_line, to_line
@@ -19,8 +19,9 @@ from cornerstone.model.contracts.node import NodeConfig
 # 128 bit; some initiators take no more than 16 characters, ours does
 SECRET_BYTES = 16
 
-def drawn(config: NodeConfig) -> Initiator:
-    """A new identity: the name is always the same for a node, the secret never."""
+
+def draw(config: NodeConfig) -> Initiator:
+    """Draw a new identity: the name is always the same for a node, the secret never."""
     where = derived_id(config.serial, config.cvm.name, config.cvm.address, "initiator")
     return Initiator(f"{IQN}:host-{where}", secrets.token_hex(SECRET_BYTES))
 
@@ -31,21 +32,13 @@ def write(config: NodeConfig, state: Path, root: Path = Path("/")) -> None:
     if credential.exists():
         initiator = from_line(Initiator, credential.read_bytes(), str(credential))
     else:
-        initiator = drawn(config)
-        _put(credential, to_line(initiator))
-    _put(root / "etc/iscsi/initiatorname.iscsi", f"InitiatorName={initiator.name}\n".encode())
-
-
-def _put(path: Path, content: bytes) -> None:
-    """A file for root alone, whole or not at all, and on the disk."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+        initiator = draw(config)
+        sweep(credential)
+        state.mkdir(parents=True, exist_ok=True)
+        put(credential, to_line(initiator), 0o600)
+    name = root / "etc/iscsi/initiatorname.iscsi"
+    name.parent.mkdir(parents=True, exist_ok=True)
+    put(name, f"InitiatorName={initiator.name}\n", 0o600)
 
 
 @ends_in_one_line

@@ -18,6 +18,7 @@ from cornerstone.hypervisor.multipath import Run, stop_queueing
 from cornerstone.lib.error import ends_in_one_line
 from cornerstone.lib.event import Event, Listener, open_listeners
 from cornerstone.model.contracts.node import NodeConfig
+from cornerstone.model.contracts.places import EVENTS_FILE
 
 STAGE = "hypervisor"
 STEP = "shutdown"
@@ -112,7 +113,7 @@ class Shutdown:
 def main(path: Path) -> int:
     """End all domains of the host whose node.json this is; an error's code when it can't be read."""
     name = NodeConfig.read(path).cvm.name
-    tell = open_listeners(path.with_name("events.jsonl"))
+    tell = open_listeners(path.with_name(EVENTS_FILE))
     Shutdown(name, tell, partial(virsh, seconds=VIRSH_SECONDS)).end_all()
     return 0
 

@@ -18,6 +18,7 @@ from cornerstone.lib.error import ends_in_one_line
 from cornerstone.lib.event import Event, Listener, open_listeners
 from cornerstone.lib.failures import Failures
 from cornerstone.model.contracts.node import SECRET_FILE, NodeConfig
+from cornerstone.model.contracts.places import EVENTS_FILE
 
 STAGE = "hypervisor"
 STEP = "cvm"
@@ -75,7 +76,7 @@ def look(watch: Watch, secret: BootstrapSecret, failures: Failures) -> None:
 def main(path: Path) -> int:
     """Watch the CVM of a node.json for ever; an error's code when it can't be read."""
     name = NodeConfig.read(path).cvm.name
-    tell = open_listeners(path.with_name("events.jsonl"))
+    tell = open_listeners(path.with_name(EVENTS_FILE))
     watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
     CvmEvents(tell).start()
     failures = Failures(lambda line: tell(Event(STAGE, STEP, "warning", line)))

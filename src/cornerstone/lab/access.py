@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.lib import command
+from cornerstone.lib.error import Code
 from cornerstone.lib.json_text import parse
+from cornerstone.model.contracts.network import CVM_INTERNAL
 from cornerstone.model.site.fields import EXTRA
 
 
@@ -37,8 +39,8 @@ class Access:
         """Draw the key; returns the public one, a line as authorized_keys has it."""
         self.remove()
         self.folder.mkdir(mode=0o700, parents=True)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cornerstone-lab", "-f", self.key],
-                       check=True, stdin=subprocess.DEVNULL)
+        command.read(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cornerstone-lab", "-f", self.key],
+                     code=Code.MACHINE)
         return self.key.with_suffix(".pub").read_text(encoding="ascii").strip()
 
     def share(self, other: Access) -> None:
@@ -57,7 +59,7 @@ Host {node}
     HostName 127.0.0.1
     Port {port}
 Host {cvm}
-    HostName 192.168.5.2
+    HostName {CVM_INTERNAL}
     HostKeyAlias {cvm}
     ProxyJump {node}
 """ for node, cvm, port in zip(names("node", len(ports)), names("cvm", len(ports)), ports, strict=True))
@@ -82,7 +84,7 @@ Host {cvm}
         """End the connections that are kept open for the next command."""
         for path in sorted(self.folder.glob("*")):
             if path.is_socket():
-                subprocess.run(["ssh", "-F", self.config, "-O", "exit", path.name], capture_output=True, check=False)
+                command.run(["ssh", "-F", self.config, "-O", "exit", path.name])
 
     def remove(self) -> None:
         for name in ("key", "key.pub", "config", "known_hosts", "known_hosts.old"):

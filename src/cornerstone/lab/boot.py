@@ -12,6 +12,7 @@ from cornerstone.lab.accel import Accel, choose
 from cornerstone.lab.machine import Disk, Machine
 from cornerstone.lab.running import RunningMachine
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
+from cornerstone.lib.atomic import put
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.event import Event, JsonLines, Listener
 
@@ -134,8 +135,5 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 
 def write_verdict(path: Path, verdict: Verdict) -> None:
-    """As JSON, in its place at once."""
-    # Beside and renamed: who watches never reads half a verdict.
-    half = path.with_suffix(".tmp")
-    half.write_text(json.dumps(verdict.to_dict(), indent=2) + "\n", encoding="utf-8")
-    half.replace(path)
+    """Write a verdict as JSON; who watches never reads half of one."""
+    put(path, json.dumps(verdict.to_dict(), indent=2) + "\n", durable=False)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from cornerstone.lib.command import WITH_US, read
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 
@@ -84,7 +85,7 @@ class Switch:
 
     def __enter__(self) -> Switch:
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sh", "-ec",
+            [*WITH_US, "unshare", "--net", "sh", "-ec",
              "ip link add switch type bridge; ip link set switch up; echo here; exec cat"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         _check_here(self._process, "no bridge can be made in a network namespace")
@@ -100,7 +101,7 @@ class Switch:
 
     def ip(self, *words: str) -> None:
         """Run `ip` in the switch's namespace."""
-        _run("nsenter", "--target", str(self._process.pid), "--net", "ip", *words)
+        read(["nsenter", "--target", self._process.pid, "--net", "ip", *words], code=Code.MACHINE)
 
 
 class Container:
@@ -144,8 +145,8 @@ class Container:
             environment = {"FOLDER": self.folder, "LOWER": self._root,
                            "DISKS": " ".join(f"{serial},{wwn}={loop}" for (serial, wwn), loop in loops.items())}
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup",
-                 "--fork", "--kill-child", "bash", "-c", _INIT],
+                [*WITH_US, "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--fork",
+                 "--kill-child", "bash", "-c", _INIT],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(self.folder / "init.log").open("wb"),
                 env={"PATH": os.environ["PATH"], **{key: str(value) for key, value in environment.items()}})
             _check_here(self._process, f"a container can't be started, see {self.folder / 'init.log'}")
@@ -207,19 +208,12 @@ def _check_here(process: subprocess.Popen[bytes], otherwise: str) -> None:
 
 @contextlib.contextmanager
 def _loop(path: Path) -> Iterator[str]:
-    """A loop device over a file, while this or anything else has it open."""
-    device = _run("losetup", "--find", "--show", "--direct-io=off", str(path)).strip()
+    """Attach a loop device to a file, while this or anything else has it open."""
+    device = read(["losetup", "--find", "--show", "--direct-io=off", path], code=Code.MACHINE).strip()
     handle = os.open(device, os.O_RDONLY)
     try:
         # it goes with the last who has it open
-        _run("losetup", "--detach", device)
+        read(["losetup", "--detach", device], code=Code.MACHINE)
         yield device
     finally:
         os.close(handle)
-
-
-def _run(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CornerstoneError(f"{' '.join(words)}: {done.stderr.strip()}", "", Code.MACHINE)
-    return done.stdout

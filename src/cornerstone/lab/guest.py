@@ -7,11 +7,11 @@ says is on its console, a file on the host.
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass
 
 from cornerstone.lab.access import Access
-from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.command import run
+from cornerstone.lib.error import Code
 
 MEMORY = 384 << 20
 KERNEL = "/boot/vmlinuz"
@@ -130,10 +130,6 @@ class LabGuest:
         return self._run(f"cat {self.console}")
 
     def _run(self, command: str, words: str = "") -> str:
-        done = subprocess.run(["ssh", "-F", self.access.config, self.node, command], input=words, capture_output=True,
-                              text=True, errors="replace", check=False)
-        if done.returncode:
-            raise CornerstoneError(f"guest {self.name}: `{command:.60}` ended with {done.returncode}: "
-                                   f"{(done.stderr or done.stdout).strip()[-400:]}",
-                                   f"see {self.console} on {self.node}", Code.BOOT)
-        return done.stdout
+        done = run(["ssh", "-F", self.access.config, self.node, command], stdin=words)
+        return done.check(what=f"guest {self.name}: `{command:.60}`", hint=f"see {self.console} on {self.node}",
+                          code=Code.BOOT).text

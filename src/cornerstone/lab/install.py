@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from cornerstone.lab.shape import Shape
 from cornerstone.lab.timeline import Timeline
 from cornerstone.lab.verdict import Goal, Judge, Leg, Limits, Verdict
 from cornerstone.lab.watch import Watch
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, JsonLines, Listener
 from cornerstone.model.site.file import read_site
@@ -102,8 +102,8 @@ class Run:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for disk in self.shape.disks:
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.image(disk.name), str(disk.size)],
-                           check=True)
+            command.read(["qemu-img", "create", "-q", "-f", "qcow2", self.image(disk.name), disk.size],
+                         code=Code.MACHINE)
 
     def machine(self, *, medium: bool = True, network: str = "", bmc: EmulatedBmc | None = None) -> Machine:
         """What QEMU is asked for; without the medium it has to start from its disks.

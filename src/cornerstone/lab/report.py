@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ from pathlib import Path
 from cornerstone.lab.accel import choose
 from cornerstone.lab.machine import qemu
 from cornerstone.lab.timeline import Timeline
+from cornerstone.lib import command
+from cornerstone.lib.atomic import put
 
 SLOWEST = 3
 # what comes later is of the checks
@@ -36,8 +37,8 @@ class Checks:
 
 
 def write(path: Path, title: str, about: Mapping[str, str], timelines: Mapping[str, Timeline], checks: Checks) -> None:
-    """The report of a run. about: what was run, a row each; timelines: by member's name, from the same start."""
-    program = subprocess.run([qemu(), "--version"], capture_output=True, text=True, check=False).stdout.splitlines()
+    """Write the report of a run. about: what was run, a row each; timelines: by member's name, from the same start."""
+    program = command.run([qemu(), "--version"]).text.splitlines()
     computer = {"computer": f"{os.cpu_count()} CPUs; {choose()}", "QEMU": program[0] if program else "unknown"}
     lines = [f"# {title}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in {**about, **computer}.items()]
@@ -50,9 +51,7 @@ def write(path: Path, title: str, about: Mapping[str, str], timelines: Mapping[s
     lines += ["", f"The {SLOWEST} longest steps of {first}: {', '.join(_slowest(times))}"]
     lines += ["", "## Checks", "", "| check | seconds | |", "|---|---:|---|"]
     lines += [f"| {name} | {took:.0f} | {outcome} |" for name, took, outcome in checks.ran]
-    half = path.with_suffix(".tmp")
-    half.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    half.replace(path)
+    put(path, "\n".join(lines) + "\n", durable=False)
 
 
 def _done(timeline: Timeline) -> dict[str, float]:

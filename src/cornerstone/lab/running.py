@@ -21,6 +21,7 @@ from typing import Any
 from cornerstone.lab import qmp
 from cornerstone.lab.interrupts import Interrupts
 from cornerstone.lab.machine import SERCON_PORT, SOCKETS, Machine, Paths
+from cornerstone.lib.command import WITH_US
 from cornerstone.lib.error import Code, CornerstoneError
 
 # QEMU connects to its sockets before it does anything slow; this is for a machine that is out of memory.
@@ -183,11 +184,9 @@ class RunningMachine:
 
     def _start(self, paths: Paths) -> None:
         argv = self.machine.argv(paths)
-        if setpriv := shutil.which("setpriv"):
-            argv = [setpriv, "--pdeathsig", "KILL", "--", *argv]
         with paths.log("qemu").open("wb") as log:
             # Its own session: Ctrl-C must reach this process only, which then ends QEMU in order.
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            self._process = subprocess.Popen([*WITH_US, *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                              start_new_session=True)
         self._pidfd = os.pidfd_open(self._process.pid)
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import selectors
-import shutil
 import socket
 import subprocess
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cornerstone.lab.machine import qemu, quoted
+from cornerstone.lib.command import WITH_US
 from cornerstone.lib.error import Code, CornerstoneError
 
 LARGEST_FRAME = 65536
@@ -109,10 +109,8 @@ def door(switch: Switch, network: str, forwards: tuple[tuple[str, int], ...]) ->
     argv = [qemu(), "-name", "cornerstone-door", "-nodefaults", "-no-user-config", "-display", "none", "-machine",
             "none", "-monitor", "stdio", "-netdev", f"{words},id=user", "-netdev", f"{switch.netdev(DOOR)},id=port",
             "-netdev", "hubport,id=a,hubid=0,netdev=user", "-netdev", "hubport,id=b,hubid=0,netdev=port"]
-    if setpriv := shutil.which("setpriv"):
-        argv = [setpriv, "--pdeathsig", "KILL", "--", *argv]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          start_new_session=True) as process:
+    with subprocess.Popen([*WITH_US, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, start_new_session=True) as process:
         try:
             yield _forwarded(process, forwards)
         finally:

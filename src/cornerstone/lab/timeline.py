@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cornerstone.lib.atomic import put
 from cornerstone.lib.event import Event
 
 MIB = 1 << 20
@@ -61,10 +62,8 @@ class Timeline:
         return rows
 
     def write(self, path: Path, **about: object) -> None:
-        """As JSON, with what the run was about; seconds since power-on, rates in bytes a second."""
+        """Write it as JSON, with what the run was about; seconds since power-on, rates in bytes a second."""
         phases = {name: {"from": phase.first, "to": phase.last, "bytes": phase.done, "bytes_per_second":
                          phase.rate and round(phase.rate)} for name, phase in self.phases.items()}
         record = {**about, "stages": dict(sorted(self.stages.items(), key=lambda item: item[1])), "phases": phases}
-        half = path.with_suffix(".tmp")
-        half.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        half.replace(path)
+        put(path, json.dumps(record, indent=2) + "\n", durable=False)

@@ -138,16 +138,16 @@ def read_sources(etc: Path | None = None) -> list[AptSource]:
     Raises CornerstoneError (MACHINE) when apt can't read them.
     """
     everything = list(_written(etc))
-    done = subprocess.run(["apt-get", *_below(etc), "update", "--print-uris"], stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, errors="replace", env=process.environment(), check=False)
-    if "could not be read" in done.stderr:
+    done = process.call(["apt-get", *_below(etc), "update", "--print-uris"])
+    complaints = done.error.decode("utf-8", "replace")
+    if "could not be read" in complaints:
         # one entry that apt rejects hides all others from it
         if everything:
             return everything
-        raise CornerstoneError(f"apt's sources on this machine can't be read:\n{scrub(done.stderr.strip())}",
+        raise CornerstoneError(f"apt's sources on this machine can't be read:\n{scrub(complaints.strip())}",
                                "mend what `apt-get update` complains of, or set CORNERSTONE_MIRROR", Code.MACHINE)
     named: dict[str, list[str]] = {}
-    for address, suite in re.findall("^'(.+?)/dists/(.+)/InRelease' ", done.stdout, re.M):
+    for address, suite in re.findall("^'(.+?)/dists/(.+)/InRelease' ", done.text, re.M):
         named.setdefault(_same(address), [address]).append(suite)
     lacking = re.findall(r"methods/(\S+) could not be found", done.stderr)
     written = [source for source in everything

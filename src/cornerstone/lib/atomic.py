@@ -1,40 +1,34 @@
-"""Files of others and files of ours: read what came along with an ISO, write what nobody can have prepared."""
+"""Write a file whole or not at all: beside its place, under a name that nobody can foresee, and renamed."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from cornerstone.lib.error import Code, CornerstoneError
 
+def put(target: Path, content: bytes | str, mode: int = 0o644, *, durable: bool = True, exclusive: bool = False,
+        folder: Path | None = None) -> None:
+    """Write a file whole or not at all. Raises OSError, and leaves what was there.
 
-def read_regular(path: Path, most: int) -> bytes:
-    """Read a file that came along with something: a regular one, never a link's target, a device or a pipe.
-
-    Raises OSError, also when it has more than most bytes.
+    durable: content and name are on the disk at the end, so that a power cut leaves the old file or the new one.
+    exclusive: raises FileExistsError where there is a file already. folder: as for beside.
     """
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(file, "rb") as opened:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it isn't a regular file", str(path))
-        if status.st_size > most:
-            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and at most {most} are read", str(path))
-        return opened.read(most)
+    with beside(target, mode, folder) as path:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        settle(path, target, durable=durable, exclusive=exclusive)
 
 
 @contextlib.contextmanager
-def beside(target: Path, mode: int = 0o644) -> Iterator[Path]:
-    """A new, empty file in the folder of target, to be renamed into its place; gone at the end if it wasn't.
+def beside(target: Path, mode: int = 0o644, folder: Path | None = None) -> Iterator[Path]:
+    """Make a new, empty file in the folder of target, to be settled in its place; gone at the end if it wasn't.
 
-    Its name comes from chance and it is made by O_EXCL, so nobody can have put a link in its way.
+    Its name comes from chance and it is made by O_EXCL, so nobody can have put a link in its way. folder: another one
+    of the same file system, for a target in whose own folder every file means something.
     """
-    file, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    file, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=folder or target.parent)
     path = Path(name)
     try:
         os.fchmod(file, mode)
@@ -44,40 +38,28 @@ def beside(target: Path, mode: int = 0o644) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def put(target: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Write a file whole or not at all: beside, and renamed into its place."""
-    with beside(target, mode) as path:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+def settle(path: Path, target: Path, *, durable: bool = True, exclusive: bool = False) -> None:
+    """Put a file that is written into its place; durable and exclusive as for put."""
+    if durable:
+        flush(path)
+    if exclusive:
+        os.link(path, target)
+    else:
         path.replace(target)
+    if durable:
+        flush(target.parent)
 
 
-def others_may_write(status: os.stat_result, checkout: os.stat_result) -> bool:
-    """Whether somebody may change a file or folder who can't change what runs here: root, us, or the checkout."""
-    groups = {0, os.getegid(), *((checkout.st_gid,) if checkout.st_mode & stat.S_IWGRP else ())}
-    return (status.st_uid not in (0, os.geteuid(), checkout.st_uid) or bool(status.st_mode & stat.S_IWOTH)
-            or (bool(status.st_mode & stat.S_IWGRP) and status.st_gid not in groups))
+def flush(path: Path) -> None:
+    """Have a file's content, or the names in a folder, on the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
-def require_own(folders: Iterable[Path], checkout: Path) -> None:
-    """Raise CornerstoneError (MACHINE) for a folder in which others may write, or which they may put another for.
-
-    A folder that isn't there yet is looked at through those above it. In /tmp and the like (sticky) nobody can replace
-    what is another's, and below a folder of ours that nobody else may enter nobody reaches anything.
-    """
-    own = checkout.stat()
-    for folder in folders:
-        open_to_others = None
-        for place in (folder, *folder.absolute().parents):
-            if not place.exists():
-                continue
-            status = place.stat()
-            if others_may_write(status, own):
-                if place == folder or not status.st_mode & stat.S_ISVTX:
-                    open_to_others = open_to_others or place
-            elif not status.st_mode & (stat.S_IXGRP | stat.S_IXOTH):
-                open_to_others = None
-        if open_to_others:
-            raise CornerstoneError(
-                f"others may write in {open_to_others}, and a release key signs nothing that they could put there",
-                f"take the right away (chmod go-w {open_to_others}; its owner has to be you or root), or set "
-                "CORNERSTONE_CACHE to a folder of your own", Code.MACHINE)
+def sweep(target: Path, folder: Path | None = None) -> None:
+    """Remove what interrupted writes of target have left; only for the one who writes it. folder: as for beside."""
+    for left in (folder or target.parent).glob(f".{target.name}.{'[a-z0-9_]' * 8}"):
+        left.unlink(missing_ok=True)

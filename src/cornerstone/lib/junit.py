@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.lib.atomic import put
+
 # what XML 1.0 can't hold, which a console's words may
 _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -65,7 +67,7 @@ def write_report(path: Path, kind: str, subject: str, cases: Iterable[Case]) -> 
         if each.output:
             case.append(element("system-out", each.output))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_text(top), encoding="utf-8")
+    put(path, as_text(top), durable=False)
 
 
 def _count(each: ET.Element) -> None:

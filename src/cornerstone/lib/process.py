@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cornerstone.lib import command
+from cornerstone.lib.command import WITH_US
 from cornerstone.lib.error import Code, CornerstoneError
 
 # dib unmounts and detaches in its exit trap; this is how long it gets before it is killed
 GRACE_SECONDS = 30
 TAIL_LINES = 15
-
-# what the kernel does for us when we are killed: the process that we started ends with us
-WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 # file descriptors of locks that each step's processes hold too, in case they outlive us
 guards: set[int] = set()
@@ -59,29 +58,36 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         out.flush()
         if _stopping.is_set():
             raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
-        whole_env = environment(env)
-        if shutil.which(words[0], path=whole_env.get("PATH")) is None:
-            raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
-                                   Code.MACHINE)
+        find(words[0], env)
         with started(words, env={**(env or {}), **(private or {})}, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
                      stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL) as child:
             child.communicate(stdin)
         out.write(f"= exit status {child.returncode}\n".encode())
     if child in _ended:
         raise CornerstoneError("ended, because another step failed or the build was interrupted", "", Code.STEP)
-    if child.returncode and os.strerror(errno.ENOSPC) in (said := tail(log)):
-        raise CornerstoneError(f"the disk is full: {words[0]} failed with exit status {child.returncode}; its last "
-                               f"lines:\n{said}\n  whole log: {log}",
-                               "make room, or set CORNERSTONE_CACHE to a larger disk; nothing half-written stays",
-                               Code.MACHINE)
     if child.returncode:
-        raise CornerstoneError(
-            f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{tail(log)}\n  whole log: {log}",
-            f"run it by hand: {by_hand(words, env)}", Code.STEP)
+        raise explain(words, child.returncode, log, env)
+
+
+def find(program: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """Return the path of a program in the tools' environment. Raises CornerstoneError (MACHINE) without it."""
+    if (path := shutil.which(program, path=environment(env).get("PATH"))) is None:
+        raise CornerstoneError(f"{Path(program).name} is not installed", "run ./invoke, which installs what is missing",
+                               Code.MACHINE)
+    return path
+
+
+def explain(words: Sequence[str], code: int, log: Path, env: Mapping[str, str] | None) -> CornerstoneError:
+    """Return the error of a tool that failed: its log, the last lines of it, and the command to run by hand."""
+    said = f"{words[0]} failed with exit status {code}; its last lines:\n{tail(log)}\n  whole log: {log}"
+    if os.strerror(errno.ENOSPC) in said:
+        return CornerstoneError(f"the disk is full: {said}", "make room, or set CORNERSTONE_CACHE to a larger disk; "
+                                "nothing half-written stays", Code.MACHINE)
+    return CornerstoneError(said, f"run it by hand: {by_hand(words, env)}", Code.STEP)
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment that tools run under: KEPT of ours, with language and time zone fixed, and more on top."""
+    """Return the environment that tools run under: KEPT of ours, with language and time zone fixed, and more on top."""
     return {**{name: value for name, value in os.environ.items() if name in KEPT}, **ENVIRONMENT, **(more or {})}
 
 
@@ -130,23 +136,24 @@ def ending_together() -> Iterator[None]:
         _stopping.clear()
 
 
-def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
-    """The standard output of a short, quiet tool. Raises CornerstoneError (STEP) with its standard error."""
-    words = [str(word) for word in argv]
-    try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                              env=environment(env), umask=UMASK, check=False)
-    except FileNotFoundError as error:
-        raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
-                               Code.MACHINE) from error
-    if done.returncode:
-        raise CornerstoneError(f"{words[0]} failed with exit status {done.returncode}: {done.stderr.strip()[-2000:]}",
-                               f"run it by hand: {by_hand(words, env)}", Code.STEP)
-    return done.stdout
+def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Return the standard output of a short, quiet tool. Raises CornerstoneError (STEP) with its last words."""
+    return call(argv, env=env, cwd=cwd).check(hint=f"run it by hand: {by_hand([*map(str, argv)], env)}",
+                                              code=Code.STEP).text
+
+
+def call(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
+         stdin: bytes = b"", most: int = command.MOST) -> command.Done:
+    """Run a short, quiet tool in the tools' environment and return how it ended.
+
+    Raises CornerstoneError (MACHINE) when it isn't installed. most: bytes of its output, after which it is killed.
+    """
+    find(argv[0], env)
+    return command.run(argv, env=environment(env), cwd=cwd, umask=UMASK, stdin=stdin, most=most)
 
 
 def by_hand(words: Sequence[str], env: Mapping[str, str] | None) -> str:
-    """The command line that a person can paste to run the same thing."""
+    """Return the command line that a person can paste to run the same thing."""
     assignments = [f"{name}={value}" for name, value in (env or {}).items()]
     return shlex.join((["env", *assignments] if assignments else []) + list(words))
 
@@ -167,7 +174,7 @@ def end_family(child: subprocess.Popen) -> None:
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log, indented for an error message."""
+    """Return the last lines of a log, indented for an error message."""
     text = log.read_bytes()[-20000:].decode("utf-8", "replace")
     kept = [line for line in text.splitlines() if line.strip() and not line.startswith("= exit status")][-lines:]
     return "\n".join(f"    {line[:300]}" for line in kept)

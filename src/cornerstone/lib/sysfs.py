@@ -1,4 +1,4 @@
-"""Reading sysfs: what can't be read isn't told, and is never an error, and neither is any byte that is in it."""
+"""Small files of the kernel or of a daemon: one that can't be read is no error, and neither is any byte in it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cornerstone.lib.printable import escaped
 
+# bytes of one file: far above what the kernel has in any
+MOST = 1 << 20
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4,5}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
@@ -21,9 +23,10 @@ def read_text(path: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return what a file holds; nothing when it can't be read."""
+    """Return what a file holds, up to MOST bytes; nothing when it can't be read."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(MOST)
     except OSError:
         return b""
 
@@ -39,16 +42,16 @@ def whole(text: str) -> int | None:
 
 
 def children(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing when it isn't there."""
+    """Return what is in a folder, by name; nothing when it isn't there."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def link_name(path: Path) -> str:
-    """The last part of what a link points to, as a driver's name; "" when there is no link."""
+    """Return the last part of what a link points to, as a driver's name; "" when there is no link."""
     return path.resolve().name if path.exists() else ""
 
 
 def pci_function(path: Path) -> str:
-    """The PCI function that a device hangs off: the last address in its real path; "" for none."""
+    """Return the PCI function that a device hangs off: the last address in its real path; "" for none."""
     found = [part for part in path.resolve().parts if PCI_ADDRESS.fullmatch(part)]
     return found[-1] if found else ""

@@ -1,7 +1,7 @@
 """The packet filter of a node's host and of its Controller VM, as text for nft, from node.json alone.
 
 What isn't named here is dropped. The internal network is believed on its own link only: Linux answers for each of its
-addresses on every card, so without that a neighbour would reach 192.168.5.2 through the outer one.
+addresses on every card, so without that a neighbour would reach the CVM's internal one through the outer card.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from cornerstone.model.contracts import ports
 from cornerstone.model.contracts.network import (
+    BRIDGE,
+    CVM_CARD,
     CVM_INTERNAL,
     CVM_INTERNAL_CARD,
     HOST_INTERNAL,
@@ -20,13 +22,12 @@ from cornerstone.model.contracts.node import NodeConfig
 
 # where the distribution's nftables.service looks for it
 FILE = "etc/nftables.conf"
-OUTER_BRIDGE, OUTER_CARD = "br0", "eth0"
 
 
 def host_rules(config: NodeConfig) -> str:
     """Return the filter of the host: ssh from outside as the site wants it, what its CVM offers from inside."""
     return _rules("the host", INTERNAL_BRIDGE, [
-        *_ssh(OUTER_BRIDGE, config),
+        *_ssh(BRIDGE, config),
         _inside(INTERNAL_BRIDGE, str(CVM_INTERNAL), str(HOST_INTERNAL), ports.OFFERS),
     ])
 
@@ -38,11 +39,11 @@ def cvm_rules(config: NodeConfig) -> str:
     hosts = config.cluster.hosts if config.cluster else ()
     cluster = [ports.MEMBERSHIP, ports.MONITOR, f"{ports.CEPH_DAEMONS[0]}-{ports.CEPH_DAEMONS[-1]}"]
     return _rules("the Controller VM", CVM_INTERNAL_CARD, [
-        *_ssh(OUTER_CARD, config),
+        *_ssh(CVM_CARD, config),
         _inside(CVM_INTERNAL_CARD, str(HOST_INTERNAL), str(CVM_INTERNAL), ports.SSH, ports.MEMBERSHIP, ports.ISCSI),
-        *_outside(OUTER_CARD, members, f"tcp dport {_set(cluster)}"),
-        *_outside(OUTER_CARD, members, f"udp dport {ports.NTP}"),
-        *_outside(OUTER_CARD, hosts, f"tcp dport {ports.ISCSI}"),
+        *_outside(CVM_CARD, members, f"tcp dport {_set(cluster)}"),
+        *_outside(CVM_CARD, members, f"udp dport {ports.NTP}"),
+        *_outside(CVM_CARD, hosts, f"tcp dport {ports.ISCSI}"),
     ])
 
 

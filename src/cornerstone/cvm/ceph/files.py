@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
+
+from cornerstone.lib.atomic import beside, settle, sweep
 
 CONF = Path("/etc/ceph/ceph.conf")
 ADMIN_KEYRING = Path("/etc/ceph/ceph.client.admin.keyring")
@@ -14,24 +15,22 @@ USER = "ceph"
 
 def write(path: Path, text: str, user: str = "root", mode: int = 0o644) -> None:
     """Write a file, whole or not at all; nobody sees it with other rights than these."""
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as out:
-        out.write(text)
-    shutil.chown(new, user, user)
-    new.chmod(mode)
-    new.replace(path)
+    sweep(path)
+    with beside(path, 0o600) as new:
+        new.write_text(text)
+        shutil.chown(new, user, user)
+        new.chmod(mode)
+        settle(new, path)
 
 
 def folder(path: Path) -> Path:
-    """A folder of the user ceph alone."""
+    """Make a folder of the user ceph alone."""
     path.mkdir(mode=0o750, exist_ok=True)
     shutil.chown(path, USER, USER)
     return path
 
 
 def keyring(entity: str, key: str, **capabilities: str) -> str:
-    """The text of a keyring with one key; capabilities only where the keyring grants them: mon="allow *"."""
+    """Return the text of a keyring with one key; capabilities only where the keyring grants them: mon="allow *"."""
     caps = "".join(f'\tcaps {service} = "{what}"\n' for service, what in capabilities.items())
     return f"[{entity}]\n\tkey = {key}\n{caps}"

@@ -23,6 +23,7 @@ from cornerstone.cvm.node import Node
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.gpt import derived_id
 from cornerstone.lib.json_text import MOST, parse_once
+from cornerstone.lib.sysfs import read_text
 from cornerstone.model.contracts.node import DataDisk
 
 HOME = files.HOME / "osd"
@@ -72,7 +73,7 @@ def unit(number: int) -> str:
 def running(uuid: str) -> int | None:
     """The number of an OSD that runs here already."""
     for home in HOME.glob("ceph-*"):
-        if _read(home / "fsid") == uuid and services.active(unit(number := int(home.name.partition("-")[2]))):
+        if read_text(home / "fsid") == uuid and services.active(unit(number := int(home.name.partition("-")[2]))):
             return number
     return None
 
@@ -106,8 +107,8 @@ def activate(disk: Disk, uuid: str) -> int | None:
     shutil.chown(disk.device, files.USER, files.USER)
     new = _fresh(HOME / f".{uuid}.new")
     run("ceph-bluestore-tool", "prime-osd-dir", "--no-mon-config", "--dev", disk.device, "--path", new)
-    number = _read(new / "whoami")
-    if not (_read(new / "ready") and number and _read(new / "fsid") == uuid):
+    number = read_text(new / "whoami")
+    if not (read_text(new / "ready") and number and read_text(new / "fsid") == uuid):
         return None
     return _place(new, disk, int(number))
 
@@ -195,10 +196,3 @@ def _place(new: Path, disk: Disk, number: int) -> int:
     shutil.rmtree(home, ignore_errors=True)
     new.rename(home)
     return number
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

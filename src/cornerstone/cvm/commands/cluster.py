@@ -15,12 +15,13 @@ from pathlib import Path
 
 from cornerstone.cvm.membership.actions import ADMIT_SECONDS
 from cornerstone.cvm.membership.client import Client
-from cornerstone.cvm.membership.kept import STATE, load
+from cornerstone.cvm.membership.kept import load
 from cornerstone.cvm.membership.member import Member
 from cornerstone.cvm.membership.state import NodeState, load_genesis
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.record import from_record, to_record
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.places import STATE
 
 # as systemd keeps what the machine was given
 NODE = Path("/run/credentials/@system", NODE_CREDENTIAL)

@@ -6,13 +6,13 @@ reach the cluster, has lost it before another may have it.
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from cornerstone.cvm.iscsi_target.lease import HeldByAnother
+from cornerstone.lib import command
 from cornerstone.lib.event import Event, Listener
 from cornerstone.lib.failures import Failures
 
@@ -37,7 +37,10 @@ class Lease(Protocol):
 
 
 def _run(*words: str) -> None:
-    subprocess.run(words, capture_output=True, check=False, timeout=COMMAND_SECONDS)
+    done = command.run(words, seconds=COMMAND_SECONDS)
+    # what it answers isn't asked for; that it answers is
+    if not done.ended:
+        done.check()
 
 
 class FloatingAddress:

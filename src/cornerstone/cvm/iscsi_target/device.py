@@ -9,12 +9,12 @@ served the device gives errors; only while it is being taken it is suspended, an
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib import command
+from cornerstone.lib.sysfs import read_text
 
 # rbd(8), with the seconds of REQUEST_SECONDS times the site's patience
 MAP_OPTIONS = "exclusive,noshare,ms_mode=secure,osd_request_timeout={seconds}"
@@ -53,8 +53,8 @@ class Device:
 
     def table(self) -> str | None:
         """Return device mapper's table, None when there is no such device."""
-        done = _finish("dmsetup", "table", self.name, seconds=COMMAND_SECONDS)
-        return done.stdout.strip() if done.returncode == 0 else None
+        done = command.run(["dmsetup", "table", self.name], seconds=COMMAND_SECONDS)
+        return done.text.strip() if done.code == 0 else None
 
     @property
     def served(self) -> bool:
@@ -110,7 +110,7 @@ class Device:
 
     def _suspended(self) -> bool:
         device = Path("/dev/mapper", self.name).resolve().name
-        return _read(BLOCK_DEVICES / device / "dm/suspended") != "0"
+        return read_text(BLOCK_DEVICES / device / "dm/suspended") != "0"
 
     def _table(self, kind: str) -> str:
         return f"0 {self.size // SECTOR} {kind}"
@@ -118,7 +118,7 @@ class Device:
     def mapped(self) -> str:
         """Return the image's own device, as /dev/rbd0; "" when it isn't mapped here."""
         found = (device for device in RBD_DEVICES.glob("*")
-                 if (_read(device / "pool"), _read(device / "name")) == (self.pool, self.image))
+                 if (read_text(device / "pool"), read_text(device / "name")) == (self.pool, self.image))
         return next((f"/dev/rbd{device.name}" for device in found), "")
 
     def client(self) -> str:
@@ -131,7 +131,7 @@ class Device:
 
     def _of_mapping(self, attribute: str) -> str:
         path = self.mapped()
-        return _read(RBD_DEVICES / path.removeprefix("/dev/rbd") / attribute) if path else ""
+        return read_text(RBD_DEVICES / path.removeprefix("/dev/rbd") / attribute) if path else ""
 
     def _map(self) -> str:
         options = MAP_OPTIONS.format(seconds=self._request_seconds)
@@ -154,26 +154,8 @@ class Device:
 
 def client_addresses() -> frozenset[str]:
     """Return the addresses of all clients that images are mapped by in this kernel."""
-    return frozenset(_read(device / "client_addr") for device in RBD_DEVICES.glob("*"))
+    return frozenset(read_text(device / "client_addr") for device in RBD_DEVICES.glob("*"))
 
 
 def _run(*words: str, seconds: float) -> str:
-    done = _finish(*words, seconds=seconds)
-    if done.returncode:
-        raise CornerstoneError(f"{' '.join(words)}: {done.stderr.strip()[-300:]}", "see: dmesg", Code.FAILED)
-    return done.stdout
-
-
-def _finish(*words: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise CornerstoneError(f"{' '.join(words)}: no answer within {seconds} s", "see: ceph -s",
-                               Code.FAILED) from None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    return command.read(words, seconds=seconds, hint="see: dmesg; ceph -s")

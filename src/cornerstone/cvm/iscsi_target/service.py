@@ -43,9 +43,11 @@ from cornerstone.lib.json_text import parse_once
 from cornerstone.lib.printable import shown
 from cornerstone.lib.sd_notify import notify
 from cornerstone.model.contracts.iscsi import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
+from cornerstone.model.contracts.network import CVM_CARD
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.places import RUN
 
-RECORDS = Path("/run/cornerstone/alua")
+RECORDS = RUN / "alua"
 # of a volume in RECORDS, with the volume's serial behind it
 FOLDER = "tpgs_"
 # times the patience, a look without anything having been said, for what a lost notify would have told; and a check of
@@ -100,7 +102,7 @@ class Service:
     def _floating(self, address: str) -> FloatingAddress:
         lease = MonotonicLease(RadosRegister(self._store.objects, f"address-{address}"),
                                f"{self._own} {uuid.uuid4()}", self._config.patience * LEASE_SECONDS)
-        return FloatingAddress(address, "eth0", lease, self.wake, self._tell)
+        return FloatingAddress(address, CVM_CARD, lease, self.wake, self._tell)
 
     def wake(self) -> None:
         """Have the loop look, from any thread."""

@@ -11,9 +11,10 @@ from typing import Any
 
 from cornerstone.cvm import services
 from cornerstone.cvm.membership import keys, words
-from cornerstone.cvm.membership.kept import flush, load, load_osds, write
+from cornerstone.cvm.membership.kept import load, load_osds, write
 from cornerstone.cvm.membership.member import Member, refusal
 from cornerstone.cvm.membership.state import node_state
+from cornerstone.lib.atomic import flush
 from cornerstone.lib.record import to_record
 
 GENESIS = "genesis.service"

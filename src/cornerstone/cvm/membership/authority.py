@@ -10,6 +10,7 @@ import base64
 import binascii
 import datetime
 from ipaddress import ip_address
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cornerstone.lib.error import CornerstoneError
+from cornerstone.model.contracts.node import SECRET_FILE
+from cornerstone.model.contracts.places import STATE
 
 MIN_SECRET_BYTES = 16
 SALT = b"cornerstone cluster authority 1"
@@ -72,7 +75,7 @@ def secret_bytes(text: str) -> bytes:
         secret = b""
     if len(secret) < MIN_SECRET_BYTES:
         raise CornerstoneError(f"the bootstrap secret isn't {MIN_SECRET_BYTES} bytes or more in base64",
-                               "put the one of the site file into /var/lib/cornerstone/bootstrap-secret on the host, "
+                               f"put the one of the site file into {STATE}/{Path(SECRET_FILE).name} on the host, "
                                "then shut the CVM down and start it") from None
     return secret
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.cvm.membership import keys
-from cornerstone.cvm.membership.kept import STATE
 from cornerstone.cvm.membership.member import PORT, SAME_ISO, Member, context
 from cornerstone.lib.deadline import within
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import parse_once
 from cornerstone.lib.record import to_record
+from cornerstone.model.contracts.places import STATE
 
 TIMEOUT_SECONDS = 5
 # times a timeout, which counts for each step, for all from the handshake to the answer's end

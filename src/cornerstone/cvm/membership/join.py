@@ -15,14 +15,14 @@ from typing import Any
 
 from cornerstone.cvm.membership import keys, words
 from cornerstone.cvm.membership.client import Absent, Client, NotYet, Refused, Unadmitted
-from cornerstone.cvm.membership.kept import STATE, Membership, keep, keep_osds, load, tidy
+from cornerstone.cvm.membership.kept import Membership, keep, keep_osds, load, tidy
 from cornerstone.cvm.membership.member import Member, certify, refusal
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.record import from_record
-from cornerstone.model.contracts.node import NodeConfig
+from cornerstone.model.contracts.node import SECRET_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.places import STATE
 
-SECRET = "cornerstone.bootstrap-secret"  # noqa: S105 (a credential's name)
 CREATE = words.CREATE
 
 
@@ -61,8 +61,8 @@ def get_to_know(config: NodeConfig, folder: Path = STATE) -> None:
 
 
 def bootstrap_secret() -> str:
-    """As systemd has handed it over, base64; "" when the host has none, or has wiped it."""
-    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), SECRET)
+    """Return the bootstrap secret as systemd has handed it over, base64; "" when the host has none, or has wiped it."""
+    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), SECRET_CREDENTIAL)
     return path.read_text().strip() if path.exists() else ""
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import re
 import secrets
 import struct
@@ -21,11 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cornerstone.lib.atomic import flush, put, sweep
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import parse_once, read_bounded
 from cornerstone.lib.record import from_record, to_record
+from cornerstone.model.contracts.places import STATE
 
-STATE = Path("/var/lib/cornerstone")
 MEMBER = "member.pem"
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.S)
 MEMBERSHIP = "membership.json"
@@ -43,12 +43,12 @@ class Membership:
 
     @classmethod
     def draw(cls) -> Membership:
-        """A new cluster's, by chance."""
+        """Draw a new cluster's membership."""
         return cls.renew(str(uuid.uuid4()))
 
     @classmethod
     def renew(cls, fsid: str) -> Membership:
-        """New keys for the cluster of this id, whose monitors have lost theirs."""
+        """Draw new keys for the cluster of this id, whose monitors have lost theirs."""
         return cls(fsid, cephx_key(), cephx_key())
 
     @classmethod
@@ -61,7 +61,7 @@ class Membership:
 
     @classmethod
     def of(cls, record: Any) -> Membership:
-        """From parsed JSON. CornerstoneError, which unlike record.py's shows no value, when it is something else."""
+        """Read a membership from parsed JSON. Raises CornerstoneError, which unlike record.py's shows no value."""
         try:
             return from_record(cls, record, MEMBERSHIP, ignore_unknown=True)
         except CornerstoneError:
@@ -73,13 +73,13 @@ class Membership:
 
 
 def cephx_key() -> str:
-    """A new one as Ceph writes it: type AES, when it was made in seconds and nanoseconds, length, key."""
+    """Draw a cephx key as Ceph writes it: type AES, when it was made in seconds and nanoseconds, length, key."""
     key = secrets.token_bytes(16)
     return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, len(key)) + key).decode()
 
 
 def load(folder: Path = STATE) -> Membership | None:
-    """The cluster that this node is a member of, or None when it isn't one yet."""
+    """Return the cluster that this node is a member of, or None when it isn't one yet."""
     path = folder / MEMBERSHIP
     try:
         return Membership.from_json(path.read_bytes(), str(path))
@@ -88,11 +88,10 @@ def load(folder: Path = STATE) -> Membership | None:
 
 
 def keep(membership: Membership, folder: Path = STATE) -> Membership:
-    """Keep it, or leave what is there; returns what is kept afterwards."""
-    beside = _beside(folder / MEMBERSHIP, membership.to_json())
+    """Keep a membership, or leave the one that is there; returns what is kept afterwards."""
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
-        os.link(beside, folder / MEMBERSHIP)
-    beside.unlink()
+        put(folder / MEMBERSHIP, membership.to_json(), 0o600, exclusive=True)
     flush(folder)
     return load(folder) or membership
 
@@ -124,36 +123,11 @@ def load_osds(folder: Path = STATE) -> list[str]:
 
 def tidy(folder: Path) -> None:
     """Remove what an interrupted write has left."""
-    for name in (MEMBER, MEMBERSHIP):
-        _unfinished(folder / name).unlink(missing_ok=True)
+    for name in (MEMBER, MEMBERSHIP, OSDS):
+        sweep(folder / name)
 
 
 def write(path: Path, text: str) -> None:
     """Write a file that root alone may read, in the place of what is there."""
-    _beside(path, text).replace(path)
-    flush(path.parent)
-
-
-def _beside(path: Path, text: str) -> Path:
-    """A file beside the one that it is to become, on the disk."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    beside = _unfinished(path)
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return beside
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f"{path.name}.new")
-
-
-def flush(folder: Path) -> None:
-    """Have what names the folder's files on the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    put(path, text, 0o600)

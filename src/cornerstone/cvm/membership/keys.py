@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cornerstone.cvm.membership.kept import CERTIFICATE, MEMBER, STATE, load, write
+from cornerstone.cvm.membership.kept import CERTIFICATE, MEMBER, load, write
+from cornerstone.lib.atomic import sweep
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import parse_once, read_bounded
 from cornerstone.lib.record import from_record, to_record
+from cornerstone.model.contracts.places import STATE
 
 KEYS = "member-keys.json"
 
@@ -112,7 +114,7 @@ def _changing(folder: Path) -> Iterator[dict[str, Key]]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         # what an interrupted write has left
-        (folder / f"{KEYS}.new").unlink(missing_ok=True)
+        sweep(folder / KEYS)
         keys = known(folder)
         before = dict(keys)
         yield keys

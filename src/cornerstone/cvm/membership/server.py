@@ -3,7 +3,8 @@
 Members POST JSON (actions.py). Who asks has to show a certificate of the cluster's authority for the very address that
 it calls from, and that has to be one of node.json's members. What the node keeps is read anew for each connection.
 
-The host gets one page on 192.168.5.2, to read only and with nothing secret in it: whether this node is a member yet.
+The host gets one page on the internal network, to read only and with nothing secret in it: whether this node is a
+member yet.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 from cornerstone.cvm.membership import keys
 from cornerstone.cvm.membership.actions import Actions, Answer
-from cornerstone.cvm.membership.kept import STATE, load
+from cornerstone.cvm.membership.kept import load
 from cornerstone.cvm.membership.member import PORT, Member, context
 from cornerstone.lib.deadline import within
 from cornerstone.lib.error import CornerstoneError, ends_in_one_line
@@ -36,6 +37,7 @@ from cornerstone.lib.json_text import parse_once
 from cornerstone.lib.record import from_record
 from cornerstone.model.contracts.network import CVM_INTERNAL, INTERNAL
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.places import STATE
 
 INTERNAL_ADDRESS = str(CVM_INTERNAL)
 # for the whole of a request, from the handshake on

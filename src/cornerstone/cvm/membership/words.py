@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cornerstone.cvm.membership.kept import STATE, flush, write
+from cornerstone.cvm.membership.kept import write
+from cornerstone.lib.atomic import flush
+from cornerstone.model.contracts.places import STATE
 
 # form the cluster that the site leaves to be formed by hand
 CREATE = "create"

@@ -6,12 +6,12 @@ import datetime
 import os
 import platform
 import re
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
 from cornerstone.factory.payload.plan import TOOLS
 from cornerstone.lib import process
+from cornerstone.lib.error import CornerstoneError
 
 
 def describe(folder: Path, checkout: Path) -> dict[str, str]:
@@ -37,7 +37,6 @@ def describe(folder: Path, checkout: Path) -> dict[str, str]:
 
 def _said(*argv: str) -> str:
     try:
-        said = subprocess.run(argv, env=process.environment(), capture_output=True, text=True, check=False).stdout
-        return re.sub(" +", " ", said).strip()
-    except FileNotFoundError:
+        return re.sub(" +", " ", process.call(argv).text).strip()
+    except CornerstoneError:
         return ""

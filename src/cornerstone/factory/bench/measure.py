@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import time
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cornerstone.lib import process
-from cornerstone.lib.error import Code, CornerstoneError
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Usage:
 
 def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None,
             cwd: Path | None = None) -> Usage:
-    """Run argv to its end, its output appended to log, and tell what it took.
+    """Run argv to its end, its output appended to log, and return what it took.
 
     env is added to the tools' one environment. Raises CornerstoneError (STEP) when it fails.
     """
@@ -38,14 +36,11 @@ def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | N
     with log.open("ab") as out:
         out.write(f"+ {process.by_hand(words, env)}\n".encode())
         out.flush()
-        whole_env = process.environment(env)
-        if shutil.which(words[0], path=whole_env.get("PATH")) is None:
-            raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
-                                   Code.MACHINE)
+        process.find(words[0], env)
         begun = time.monotonic()
         child = subprocess.Popen([*process.WITH_US, *words], stdin=subprocess.DEVNULL, stdout=out,
-                                 stderr=subprocess.STDOUT, cwd=cwd, env=whole_env, start_new_session=True,
-                                 pass_fds=tuple(process.guards))
+                                 stderr=subprocess.STDOUT, cwd=cwd, env=process.environment(env),
+                                 start_new_session=True, pass_fds=tuple(process.guards))
         try:
             _, status, used = os.wait4(child.pid, 0)
         except BaseException:
@@ -55,9 +50,7 @@ def measure(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | N
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         process.end_family(child)
-        raise CornerstoneError(
-            f"{words[0]} failed with exit status {child.returncode}; its last lines:\n{process.tail(log)}\n"
-            f"  whole log: {log}", f"run it by hand: {process.by_hand(words, env)}", Code.STEP)
+        raise process.explain(words, child.returncode, log, env)
     return Usage(wall, used.ru_utime + used.ru_stime, used.ru_maxrss << 10)
 
 

@@ -49,8 +49,8 @@ def run_bench(workspace: Workspace, profile: Profile, cases: str, rounds: int, o
                 listener(Event(STAGE, name, "failed", error.message.partition("\n")[0]))
             else:
                 listener(Event(STAGE, name, "done", results[-1].left_out))
-            _write(output / "bench.json", json.dumps(table.record(machine, results), indent=1) + "\n")
-            _write(output / "bench.md", table.markdown(machine, results))
+            put(output / "bench.json", json.dumps(table.record(machine, results), indent=1) + "\n")
+            put(output / "bench.md", table.markdown(machine, results))
     return results
 
 
@@ -58,7 +58,3 @@ def verdict(results: list[table.Result], strict: bool) -> int:
     """The exit code: FAILED when a case couldn't be measured, or with strict when a target is missed; else 0."""
     missed = any(not check.met for result in results for check in result.checks)
     return int(Code.FAILED) if any(result.failed for result in results) or (strict and missed) else 0
-
-
-def _write(path: Path, text: str) -> None:
-    put(path, text)

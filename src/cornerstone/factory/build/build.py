@@ -29,13 +29,15 @@ from cornerstone.factory.signing.signing import is_sealed, public_key, sealed, s
 from cornerstone.factory.store.layers import Layer, Store, changed_inputs
 from cornerstone.lib import process
 from cornerstone.lib.atomic import beside as new_beside
-from cornerstone.lib.atomic import put, require_own
+from cornerstone.lib.atomic import put
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, Listener
 from cornerstone.lib.fat import MIB
 from cornerstone.lib.filelock import hold
+from cornerstone.lib.files import require_own
 from cornerstone.lib.gpt import derived_id
 from cornerstone.lib.json_text import read_bounded, read_json
+from cornerstone.lib.progress import tell_bytes
 from cornerstone.model.catalogue.catalogue import load_catalogue
 from cornerstone.model.contracts import boot_area, site_area
 from cornerstone.model.contracts.boot_area import BootSettings
@@ -337,7 +339,7 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_beside(target) as beside:
         mastering.master(beside, files, boot_hybrid=boot_hybrid, identity=identity,
-                   epoch=plan.epoch, progress=_throttled(listener, "iso"))
+                   epoch=plan.epoch, progress=tell_bytes(listener, STAGE, "iso"))
         wrong = mastering.read_back(beside, manifest)
         if wrong:
             raise CornerstoneError(f"the ISO read back wrong: {'; '.join(wrong)}",
@@ -356,17 +358,6 @@ def require_unchanged(contents: Mapping[Path, tuple[int, str]], entries: Mapping
         if read.get(path, wanted) != wanted:
             raise CornerstoneError(f"{path} was changed while the ISO was made",
                                    "see who else writes to the cache, and build again", Code.VERIFY)
-
-
-def _throttled(listener: Listener, name: str):
-    last = [-1]
-
-    def progress(done: int, total: int) -> None:
-        percent = 100 * done // max(total, 1)
-        if percent > last[0]:
-            last[0] = percent
-            listener(Event(STAGE, name, "progress", f"{done // MIB} of {total // MIB} MiB", {"percent": percent}))
-    return progress
 
 
 def _record(plan: Plan) -> dict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def check_loop_device(folder: Path) -> None:
         with image.open("wb") as file:
             file.truncate(1 << 20)
         device = process.read(["losetup", "--find", "--show", image]).strip()
-        subprocess.run(["losetup", "--detach", device], env=process.environment(), check=False)
+        process.call(["losetup", "--detach", device])
     except CornerstoneError as error:
         raise CornerstoneError(f"this machine gives no loop device: {error.message}",
                                "load the kernel's module loop; a container must be privileged and see the host's /dev",

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import struct
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -100,9 +99,8 @@ def pass_on(folder: Path) -> None:
 
 def copy_checkout(root: Path, target: Path) -> None:
     """Copy what git knows or would know; modes are left to the copier's umask but for the executable bit."""
-    listing = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root,
-                             env=process.environment(), capture_output=True, check=True).stdout
-    for name in filter(None, listing.decode().split("\0")):
+    listing = process.read(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root)
+    for name in filter(None, listing.split("\0")):
         source, copy = root / name, target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         if source.is_symlink():
@@ -145,9 +143,8 @@ def _inside(ours: Path, theirs: Path, scratch: Path) -> Iterator[str]:
     """The files that differ between two squashfs, in content first and then in what the listing shows; and how."""
     for name, source in (("ours", ours), ("theirs", theirs)):
         process.read(["unsquashfs", "-no-progress", "-quiet", "-dest", scratch / name, source])
-    difference = subprocess.run(["diff", "--recursive", "--brief", "--no-dereference", "ours", "theirs"], cwd=scratch,
-                                env=process.environment(), capture_output=True, text=True,
-                                check=False).stdout.splitlines()
+    difference = process.call(["diff", "--recursive", "--brief", "--no-dereference", "ours", "theirs"],
+                              cwd=scratch).text.splitlines()
     listings = [set(process.read(["unsquashfs", "-lln", "-no-progress", source]).splitlines())
                 for source in (ours, theirs)]
     yield from (difference + sorted(listings[0] ^ listings[1]))[:NAMED]
@@ -163,10 +160,9 @@ def _diffoscope(ours: Path, theirs: Path) -> list[str]:
         return ["how they differ inside, diffoscope tells when it is installed"]
     if max(ours.stat().st_size, theirs.stat().st_size) > DIFFOSCOPE_MIB * MIB:
         return [f"larger than {DIFFOSCOPE_MIB} MiB: not given to diffoscope"]
-    done = subprocess.run(["timeout", "--kill-after=5", str(DIFFOSCOPE_SECONDS), "diffoscope", "--no-progress",
-                           "--max-text-report-size", "100000", "--text", "-", ours, theirs],
-                          env=process.environment(), capture_output=True, text=True, errors="replace", check=False)
-    lines = done.stdout.splitlines()
+    done = process.call(["timeout", "--kill-after=5", str(DIFFOSCOPE_SECONDS), "diffoscope", "--no-progress",
+                         "--max-text-report-size", "100000", "--text", "-", ours, theirs])
+    lines = done.text.splitlines()
     cut = [f"… and {len(lines) - DIFFOSCOPE_LINES} more lines"] if len(lines) > DIFFOSCOPE_LINES else []
-    late = [f"diffoscope didn't come to an end within {DIFFOSCOPE_SECONDS} s"] if done.returncode == 124 else []
+    late = [f"diffoscope didn't come to an end within {DIFFOSCOPE_SECONDS} s"] if done.code == 124 else []
     return lines[:DIFFOSCOPE_LINES] + cut + late

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 
 from cornerstone import __version__
@@ -40,15 +39,14 @@ def source(root: Path) -> dict:
     if not (root / ".git").exists():
         return {**SOURCE, "annotations": {"commit": "unknown: not a git checkout"}}
     # nothing but this folder's own repository may answer
-    env = process.environment({"GIT_CEILING_DIRECTORIES": str(root.parent)})
+    env = {"GIT_CEILING_DIRECTORIES": str(root.parent)}
 
     def git(*words: str) -> str:
         # built with sudo, the checkout is another user's, which git would refuse to read
-        return subprocess.run(["git", "-c", f"safe.directory={root}", "-C", root, *words], env=env, check=True,
-                              capture_output=True, text=True).stdout.strip()
+        return process.read(["git", "-c", f"safe.directory={root}", "-C", root, *words], env=env).strip()
     try:
         commit, changed = git("rev-parse", "HEAD"), git("--no-optional-locks", "status", "--porcelain")
-    except (OSError, subprocess.CalledProcessError):
+    except CornerstoneError:
         return {**SOURCE, "annotations": {"commit": "unknown: git can't read this checkout"}}
     return {**SOURCE, "digest": {"gitCommit": commit}, "annotations": {"dirty": bool(changed)}}
 

@@ -5,8 +5,6 @@ Sources: Linux, Documentation/driver-api/early-userspace/buffer-format.rst; RFC 
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 import zlib
 from collections.abc import Iterator
 
@@ -94,20 +92,7 @@ def _frame_end(content: bytes) -> int:
 
 
 def _unzstd(content: bytes, most: int) -> bytes:
-    with tempfile.TemporaryFile() as packed:
-        packed.write(content)
-        packed.seek(0)
-        try:
-            child = subprocess.Popen(["zstd", "--decompress", "--stdout", "--quiet"], stdin=packed,
-                                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=process.environment())
-        except FileNotFoundError as error:
-            raise CornerstoneError("zstd is not installed", "run ./invoke, which installs what is missing",
-                                   Code.MACHINE) from error
-        with child:
-            if child.stdout is None:
-                raise AssertionError("a pipe was asked for")
-            found = child.stdout.read(most + 1)
-            child.kill()
+    found = process.call(["zstd", "--decompress", "--stdout", "--quiet"], stdin=content, most=most + 1).out
     if len(found) > most:
         raise ValueError("it is too large")
     if not found:

@@ -204,14 +204,10 @@ def read_into(image: Path, offset: int, target: BinaryIO) -> tuple[dict[str, Fil
 def _unsquash(image: Path, offset: int, take: Callable[[str, bytes], object]) -> tuple[dict[str, File], dict[str, int]]:
     argv = ["unsquashfs", "-quiet", "-no-progress", "-data-queue", QUEUE_MIB, "-frag-queue", QUEUE_MIB,
             "-offset", str(offset), "-pf", "/dev/stdout", str(image)]
+    process.find(argv[0])
     with tempfile.TemporaryFile() as said:
-        try:
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, bufsize=CHUNK,
-                                     env=process.environment())
-        except FileNotFoundError as error:
-            raise CornerstoneError("unsquashfs is not installed", "run ./invoke, which installs what is missing",
-                                   Code.MACHINE) from error
-        with child:
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, bufsize=CHUNK,
+                              env=process.environment()) as child:
             if child.stdout is None:
                 raise AssertionError("a pipe was asked for")
             try:

@@ -16,8 +16,8 @@ from cornerstone.factory.settings import Mirror, Workspace, find_mirror, find_sn
 from cornerstone.lib.atomic import put
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, Listener
-from cornerstone.lib.fat import MIB
 from cornerstone.lib.filelock import hold
+from cornerstone.lib.progress import tell_bytes
 
 STAGE, STEP = "build", "packages"
 INDEX = "SHA256SUMS"
@@ -47,20 +47,13 @@ def provide(workspace: Workspace, locks: Iterable[Lock], listener: Listener, car
         if not absent:
             return
         if carried:
-            take_in(carried, workspace.pool, absent, _progress(listener))
+            take_in(carried, workspace.pool, absent, tell_bytes(listener, STAGE, STEP))
             return
         whose = "profile PROFILE" if any(lock.profile for lock in locks) else f"suite {locks[0].suite}"
-        pool.fetch(workspace.pool, absent, lambda: sources(locks), _progress(listener),
+        pool.fetch(workspace.pool, absent, lambda: sources(locks), tell_bytes(listener, STAGE, STEP),
                    "check the network and the mirror (CORNERSTONE_MIRROR). If the mirror has moved on, set "
                    "CORNERSTONE_SNAPSHOT_MIRROR to an archive by date, or resolve anew: "
                    f"./invoke lock --{whose} --update. A lock that was edited: restore it from git")
-
-
-def _progress(listener: Listener) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        listener(Event(STAGE, STEP, "progress", f"{done // MIB} of {total // MIB} MiB",
-                       {"percent": 100 * done // max(total, 1)}))
-    return progress
 
 
 def sources(locks: Iterable[Lock]) -> list[pool.Source]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -176,7 +175,7 @@ def tool_versions(*packages: str) -> dict[str, str]:
 @cache
 def _all_tool_versions() -> dict[str, str]:
     asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status} ${Version}\\n", *TOOLS]
-    listing = subprocess.run(asked, env=process.environment(), capture_output=True, text=True, check=False).stdout
+    listing = process.call(asked).text
     found = {package: version for package, status, version in (line.split(" ", 2) for line in listing.splitlines())
              if status == "installed"}
     if missing := sorted(set(TOOLS) - found.keys()):

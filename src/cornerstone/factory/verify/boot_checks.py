@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -185,9 +184,7 @@ def tool(*words: str) -> subprocess.CompletedProcess[bytes]:
     Raises CornerstoneError (MACHINE) when it isn't installed. A tool that is ended has a negative exit status.
     """
     env = process.environment({"LC_ALL": "C", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"})
-    if (program := shutil.which(words[0], path=env.get("PATH"))) is None:
-        raise CornerstoneError(f"{words[0]} is not installed", "run ./invoke, which installs what is missing",
-                               Code.MACHINE)
+    program = process.find(words[0])
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
         done = subprocess.run([*BOUNDS, "--", program, *words[1:]], stdin=subprocess.DEVNULL, stdout=out, stderr=said,
                               env=env, check=False)

@@ -15,8 +15,8 @@ from cornerstone.factory.evidence.evidence import BOMS, KEY_NAME, LISTED, SUMS, 
 from cornerstone.factory.iso.iso_checks import CHECKS, Absent, Subject, check
 from cornerstone.factory.signing.signing import check_signature
 from cornerstone.factory.verify import boot_checks  # noqa: F401
-from cornerstone.lib.atomic import read_regular
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.files import read_regular
 from cornerstone.lib.json_text import JsonProblem, parse
 from cornerstone.model.contracts.manifest import NAME, SIGNATURE_NAME
 

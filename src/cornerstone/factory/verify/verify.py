@@ -24,8 +24,8 @@ from cornerstone.factory.iso.iso_checks import CHECKS, Finding, Subject, run_che
 # the imports register their checks
 from cornerstone.factory.verify import boot_checks, evidence_checks  # noqa: F401
 from cornerstone.lib import process
-from cornerstone.lib.atomic import read_regular
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.files import read_regular
 from cornerstone.lib.junit import Case, write_report
 from cornerstone.model.contracts.boot_area import BootSettings
 

@@ -6,7 +6,6 @@ Instead: `discover` prints the facts of any machine; `plan` prints the whole dec
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from cornerstone.foundation.installer.rows import checks, outcome, rows, summary
 from cornerstone.foundation.installer.screen import Screen, console_devices, open_consoles
 from cornerstone.foundation.installer.site_source import kernel_arguments
 from cornerstone.foundation.installer.telling import EVENTS, keep_facts
+from cornerstone.lib.command import read
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, Listener, open_listeners
 from cornerstone.lib.json_text import read_bounded
@@ -71,7 +71,7 @@ def main() -> int:
                          + (f", or by itself in {seconds:.0f} s." if seconds else "."), seconds)
         screen.forget_after("Layers")
     tell(Event(STAGE, "install", "done"))
-    subprocess.run(["systemctl", "reboot"], check=True)
+    read(["systemctl", "reboot"])
     return 0
 
 

@@ -11,13 +11,13 @@ import fcntl
 import os
 import stat
 import struct
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.gpt import SECTOR, Partition, table_guid
 from cornerstone.model.disk.identity import DiskIdentity, fingerprint, read_identity
@@ -197,11 +197,5 @@ def run(argv: Sequence[object], *, content: bytes = b"", extra: Mapping[str, str
 
     CornerstoneError (STEP) with its complaint when it fails.
     """
-    words = [str(word) for word in argv]
-    done = subprocess.run(words, input=content, capture_output=True, check=False,
-                          env={**os.environ, "LC_ALL": "C", **(extra or {})})
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip()[-500:]
-        raise CornerstoneError(f"{words[0]} failed with exit status {done.returncode}: {said}",
-                               "see the journal; image the node again", Code.STEP)
-    return done.stdout
+    done = command.run(argv, stdin=content, env={**os.environ, "LC_ALL": "C", **(extra or {})})
+    return done.check(hint="see the journal; image the node again", code=Code.STEP).out

@@ -34,9 +34,11 @@ from cornerstone.foundation.installer.block import (
 )
 from cornerstone.foundation.installer.medium import Medium
 from cornerstone.foundation.installer.plan import Plan
+from cornerstone.lib.atomic import put
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, Listener
 from cornerstone.lib.gpt import BOOT_CODE_SIZE, LINUX_DATA, Copy, tables
+from cornerstone.lib.progress import by_percent
 from cornerstone.model.contracts.manifest import CVM, FIRST_BOOT, HYPERVISOR, Entry
 from cornerstone.model.contracts.node import CVM_FILE, FIRST_BOOT_FILE, NODE_FILE, SECRET_FILE, NodeConfig
 from cornerstone.model.disk.identity import DiskIdentity
@@ -125,15 +127,10 @@ class Imaging:
             yield
 
     def _progress(self, phase: str, total: int) -> Callable[[int], None]:
-        last = -1
-
-        def progress(done: int) -> None:
-            nonlocal last
-            if (percent := 100 * done // max(total, 1)) > last:
-                last = percent
-                self.tell(Event(STAGE, "image", "progress", phase,
-                                {"phase": phase, "percent": percent, "bytes": done, "total": total}))
-        return progress
+        told = by_percent(lambda percent, done, total: self.tell(
+            Event(STAGE, "image", "progress", phase,
+                  {"phase": phase, "percent": percent, "bytes": done, "total": total})))
+        return lambda done: told(done, total)
 
     def _entry(self, path: str) -> Entry:
         return self.medium.manifest.entry(path)
@@ -162,6 +159,7 @@ class Imaging:
                  "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", device])
         with mounted(disk, self.layout.state, "ext4") as state:
             for path, content, mode in self._state_files(small):
+                (state / path).parent.mkdir(parents=True, exist_ok=True)
                 put(state / path, content, mode)
             # root's alone from its first byte on: what the CVM will keep in it are the cluster's keys
             target = os.open(state / CVM_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -252,17 +250,6 @@ def completed(device: Path) -> bool:
     """Whether `complete` came to its end on a finished disk."""
     with device.open("rb") as disk:
         return not disk.read(BOOT_CODE_SIZE).startswith(NO_BOOT_CODE)
-
-
-def put(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a new file, readable to nobody else before its mode is set, and have it on the medium."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())
 
 
 def same(name: str, found: bytes, written: bytes) -> None:

@@ -9,12 +9,12 @@ can't be read.
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.site.site import Bmc
 
@@ -154,17 +154,15 @@ class BmcClient:
 
     def _run(self, *words: str, given: str = "", all_done: bool = True) -> str:
         """ipmitool's output; given is its standard input. Raises _Refused with its last line, with all_done."""
-        try:
-            done = subprocess.run(["ipmitool", *self.via, *words], input=given, capture_output=True, text=True,
-                                  errors="replace", timeout=COMMAND_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            raise _Refused(f"no answer to `{' '.join(words)}` in {COMMAND_SECONDS} s") from None
-        except OSError as error:
-            raise _Refused(f"ipmitool can't be run: {error.strerror}") from None
-        if done.returncode and all_done:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            raise _Refused(f"`{' '.join(words)}` failed: {lines[-1].strip() if lines else 'without a word'}")
-        return done.stdout
+        done = command.run(["ipmitool", *self.via, *words], stdin=given, seconds=COMMAND_SECONDS)
+        if not done.ended:
+            raise _Refused(f"no answer to `{' '.join(words)}` in {COMMAND_SECONDS} s"
+                           if done.code == command.TIMED_OUT else f"ipmitool can't be run: {done.said}")
+        if done.code and all_done:
+            lines = done.error.decode("utf-8", "replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
+            raise _Refused(f"`{' '.join(words)}` failed: {last}")
+        return done.text
 
 
 def choose(lans: Mapping[int, Lan], wanted: Bmc) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.contracts import network
 
@@ -126,15 +127,13 @@ def configure(nic: str, address: IPv4Interface, gateway: IPv4Address | None, ser
 
 def links() -> dict[str, bool]:
     """Every interface of this network namespace by name, and whether it has a link."""
-    said = subprocess.run(["ip", "-json", "link"], capture_output=True, check=True).stdout
-    rows = json.loads(said.decode("utf-8", "replace"))
+    rows = json.loads(command.read(["ip", "-json", "link"]))
     return {row["ifname"]: "LOWER_UP" in row["flags"] for row in rows}
 
 
 def ip(*lines: str) -> None:
     """Run commands of `ip`, all or up to the first that fails. Raises CornerstoneError with what it said."""
-    done = subprocess.run(["ip", "-batch", "-"], input="".join(f"{line}\n" for line in lines), text=True,
-                          capture_output=True, check=False)
-    if done.returncode:
-        raise CornerstoneError(f"the network can't be set up: {done.stderr.splitlines()[0] if done.stderr else 'ip'} "
+    done = command.run(["ip", "-batch", "-"], stdin="".join(f"{line}\n" for line in lines))
+    if done.code:
+        raise CornerstoneError(f"the network can't be set up: {done.said.splitlines()[0] if done.said else 'ip'} "
                                f"({'; '.join(lines)})", "check the card's driver, or use another card", Code.MACHINE)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.progress import by_percent
 from cornerstone.model.contracts.manifest import HYPERVISOR, NAME, SIGNATURE_NAME, Entry, Manifest, difference, digest
+from cornerstone.model.contracts.places import RUN
 
 MOUNT_POINT = Path("/medium")
 PUBLIC_KEY = Path("/usr/share/cornerstone/manifest.pem")
 # the initramfs leaves the sha256 of the root that it checked and mounted here
-CHECKED_ROOT = Path("/run/cornerstone/checked-root")
+CHECKED_ROOT = RUN / "checked-root"
 # and here the device that the medium lies on: of an ISO in a file or behind a mapping that isn't what is mounted; of
 # files that came over the network, their address
-CARRIER = Path("/run/cornerstone/medium")
+CARRIER = RUN / "medium"
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,9 @@ class Medium:
 
     def check_signature(self) -> None:
         """Raise CornerstoneError (VERIFY) unless the manifest is signed by the key in this root."""
-        done = subprocess.run(
-            ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", self.public_key, "-rawin",
-             "-in", self.mount_point / NAME, "-sigfile", self.mount_point / SIGNATURE_NAME],
-            capture_output=True, check=False)
-        if done.returncode:
+        done = command.run(["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", self.public_key, "-rawin",
+                            "-in", self.mount_point / NAME, "-sigfile", self.mount_point / SIGNATURE_NAME])
+        if done.code:
             raise CornerstoneError("manifest.json on the medium isn't signed by the key of this environment",
                                    self._mend("was changed after it was made"), Code.VERIFY)
 
@@ -81,14 +81,13 @@ class Medium:
         Raises CornerstoneError (VERIFY) that names the first file that differs.
         """
         entries = self.manifest.entries
-        total, before, begun, last = sum(e.size for e in entries), 0, time.monotonic(), -1
+        total, before, begun, name = sum(e.size for e in entries), 0, time.monotonic(), ""
+        advance = by_percent(lambda percent, *_: progress(name, percent), every=10)
         for entry in entries:
-            def count(done: int, before: int = before, name: str = entry.layer) -> None:
-                nonlocal last
-                percent = 100 * (before + done) // max(total, 1)
-                if percent >= last + 10:
-                    last = percent
-                    progress(name, percent)
+            name = entry.layer
+
+            def count(done: int, before: int = before) -> None:
+                advance(before + done, total)
 
             problem = "" if self._checked_by_initramfs(entry) else self._compare(entry, count)
             if problem:

@@ -12,7 +12,6 @@ import hashlib
 import http.client
 import re
 import string
-import subprocess
 import tempfile
 import urllib.error
 import urllib.parse
@@ -24,7 +23,9 @@ from pathlib import Path
 from cornerstone.foundation.installer.discover.disks import is_carried
 from cornerstone.foundation.installer.live_network import ARGUMENT, links, temporary
 from cornerstone.foundation.installer.web import opener
+from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.json_text import read_bounded
 from cornerstone.model.contracts import site_area
 from cornerstone.model.contracts.manifest import SITE_AREA
 from cornerstone.model.site.file import read_site, short_hash, to_area
@@ -244,9 +245,8 @@ def block_devices(classes: Path = Path("/sys/class/block"), devices: Path = Path
 
 
 def _probe(device: Path) -> dict[str, str]:
-    done = subprocess.run(["blkid", "-p", "-u", "filesystem", "-o", "export", device], capture_output=True, text=True,
-                          errors="replace", check=False)
-    return dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    done = command.run(["blkid", "-p", "-u", "filesystem", "-o", "export", device])
+    return dict(line.partition("=")[::2] for line in done.text.splitlines())
 
 
 def _read_volume(device: Path, label: str, kind: str) -> bytes:
@@ -256,35 +256,30 @@ def _read_volume(device: Path, label: str, kind: str) -> bytes:
     if kind not in FILE_SYSTEMS:
         raise CornerstoneError(f"volume {label} ({device}) has a {kind} file system", "make it FAT, exFAT or ext4")
     with tempfile.TemporaryDirectory(prefix="site-") as folder:
-        done = subprocess.run(["mount", "-t", kind, "-o", f"{FILE_SYSTEMS[kind]},nosuid,nodev,noexec", device, folder],
-                              capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode:
-            raise CornerstoneError(f"volume {label} ({device}) can't be mounted: {done.stderr.strip()}",
+        done = command.run(["mount", "-t", kind, "-o", f"{FILE_SYSTEMS[kind]},nosuid,nodev,noexec", device, folder])
+        if done.code:
+            raise CornerstoneError(f"volume {label} ({device}) can't be mounted: {done.said}",
                                    "make its file system anew")
         try:
             return _read(Path(folder) / NAME, where)
         finally:
-            subprocess.run(["umount", folder], check=True, capture_output=True)
+            command.read(["umount", folder])
 
 
 def _read_fat(device: Path, where: str) -> bytes:
-    """By mtools, which needs no module of the kernel's."""
-    with subprocess.Popen(["mtype", "-i", device, f"::{NAME}"], stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL) as reader:
-        content = reader.stdout.read(MOST + 1)
-        if len(content) > MOST:
-            reader.kill()
-            raise _too_big(where)
-    if reader.returncode:
+    """Read the site file of a FAT volume by mtools, which needs no module of the kernel's."""
+    done = command.run(["mtype", "-i", device, f"::{NAME}"], most=MOST + 1)
+    if len(done.out) > MOST:
+        raise _too_big(where)
+    if done.code:
         raise CornerstoneError(f"{where} can't be read: it isn't there, or the file system is damaged",
                                "check its name and its place")
-    return content
+    return done.out
 
 
 def _read(path: Path, shown: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST + 1)
+        content = read_bounded(path, MOST)
     except OSError as error:
         raise CornerstoneError(f"{shown} can't be read: {error.strerror}", "check its name and its place") from None
     if len(content) > MOST:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cornerstone.lib.atomic import put
 from cornerstone.model.contracts.facts import Facts
+from cornerstone.model.contracts.places import EVENTS_FILE, RUN
 
-EVENTS = Path("/run/cornerstone/events.jsonl")
-FACTS = Path("/run/cornerstone/facts.json")
+EVENTS = RUN / EVENTS_FILE
+FACTS = RUN / "facts.json"
 FACTS_PORT = Path("/dev/virtio-ports/org.cornerstone.facts")
 
 
@@ -15,6 +17,6 @@ def keep_facts(facts: Facts, file: Path = FACTS, port: Path = FACTS_PORT) -> Non
     """Write facts.json, and to the port too when the machine has one: who adds that port also reads it."""
     text = facts.to_json()
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    put(file, text, durable=False)
     if port.exists():
         port.write_text(text)

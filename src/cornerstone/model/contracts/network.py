@@ -10,6 +10,8 @@ INTERNAL = IPv4Network("192.168.5.0/24")
 HOST_INTERNAL, CVM_INTERNAL = IPv4Address("192.168.5.1"), IPv4Address("192.168.5.2")
 # the host's bridge, and the CVM's card at it
 INTERNAL_BRIDGE, CVM_INTERNAL_CARD = "virbr-internal", "eth1"
+# the host's bridge to the outside, and the CVM's card at it
+BRIDGE, CVM_CARD = "br0", "eth0"
 # a shorter prefix is a slip of the pen; a longer one has no room for a host, its CVM and a gateway
 PREFIXES = range(8, 30)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

@@ -19,6 +19,8 @@ from cornerstone.model.disk.identity import DiskIdentity
 SCHEMA_VERSION = 1
 # the systemd credential by which a CVM gets it
 NODE_CREDENTIAL = "cornerstone.node"
+# and the cluster's bootstrap secret, if the site has one
+SECRET_CREDENTIAL = "cornerstone.bootstrap-secret"  # noqa: S105 (a name)
 # every IPv4 network
 ANYWHERE = "0.0.0.0/0"
 # below the state partition, where /var lies over the root

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from cornerstone.lib.gpt import SECTOR, read_header
+from cornerstone.lib.sysfs import number, read_bytes
 
 # Tables, superblocks and labels lie within this much of the begin of a disk or partition, and copies as near its end.
 # The farthest that libblkid knows is VMFS's, at 2 MiB.
@@ -74,8 +75,8 @@ class DiskIdentity:
 
 def read_identity(block: Path) -> DiskIdentity:
     """Read what a disk says of itself from its folder in sysfs: /sys/block/sda, /sys/dev/block/8:0."""
-    return DiskIdentity(disk_serial(block), disk_wwn(block), (_number(block / "size") or 0) * SECTOR, disk_model(block),
-                        _number(block / "diskseq"))
+    return DiskIdentity(disk_serial(block), disk_wwn(block), (number(block / "size") or 0) * SECTOR, disk_model(block),
+                        number(block / "diskseq"))
 
 
 def disk_serial(block: Path) -> str:
@@ -102,23 +103,11 @@ def disk_model(block: Path) -> str:
 
 def _unit_serial(page: Path) -> str:
     # SCSI vital product data, page 0x80: four bytes of header, then the serial in ASCII (SPC-4, 7.8.15)
-    try:
-        return printable(page.read_bytes()[4:])
-    except OSError:
-        return ""
+    return printable(read_bytes(page)[4:])
 
 
 def _read(path: Path) -> str:
-    try:
-        return printable(path.read_bytes())
-    except OSError:
-        return ""
-
-
-def _number(path: Path) -> int | None:
-    text = _read(path)
-    # as the kernel writes them, in at most 20 digits
-    return int(text) if text.isdecimal() and len(text) <= 20 else None
+    return printable(read_bytes(path))
 
 
 def printable(content: bytes) -> str:

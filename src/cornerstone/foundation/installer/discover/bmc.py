@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from pathlib import Path
 
+from cornerstone.lib import command
 from cornerstone.lib.printable import escaped
 from cornerstone.model.contracts.facts import Bmc
 
@@ -21,7 +21,7 @@ def read_bmc(root: Path) -> Bmc:
         return Bmc()
     lans, vendor = [], ""
     # one that is silent once stays so, and there are many channels to ask
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(TimeoutError):
         vendor = fields(_ipmitool("mc", "info")).get("Manufacturer Name", "")
         for number in CHANNELS:
             lans += [fields(text)] if (text := _ipmitool("lan", "print", str(number))) else []
@@ -45,8 +45,7 @@ def fields(text: str) -> dict[str, str]:
 
 
 def _ipmitool(*words: str) -> str:
-    try:
-        done = subprocess.run(["ipmitool", *words], capture_output=True, timeout=SECONDS, check=False)
-    except OSError:
-        return ""
-    return done.stdout.decode("utf-8", "replace")
+    done = command.run(["ipmitool", *words], seconds=SECONDS)
+    if not done.ended and done.code == command.TIMED_OUT:
+        raise TimeoutError(done.said)
+    return done.text

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from cornerstone.foundation.installer.discover.disks import SECTOR
+from cornerstone.lib import command
 from cornerstone.lib.json_text import MOST, parse_once
 from cornerstone.lib.printable import escaped
 from cornerstone.lib.sysfs import children, number, read, read_bytes
@@ -36,13 +36,13 @@ def probe(disks: Sequence[Disk], root: Path) -> tuple[Disk, ...]:
 
 def signatures(devices: Sequence[Path]) -> dict[str, tuple[Signature, ...]] | None:
     """Return what libblkid finds on each device (or image file), by its name; None when one of them can't be read."""
-    done = subprocess.run(["wipefs", "--no-act", "--json", *devices], capture_output=True, check=False)
-    if done.returncode:
+    done = command.run(["wipefs", "--no-act", "--json", *devices])
+    if done.code:
         return None
     found: dict[str, dict[Signature, None]] = {device.name: {} for device in devices}
     try:
         # labels are whatever bytes somebody wrote
-        said = parse_once(_text(done.stdout), controls=True) if done.stdout.strip() else {}
+        said = parse_once(done.text, controls=True) if done.text.strip() else {}
         for entry in said.get("signatures", ()):
             # a table and its copy at the end are one
             one = Signature(*(escaped(entry[key] or default) for key, default in (
@@ -57,24 +57,11 @@ def signatures(devices: Sequence[Path]) -> dict[str, tuple[Signature, ...]] | No
 def installed(state: Path) -> Installed | None:
     """Return the node whose state partition this is; None when it has no node.json, or none that can be read."""
     try:
-        node = parse_once(_head(["debugfs", "-R", f"cat /{NODE_FILE}", state], MOST + 1))
+        node = parse_once(command.run(["debugfs", "-R", f"cat /{NODE_FILE}", state], most=MOST + 1).out)
         return Installed(*(escaped(str(text)) for text in (node["hypervisor"]["hostname"], node.get("serial", ""),
                                                          node.get("identity", ""))))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _head(command: Sequence[str | Path], most: int) -> bytes:
-    """The first bytes of what a command prints: a file on a foreign disk may have any size."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        try:
-            return process.stdout.read(most) if process.stdout else b""
-        finally:
-            process.kill()
-
-
-def _text(said: bytes) -> str:
-    return said.decode("utf-8", "replace")
 
 
 def _contents(root: Path, disk: Disk) -> Contents:
@@ -117,6 +104,6 @@ def _partition(root: Path, path: Path, count: int) -> Partition:
 
     def told(key: bytes) -> str:
         # udev writes bytes that it finds strange as \x20
-        return escaped(_text(re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
-                                  entry.get(b"ID_PART_ENTRY_" + key, b""))))
+        return escaped(re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
+                              entry.get(b"ID_PART_ENTRY_" + key, b"")).decode("utf-8", "replace"))
     return Partition(count, (number(path / "size") or 0) * SECTOR, told(b"NAME"), told(b"TYPE"), told(b"UUID"))

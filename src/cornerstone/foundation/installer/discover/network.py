@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import select
 import socket
-import subprocess
 import time
 from pathlib import Path
 
+from cornerstone.lib import command
 from cornerstone.lib.sysfs import children, link_name, number, pci_function, read
 from cornerstone.model.contracts.facts import Nic
 
@@ -26,7 +26,7 @@ def read_nics(sys: Path) -> tuple[Nic, ...]:
 def raise_links() -> None:
     """Set every interface up, so that each finds out whether it has a link."""
     lines = "".join(f"link set dev {path.name} up\n" for path in _interfaces(Path("/sys")))
-    subprocess.run(["ip", "-force", "-batch", "-"], input=lines.encode(), capture_output=True, check=False)
+    command.run(["ip", "-force", "-batch", "-"], stdin=lines)
 
 
 def await_link(seconds: float = LINK_SECONDS) -> None:
