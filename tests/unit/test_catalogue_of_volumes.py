@@ -22,7 +22,7 @@ from cornerstone.cvm.iscsi_target.catalogue import (
     size_of,
 )
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.record import to_record
+from cornerstone.lib.serde import to_record
 
 
 def disk(index: int, lun: int) -> Disk:

@@ -16,7 +16,7 @@ from cornerstone.foundation.installer.plan_text import lines
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import DEEPEST, MOST, read_json
 from cornerstone.lib.printable import printable, quoted, shown
-from cornerstone.lib.record import from_json
+from cornerstone.lib.serde import from_json
 from cornerstone.model.contracts.facts import Facts
 from cornerstone.model.contracts.genesis import Genesis, StateRecord
 from cornerstone.model.contracts.iscsi import Answer, Initiator, Offer, Portal, from_line, to_line

@@ -33,7 +33,7 @@ from cornerstone.cvm.membership.kept import MEMBER, MEMBERSHIP, Membership, keep
 from cornerstone.cvm.membership.member import certify
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.record import to_record
+from cornerstone.lib.serde import to_record
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = list(itertools.permutations(range(3)))

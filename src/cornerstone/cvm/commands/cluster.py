@@ -19,7 +19,7 @@ from cornerstone.cvm.membership.kept import STATE, load
 from cornerstone.cvm.membership.member import Member
 from cornerstone.cvm.membership.state import NodeState, load_genesis
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.record import from_record, to_record
+from cornerstone.lib.serde import from_record, to_record
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 
 # as systemd keeps what the machine was given

@@ -19,7 +19,7 @@ from typing import Any
 
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import parse_once
-from cornerstone.lib.record import from_record, to_record
+from cornerstone.lib.serde import from_record, to_record
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SIZE = re.compile(r"([1-9]\d{0,8})([MGT])")

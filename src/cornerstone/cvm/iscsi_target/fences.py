@@ -14,7 +14,7 @@ from cornerstone.cvm.iscsi_target.clients import Client
 from cornerstone.cvm.iscsi_target.store import Store
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.printable import shown
-from cornerstone.lib.record import from_json
+from cornerstone.lib.serde import from_json
 
 RECORDS = "clients"
 # keys that are read at once

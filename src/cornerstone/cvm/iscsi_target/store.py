@@ -24,8 +24,7 @@ from cornerstone.cvm.ceph.cluster import Cluster, parsed, wait_until
 from cornerstone.cvm.iscsi_target.catalogue import LONGEST, Catalogue, Disk, VolumeGroup
 from cornerstone.cvm.iscsi_target.images import FULL_FORCE, LET_GO_SECONDS, Images, Trashed, ceph_errors
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.record import from_json, to_record
-from cornerstone.model.contracts.iscsi import Initiator
+from cornerstone.model.contracts.iscsi import INITIATOR, Initiator
 
 # objects of ours lie beside the images in a namespace of their own
 NAMESPACE = "cornerstone"
@@ -293,12 +292,12 @@ class Store:
 
     def initiators(self) -> tuple[Initiator, ...]:
         """All hosts that the target lets in, by name."""
-        return tuple(from_json(Initiator, text, key, "see: ceph config-key get KEY", ignore_unknown=True)
+        return tuple(INITIATOR.read(text, key)
                      for key, text in self._kept(INITIATORS).items())
 
     def let_in(self, member: str, initiator: Initiator) -> bool:
         """Keep a member's host as an initiator; False when it is kept like this already."""
-        return self._keep(f"{INITIATORS}{member}", json.dumps(to_record(initiator)))
+        return self._keep(f"{INITIATORS}{member}", json.dumps(INITIATOR.write(initiator)))
 
     def note_answer(self, member: str, generation: int) -> None:
         """Note that a member's host has let go of all that the catalogue of this generation doesn't have."""

@@ -14,7 +14,7 @@ from cornerstone.cvm.membership import keys, words
 from cornerstone.cvm.membership.kept import flush, load, load_osds, write
 from cornerstone.cvm.membership.member import Member, refusal
 from cornerstone.cvm.membership.state import node_state
-from cornerstone.lib.record import to_record
+from cornerstone.lib.serde import to_record
 
 GENESIS = "genesis.service"
 # who uses the storage goes first

@@ -24,7 +24,7 @@ from cornerstone.cvm.membership.member import PORT, SAME_ISO, Member, context
 from cornerstone.lib.deadline import within
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import parse_once
-from cornerstone.lib.record import to_record
+from cornerstone.lib.serde import to_record
 
 TIMEOUT_SECONDS = 5
 # times a timeout, which counts for each step, for all from the handshake to the answer's end

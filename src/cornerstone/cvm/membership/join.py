@@ -19,7 +19,7 @@ from cornerstone.cvm.membership.kept import STATE, Membership, keep, keep_osds, 
 from cornerstone.cvm.membership.member import Member, certify, refusal
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.error import CornerstoneError
-from cornerstone.lib.record import from_record
+from cornerstone.lib.serde import from_record
 from cornerstone.model.contracts.node import NodeConfig
 
 SECRET = "cornerstone.bootstrap-secret"  # noqa: S105 (a credential's name)

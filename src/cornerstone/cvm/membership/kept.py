@@ -23,7 +23,7 @@ from typing import Any
 
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import parse_once, read_bounded
-from cornerstone.lib.record import from_record, to_record
+from cornerstone.lib.serde import from_record, to_record
 
 STATE = Path("/var/lib/cornerstone")
 MEMBER = "member.pem"

@@ -21,7 +21,7 @@ from typing import Any
 from cornerstone.cvm.membership.kept import CERTIFICATE, MEMBER, STATE, load, write
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import parse_once, read_bounded
-from cornerstone.lib.record import from_record, to_record
+from cornerstone.lib.serde import from_record, to_record
 
 KEYS = "member-keys.json"
 

@@ -33,7 +33,7 @@ from cornerstone.lib.error import CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import note
 from cornerstone.lib.failures import Failures
 from cornerstone.lib.json_text import parse_once
-from cornerstone.lib.record import from_record
+from cornerstone.lib.serde import from_record
 from cornerstone.model.contracts.network import CVM_INTERNAL, INTERNAL
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 
