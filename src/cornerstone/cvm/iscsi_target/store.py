@@ -21,7 +21,7 @@ import rados
 
 from cornerstone.cvm.ceph.capacity import MORE_ROOM, OVERCOMMIT, Capacity, capacity
 from cornerstone.cvm.ceph.cluster import Cluster, parsed, wait_until
-from cornerstone.cvm.iscsi_target.catalogue import LONGEST, Catalogue, Disk, VolumeGroup
+from cornerstone.cvm.iscsi_target.catalogue import LONGEST, NOTICE, Catalogue, Disk, Notice, VolumeGroup
 from cornerstone.cvm.iscsi_target.images import FULL_FORCE, LET_GO_SECONDS, Images, Trashed, ceph_errors
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.contracts.iscsi import INITIATOR, Initiator
@@ -287,8 +287,10 @@ class Store:
 
     def tell(self, message: dict[str, str]) -> None:
         """Have every CVM look again, and return when they have, or when NOTIFY_MS are over: they will still look."""
+        # releases before versions take a release that is there, but empty, for one of no volume of theirs
+        said = {key: value for key, value in NOTICE.write(Notice(**message)).items() if value != ""}
         with contextlib.suppress(rados.TimedOut, rados.ObjectNotFound):
-            self.objects.notify(CATALOGUE, json.dumps(message), NOTIFY_MS)
+            self.objects.notify(CATALOGUE, json.dumps(said), NOTIFY_MS)
 
     def initiators(self) -> tuple[Initiator, ...]:
         """All hosts that the target lets in, by name."""
