@@ -83,6 +83,7 @@ class ResolvedProfile:
     description: str = ""
     inherits: tuple[str, ...] = ()
     machine: _Machine = _Machine()
+    aos_beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
