@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.json_text import read_json
 from cornerstone.lib.serde import Format
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -147,7 +148,12 @@ class Catalogue:
     @classmethod
     def from_json(cls, text: bytes) -> Catalogue:
         """Read what to_json wrote, in this release or an older one. CornerstoneError when it is no catalogue."""
-        return CATALOGUE_FORMAT.read(text, "the catalogue of volumes")
+        source = "the catalogue of volumes"
+        data = read_json(text, source, "", Code.FAILED, LONGEST)
+        # fields that aren't known are ignored, but nothing else may look like a catalogue of no volumes
+        if isinstance(data, dict) and "groups" not in data:
+            raise CornerstoneError(f"{source}: .groups is missing", "", Code.FAILED)
+        return CATALOGUE_FORMAT.parse(data, source)
 
 
 CATALOGUE_FORMAT = Format("catalogue of volumes", Catalogue, "any CVM, in Ceph", "the iSCSI target, acli", VERSION,

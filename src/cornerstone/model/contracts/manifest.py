@@ -120,6 +120,7 @@ class Manifest:
         data = read_json(content, f"{what}: it", _AGAIN, Code.VERIFY, MOST)
         if not isinstance(data, dict) or "schema" not in data:
             raise CornerstoneError(f"{what}: it has no schema", _AGAIN, Code.VERIFY)
+        # of a newer release it is a manifest all the same
         data = MANIFEST.upgrade(data, where)
         file = MANIFEST.parse(data, what)
         for wrong in _wrong(file):
