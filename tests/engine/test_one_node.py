@@ -11,6 +11,7 @@ import pytest
 
 from cornerstone.cvm.ceph.cluster import wait_until
 from cornerstone.model.contracts.node import DataDisk
+from cornerstone.model.disk.identity import OPENED_BY
 from cvm_containers import contents_of
 
 DISK = 5 << 30
@@ -96,6 +97,35 @@ def test_after_a_power_cut_it_is_the_same_with_nothing_made_anew(node):
     assert node.ceph("fsid") == fsid
     assert len(node.ceph("osd", "dump")["osds"]) == 2
     assert node.run("rados", "--pool", container, "get", "letter", "-").stdout == "kept\n"
+
+
+def opened_by(node, device: str) -> str:
+    """Return what the label of the OSD on a device says of who has opened it last."""
+    (label,) = json.loads(node.run("ceph-bluestore-tool", "show-label", "--dev", device).stdout).values()
+    return label[OPENED_BY]
+
+
+def test_a_disk_that_a_newer_ceph_has_opened_is_left_alone_and_not_called_broken(node):
+    """An older Ceph kills such a store (RocksDB: unknown checksum type), so no daemon may be started."""
+    installed = re.search(r"\d+\.\d+\.\d+", node.run("ceph-osd", "--version").stdout)[0]
+    assert {opened_by(node, device) for device in ("/dev/sda", "/dev/sdb")} == {installed}
+    assert json.loads(node.file("var/lib/cornerstone/engine.json").read_text())["ceph"] == installed
+    node.run("systemctl", "stop", "genesis", "ceph-osd@*", "ceph-mgr@*", "ceph-mon@*")
+    marked = ("ceph-bluestore-tool", "set-label-key", "--no-mon-config", "--dev", "/dev/sda", "--key", OPENED_BY,
+              "--value")
+    assert node.run(*marked, "99.2.1").returncode == 0
+    node.kill()
+    node.start()
+    node.wait_for('"step": "engine", "state": "waiting"')
+    told = node.state("engine")
+    assert told["error"].startswith("data disk sda (DATA-1, 5.4 GB) was last opened by Ceph 99.2, and this CVM has ")
+    assert "boot the release that opened them" in told["hint"]
+    assert told["warnings"] == node.state("disks")["warnings"] == []
+    assert node.run("pgrep", "--exact", "ceph-(osd|mon|mgr)").returncode == 1
+    assert node.run(*marked, installed).returncode == 0
+    node.kill()
+    node.start()
+    node.become_ready()
 
 
 def test_a_killed_osd_is_back_with_all_copies(node):

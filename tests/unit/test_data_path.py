@@ -341,4 +341,4 @@ def test_only_the_own_cvm_makes_offers(tmp_path, monkeypatch, own):
 
 
 def test_no_secret_is_in_an_offer():
-    assert set(json.loads(to_line(OFFER))) == {"target", "portals", "volumes"}
+    assert set(json.loads(to_line(OFFER))) == {"version", "target", "portals", "volumes"}

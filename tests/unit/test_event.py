@@ -49,7 +49,7 @@ GOOD = {"v": 1, "t": 1.0, "stage": "a", "step": "b", "state": "done"}
 
 
 @pytest.mark.parametrize("line", [
-    "", "no json", "[1]", "null", "{}", json.dumps(GOOD | {"v": 2}), json.dumps(GOOD | {"v": "1"}),
+    "", "no json", "[1]", "null", "{}", json.dumps(GOOD | {"v": 0}), json.dumps(GOOD | {"v": "1"}),
     json.dumps(GOOD | {"state": "odd"}), json.dumps(GOOD)[:30],
     pytest.param(json.dumps({"v": 1})),
 ])

@@ -33,7 +33,7 @@ from cornerstone.cvm.membership.kept import MEMBER, MEMBERSHIP, Membership, keep
 from cornerstone.cvm.membership.member import certify
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.record import to_record
+from cornerstone.lib.serde import to_record
 from cornerstone.model.contracts.node import SECRET_CREDENTIAL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -426,8 +426,9 @@ def test_several_nodes_need_a_secret_that_is_one(tmp_path, secret):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"profile": "aos-6.7", "aos": "6.7"}, "a cluster is formed of one release"),
+    ({"profile": "aos-6.7", "aos": "6.7"}, "a cluster is formed of one release, or of two with a known direct upgrade"),
     ({"aos": "6.8.1"}, "AOS 6.8.1 of profile aos-6.8: a cluster is formed of one release"),
+    ({"aos": "6.8.1", "aos_beside": ("6.8.2", "6.7")}, "AOS 6.8.1 of profile aos-6.8: a cluster is formed of one"),
 ])
 def test_another_release_is_refused(tmp_path, change, words):
     first, second, third = nodes(tmp_path, 3)
@@ -437,6 +438,23 @@ def test_another_release_is_refused(tmp_path, change, words):
         with pytest.raises(CornerstoneError, match=words):
             other.bring_up()
     assert other.kept is None
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [((), ("6.8",)), (("6.10",), ()), (("6.10",), ("6.8",))])
+def test_releases_with_a_known_upgrade_form_one_cluster(tmp_path, ours, theirs):
+    """Whichever of the two knows it: the older was made before anybody knew of the newer."""
+    first, second, third = (Node(replace(node.config, aos_beside=ours), node.folder) for node in nodes(tmp_path, 3))
+    newer = Node(replace(third.config, profile="aos-6.10", aos="6.10", aos_beside=theirs), third.folder)
+    with all_serving(first, second), beside() as threads:
+        formed = together(threads, first, second)
+        assert newer.bring_up() == formed == newer.kept
+
+
+def test_a_member_of_the_same_release_may_be_of_another_profile(tmp_path):
+    first, second, third = nodes(tmp_path, 3)
+    other = Node(replace(third.config, profile="aos-6.8-with-tools"), third.folder)
+    with all_serving(first, second), beside() as threads:
+        assert together(threads, first, second) == other.bring_up()
 
 
 def test_other_members_in_the_site_are_refused(tmp_path):

@@ -20,7 +20,7 @@ from cornerstone.cvm.membership.kept import MEMBER, Membership, keep
 from cornerstone.cvm.membership.member import PORT, Member, certify
 from cornerstone.cvm.membership.server import MOST_FROM_ONE_ADDRESS, MOST_FROM_STRANGERS, MembersServer
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.record import to_record
+from cornerstone.lib.serde import to_record
 
 OURS = Authority(secret_bytes(SECRET), "lab")
 FOREIGN = Authority(b"sixteen bytes at the least", "lab")

@@ -1,4 +1,4 @@
-"""`invoke schema`: the JSON Schemas that are kept in the checkout, written anew from the code."""
+"""`invoke schema`: the JSON Schemas and docs/formats.md, which are kept in the checkout, written anew from the code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from cornerstone.model.site import fields as site_fields
 
 
 def texts(root: Path) -> dict[str, str]:
-    """Each schema by its path in the checkout."""
+    """Each schema, and the page of formats, by its path in the checkout."""
+    # not at the top: it imports every room
+    from cornerstone.cli.formats import page
     return {
         "profiles/schema.json": profile.schema_text(load_catalogue(root)),
         "sites/schema.json": json.dumps(site_fields.schema(), indent=2) + "\n",
         "docs/facts.schema.json": facts.schema_text(),
         "docs/report.schema.json": report.schema_text(),
+        "docs/formats.md": page(),
     }
 
 

@@ -22,7 +22,14 @@ from cornerstone.lib import command
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import parse_once
 from cornerstone.model.contracts.node import DataDisk
-from cornerstone.model.disk.identity import BLUESTORE, DiskIdentity, fingerprint, read_ceph, read_identity
+from cornerstone.model.disk.identity import (
+    BLUESTORE,
+    DiskIdentity,
+    fingerprint,
+    read_ceph,
+    read_identity,
+    read_opened_by,
+)
 
 # Tables begin and most formats tell themselves within this much; GPT and RAID have copies as near the end.
 EDGE = 16 << 20
@@ -38,7 +45,7 @@ class Disk:
 
     osd: uuid of the Ceph OSD on it, or ""; cluster: the id of that OSD's cluster, as far as it tells; contents: what is
     on it, or "" for nothing; fault: why it can't be read, or ""; fingerprint: of what is on it; sequence: of this
-    attachment, or None (model/disk/identity.py).
+    attachment, or None (model/disk/identity.py); opened_by: versions of Ceph, as its OSD's label has them.
     """
 
     serial: str
@@ -52,6 +59,7 @@ class Disk:
     model: str = ""
     sequence: int | None = None
     cluster: str = ""
+    opened_by: tuple[str, ...] = ()
 
     @property
     def holds_osd(self) -> bool:
@@ -107,7 +115,8 @@ def _look(disk: Disk) -> Disk:
             found = _fingerprint(device.fileno(), disk.size)
         osd, cluster = read_ceph(head) or ("", "")
         contents = BLUESTORE_OSD if head.startswith(BLUESTORE) else _contents(disk.device, head, found)
-        return replace(disk, osd=osd, cluster=cluster, contents=contents, fingerprint=found)
+        return replace(disk, osd=osd, cluster=cluster, contents=contents, fingerprint=found,
+                       opened_by=read_opened_by(head))
     except OSError as error:
         return replace(disk, fault=error.strerror or str(error))
 

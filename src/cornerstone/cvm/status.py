@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cornerstone.cvm import services
 from cornerstone.lib.error import ends_in_one_line
-from cornerstone.lib.record import to_record
+from cornerstone.lib.serde import to_record
 from cornerstone.model.contracts.genesis import Genesis
 
 USAGE = "usage: genesis status [--json]"

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cornerstone.lib.deadline import within
+from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.event import Event, Listener
-from cornerstone.lib.json_text import parse_once
 from cornerstone.model.contracts import ports
+from cornerstone.model.contracts.member_page import MEMBER_PAGE
 from cornerstone.model.contracts.network import CVM_INTERNAL, INTERNAL_BRIDGE
 
 STAGE = "hypervisor"
@@ -59,9 +60,8 @@ def is_member(address: str = ADDRESS, bridge: str = INTERNAL_BRIDGE) -> bool:
             connection.sock.connect((address, PORT))
             with within(connection.sock, TIMEOUT_SECONDS):
                 connection.request("GET", "/")
-                answer = parse_once(connection.getresponse().read(MAX_BYTES))
-            return isinstance(answer, dict) and answer.get("member") is True
-        except (OSError, ValueError, http.client.HTTPException):
+                return MEMBER_PAGE.read(connection.getresponse().read(MAX_BYTES)).member
+        except (OSError, CornerstoneError, http.client.HTTPException):
             return False
 
 

@@ -22,10 +22,9 @@ from cornerstone.hypervisor.host import BlockDevice, Host, NumaNode, read_host
 from cornerstone.lib.error import ends_in_one_line
 from cornerstone.lib.event import PORT
 from cornerstone.lib.gpt import derived_id
-from cornerstone.lib.record import to_record
 from cornerstone.model.contracts.iscsi import INITIATOR_CREDENTIAL
 from cornerstone.model.contracts.network import BRIDGE, CVM_CARD, CVM_INTERNAL_CARD, INTERNAL_BRIDGE
-from cornerstone.model.contracts.node import CVM_FILE, NODE_CREDENTIAL, SECRET_CREDENTIAL, NodeConfig
+from cornerstone.model.contracts.node import CVM_FILE, NODE, NODE_CREDENTIAL, SECRET_CREDENTIAL, NodeConfig
 from cornerstone.model.contracts.places import STATE
 from cornerstone.model.sizing import cvm_vcpus
 
@@ -100,7 +99,7 @@ def _add_cpus(domain: ET.Element, config: NodeConfig, host: Host) -> None:
 
 def _add_credentials(domain: ET.Element, config: NodeConfig, host: Host) -> None:
     """node.json through SMBIOS; secrets as files, for command lines and `virsh dumpxml` are everybody's to read."""
-    text = json.dumps(to_record(config), separators=(",", ":")).encode()
+    text = json.dumps(NODE.write(config), separators=(",", ":")).encode()
     strings = add(add(domain, "sysinfo", type="smbios"), "oemStrings")
     add(strings, "entry", f"{OEM_STRING}={base64.b64encode(text).decode()}")
     files = {BOOTSTRAP_CREDENTIAL: host.secret, f"{CREDENTIALS}/{INITIATOR_CREDENTIAL}": host.initiator}

@@ -4,7 +4,7 @@
      "message": "hypervisor.squashfs", "data": {"percent": 40}}
 
 t is seconds since the epoch; state is one of STATES; data depends on the step and may be absent. A reader ignores other
-keys.
+keys, and reads newer versions as far as they have these.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
+# the oldest that is read
+FLOOR = 1
 PORT = Path("/dev/virtio-ports/org.cornerstone.events")
 # how long another may have the port open before a line is lost
 BUSY_SECONDS = 2.0
@@ -66,7 +68,7 @@ class Event:
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Event:
-        """Parse one line of JSON in UTF-8. Raises ValueError, and nothing else, for all but an event of this version.
+        """Parse one line of JSON in UTF-8. Raises ValueError alone, for all but an event that this release reads.
 
         to_json of what it returns works, and each text in it can be encoded: lone surrogates are question marks.
         """
@@ -76,8 +78,8 @@ class Event:
                                        parse_constant=_number))
         except RecursionError:
             raise ValueError(f"nested too deeply: {text[:200]}") from None
-        if not isinstance(record, dict) or type(record.get("v")) is not int or record["v"] != SCHEMA_VERSION:
-            raise ValueError(f"not an event of schema version {SCHEMA_VERSION}: {text[:200]}")
+        if not isinstance(record, dict) or type(record.get("v")) is not int or record["v"] < FLOOR:
+            raise ValueError(f"not an event of version {FLOOR} or newer: {text[:200]}")
         for key, kinds in {"t": (int, float), "stage": (str,), "step": (str,), "state": (str,)}.items():
             # bool is an int to Python, not to us
             if type(record.get(key)) not in kinds:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cornerstone.cvm import disks, services
-from cornerstone.cvm.ceph import conf, files, manager, monitor, osd
+from cornerstone.cvm.ceph import conf, files, floor, manager, monitor, osd
 from cornerstone.cvm.ceph.cluster import Cluster, wait_until
 from cornerstone.cvm.disks import Choice, Disk
 from cornerstone.cvm.membership import words
@@ -26,11 +26,12 @@ def bring_up(node: Node) -> None:
     A disk that can't be used is a warning: the node serves with the others.
     """
     services.check_held()
+    chosen = choose(node)
+    found = dict(chosen.usable)
+    require_floor(node, found.values())
     files.write(files.CONF, conf.ceph_conf(node))
     files.write(files.ADMIN_KEYRING, files.keyring("client.admin", node.member.admin_key), mode=0o600)
     runs_monitor = node.address in conf.monitors(node.members)
-    chosen = choose(node)
-    found = dict(chosen.usable)
     if runs_monitor:
         monitor.prepare(node, found.values())
         services.start(monitor.unit(node))
@@ -56,6 +57,14 @@ def bring_up(node: Node) -> None:
     if not chosen.problems:
         # it was said of the disks that there were
         words.forget(words.NEW)
+
+
+def require_floor(node: Node, found: Collection[Disk]) -> None:
+    """Raise Waiting when a newer Ceph has opened what is to be started; else keep that it is this one from now on."""
+    ours = osd.ours(node, found)
+    version = floor.installed()
+    floor.require([disk for disk in found if disk.osd in ours], version)
+    floor.keep(version)
 
 
 def choose(node: Node) -> Choice:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cornerstone.cvm import disks, services
-from cornerstone.cvm.ceph import files
+from cornerstone.cvm.ceph import files, floor
 from cornerstone.cvm.ceph.cluster import Cluster
 from cornerstone.cvm.ceph.tool import run
 from cornerstone.cvm.disks import Disk
@@ -110,6 +110,8 @@ def activate(disk: Disk, uuid: str) -> int | None:
     number = read_text(new / "whoami")
     if not (read_text(new / "ready") and number and read_text(new / "fsid") == uuid):
         return None
+    # whoever opens it next is this CVM's Ceph
+    floor.mark(disk)
     return _place(new, disk, int(number))
 
 
@@ -162,6 +164,7 @@ def make(disk: Disk, uuid: str, host: str, cluster: Cluster) -> int:
                 "--osd-data", new, "--osd-uuid", uuid, "--keyfile", "-", "--setuser", files.USER, "--setgroup",
                 files.USER, stdin=key)
             held.check_same(contents=False)
+            floor.mark_device(device)
         finally:
             device.unlink()
     files.write(new / "keyring", files.keyring(f"osd.{number}", key), files.USER, 0o600)

@@ -17,9 +17,9 @@ from cornerstone.cvm.membership.actions import ADMIT_SECONDS
 from cornerstone.cvm.membership.client import Client
 from cornerstone.cvm.membership.kept import load
 from cornerstone.cvm.membership.member import Member
-from cornerstone.cvm.membership.state import NodeState, load_genesis
+from cornerstone.cvm.membership.state import STATE_FORMAT, NodeState, load_genesis
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.record import from_record, to_record
+from cornerstone.lib.serde import to_record
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.contracts.places import STATE
 
@@ -64,7 +64,7 @@ class Cluster:
                 else self._state(address, answer) for address, answer in found.items()]
 
     def _state(self, address: str, answer: Mapping) -> Answer:
-        state = from_record(NodeState, answer.get("state"), f"what {address} says of itself", ignore_unknown=True)
+        state = STATE_FORMAT.parse(answer.get("state"), f"what {address} says of itself")
         ours = load(self.client.folder)
         if ours and state.fsid and state.fsid != ours.fsid:
             return Answer(address, None, f"it is a member of another cluster, {state.fsid}")

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.json_text import parse_once
-from cornerstone.lib.record import from_record, to_record
+from cornerstone.lib.json_text import read_json
+from cornerstone.lib.serde import Format
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SIZE = re.compile(r"([1-9]\d{0,8})([MGT])")
@@ -145,37 +143,36 @@ class Catalogue:
 
     def to_json(self) -> bytes:
         """As it is kept."""
-        return json.dumps(to_record(self), separators=(",", ":")).encode()
+        return json.dumps(CATALOGUE_FORMAT.write(self), separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Catalogue:
         """Read what to_json wrote, in this release or an older one. CornerstoneError when it is no catalogue."""
-        try:
-            data = parse_once(text, LONGEST)
-        except ValueError as error:
-            raise CornerstoneError(f"the catalogue of volumes {error}", "", Code.FAILED) from error
-        version = data.get("version") if isinstance(data, dict) else None
-        if type(version) is int:
-            if version > VERSION:
-                raise CornerstoneError(f"the catalogue of volumes has version {version}, and this release reads up to "
-                                       f"{VERSION}", "update this CVM to the release of the others", Code.REFUSED)
-            data = _known(data)
-        return from_record(cls, data, "catalogue of volumes")
+        source = "the catalogue of volumes"
+        data = read_json(text, source, "", Code.FAILED, LONGEST)
+        # fields that aren't known are ignored, but nothing else may look like a catalogue of no volumes
+        if isinstance(data, dict) and "groups" not in data:
+            raise CornerstoneError(f"{source}: .groups is missing", "", Code.FAILED)
+        return CATALOGUE_FORMAT.parse(data, source)
 
 
-def _known(data: dict[str, Any]) -> dict[str, Any]:
-    """The parsed catalogue without fields that this release doesn't know."""
-    def pick(kind: type, record: Any, **inner: Callable[[Any], Any]) -> Any:
-        if not isinstance(record, dict):
-            return record
-        names = [each.name for each in fields(kind) if each.name in record]
-        return {name: inner[name](record[name]) if name in inner else record[name] for name in names}
+CATALOGUE_FORMAT = Format("catalogue of volumes", Catalogue, "any CVM, in Ceph", "the iSCSI target, acli", VERSION,
+                          code=Code.FAILED, newer="update this CVM to the release of the others", most=LONGEST)
 
-    def pick_each(kind: type, items: Any, **inner: Callable[[Any], Any]) -> Any:
-        return [pick(kind, item, **inner) for item in items] if isinstance(items, list) else items
-    disks = partial(pick_each, Disk)
-    return pick(Catalogue, data, released=partial(pick_each, Released),
-                groups=partial(pick_each, VolumeGroup, disks=disks))
+
+@dataclass(frozen=True)
+class Notice:
+    """What a CVM has the others hear: that the catalogue is another, or to let go of a volume.
+
+    release: the volume's serial; by: the tag of the CVM that wants it, "" for an operator.
+    """
+
+    release: str = ""
+    by: str = ""
+
+
+NOTICE = Format("notice", Notice, "any CVM, through Ceph", "the iSCSI target of the other CVMs", message=True,
+                code=Code.FAILED)
 
 
 def size_of(text: str) -> int:

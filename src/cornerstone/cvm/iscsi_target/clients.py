@@ -15,6 +15,7 @@ from typing import Protocol
 
 from cornerstone.cvm.iscsi_target.device import client_addresses
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.serde import Format
 from cornerstone.model.contracts import ports
 
 MACHINE_ID = Path("/etc/machine-id")
@@ -32,6 +33,18 @@ class Client:
     address: str
     machine: str
     boot: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The machine-id and boot_id of the CVM that maps an image, kept in Ceph under the image and the CVM's address."""
+
+    machine: str
+    boot: str
+
+
+KERNEL = Format("client of an image", Kernel, "any CVM, in Ceph", "the iSCSI target of all CVMs", hint="see: ceph -s",
+                code=Code.FAILED, newer="update this CVM to the release of the others")
 
 
 class Fences(Protocol):

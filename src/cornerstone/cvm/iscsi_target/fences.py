@@ -5,28 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import rados
 
 from cornerstone.cvm.ceph.cluster import parsed
-from cornerstone.cvm.iscsi_target.clients import Client
+from cornerstone.cvm.iscsi_target.clients import KERNEL, Client, Kernel
 from cornerstone.cvm.iscsi_target.store import Store
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.printable import shown
-from cornerstone.lib.record import from_json
 
 RECORDS = "clients"
 # keys that are read at once
 PAGE = 1000
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """The machine-id and boot_id of the CVM that maps an image, kept in Ceph under the image and the CVM's address."""
-
-    machine: str
-    boot: str
 
 
 class RadosFences:
@@ -56,7 +46,7 @@ class RadosFences:
 
     def note(self, client: Client) -> None:
         """Keep a client, until forget."""
-        value = json.dumps({"machine": client.machine, "boot": client.boot}).encode()
+        value = json.dumps(KERNEL.write(Kernel(client.machine, client.boot))).encode()
         with _ceph("note who maps a volume"), rados.WriteOpCtx() as op:
             self._store.objects.set_omap(op, (_key(client),), (value,))
             self._store.objects.operate_write_op(op, RECORDS)
@@ -89,7 +79,7 @@ def kept_client(key: str, value: bytes) -> Client:
     image, _, address = key.partition(" ")
     if not image or not address:
         raise CornerstoneError(f"{RECORDS}: {shown(key)} is no image and address", "see: ceph -s", Code.FAILED)
-    kernel = from_json(Kernel, value, f"the client {shown(key)}", "see: ceph -s", Code.FAILED, ignore_unknown=True)
+    kernel = KERNEL.read(value, f"the client {shown(key)}")
     return Client(image, address, kernel.machine, kernel.boot)
 
 

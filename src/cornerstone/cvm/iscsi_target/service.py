@@ -24,7 +24,7 @@ import rados
 from cornerstone.cvm.iscsi_target import container, target
 from cornerstone.cvm.iscsi_target.addresses import LEASE_SECONDS, FloatingAddress
 from cornerstone.cvm.iscsi_target.asked import Asked
-from cornerstone.cvm.iscsi_target.catalogue import Disk
+from cornerstone.cvm.iscsi_target.catalogue import NOTICE, Disk
 from cornerstone.cvm.iscsi_target.clients import Clients
 from cornerstone.cvm.iscsi_target.device import Device
 from cornerstone.cvm.iscsi_target.fences import RadosFences
@@ -39,8 +39,6 @@ from cornerstone.cvm.node import EVENTS
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import Event, Listener, open_listeners
 from cornerstone.lib.failures import Failures
-from cornerstone.lib.json_text import parse_once
-from cornerstone.lib.printable import shown
 from cornerstone.lib.sd_notify import notify
 from cornerstone.model.contracts.iscsi import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
 from cornerstone.model.contracts.network import CVM_CARD
@@ -189,16 +187,14 @@ class Service:
         self._tell_failure(partial(self._hear, data))
 
     def _hear(self, data: bytes) -> None:
-        message = parse_once(data or b"{}")
-        if not isinstance(message, dict):
-            raise ValueError(f"a CVM tells {shown(message)}")
-        if "release" not in message:
+        notice = NOTICE.read(data or b"{}", "what a CVM tells")
+        if not notice.release:
             with self._looks:
                 # the one that may be under way has begun before this
                 due = self._looks_begun + 1
                 self.wake()
                 self._looks.wait_for(lambda: self._looks_done >= due, HEARD_SECONDS)
-        elif (disk := self._disks.get(message["release"])) and message.get("by") != str(self._tag):
+        elif (disk := self._disks.get(notice.release)) and notice.by != str(self._tag):
             self._gateway.release(disk)
 
     def look(self) -> None:

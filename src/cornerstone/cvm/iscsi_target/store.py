@@ -21,11 +21,10 @@ import rados
 
 from cornerstone.cvm.ceph.capacity import MORE_ROOM, OVERCOMMIT, Capacity, capacity
 from cornerstone.cvm.ceph.cluster import Cluster, parsed, wait_until
-from cornerstone.cvm.iscsi_target.catalogue import LONGEST, Catalogue, Disk, VolumeGroup
+from cornerstone.cvm.iscsi_target.catalogue import LONGEST, NOTICE, Catalogue, Disk, Notice, VolumeGroup
 from cornerstone.cvm.iscsi_target.images import FULL_FORCE, LET_GO_SECONDS, Images, Trashed, ceph_errors
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.lib.record import from_json, to_record
-from cornerstone.model.contracts.iscsi import Initiator
+from cornerstone.model.contracts.iscsi import INITIATOR, Initiator
 
 # objects of ours lie beside the images in a namespace of their own
 NAMESPACE = "cornerstone"
@@ -288,17 +287,19 @@ class Store:
 
     def tell(self, message: dict[str, str]) -> None:
         """Have every CVM look again, and return when they have, or when NOTIFY_MS are over: they will still look."""
+        # releases before versions take a release that is there, but empty, for one of no volume of theirs
+        said = {key: value for key, value in NOTICE.write(Notice(**message)).items() if value != ""}
         with contextlib.suppress(rados.TimedOut, rados.ObjectNotFound):
-            self.objects.notify(CATALOGUE, json.dumps(message), NOTIFY_MS)
+            self.objects.notify(CATALOGUE, json.dumps(said), NOTIFY_MS)
 
     def initiators(self) -> tuple[Initiator, ...]:
         """All hosts that the target lets in, by name."""
-        return tuple(from_json(Initiator, text, key, "see: ceph config-key get KEY", ignore_unknown=True)
+        return tuple(INITIATOR.read(text, key)
                      for key, text in self._kept(INITIATORS).items())
 
     def let_in(self, member: str, initiator: Initiator) -> bool:
         """Keep a member's host as an initiator; False when it is kept like this already."""
-        return self._keep(f"{INITIATORS}{member}", json.dumps(to_record(initiator)))
+        return self._keep(f"{INITIATORS}{member}", json.dumps(INITIATOR.write(initiator)))
 
     def note_answer(self, member: str, generation: int) -> None:
         """Note that a member's host has let go of all that the catalogue of this generation doesn't have."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from cornerstone.cvm import services
 from cornerstone.cvm.membership import keys, words
-from cornerstone.cvm.membership.kept import load, load_osds, write
-from cornerstone.cvm.membership.member import Member, refusal
-from cornerstone.cvm.membership.state import node_state
+from cornerstone.cvm.membership.kept import MEMBERSHIP_FORMAT, load, load_osds, write
+from cornerstone.cvm.membership.member import MEMBER_FORMAT, Member, refusal
+from cornerstone.cvm.membership.messages import Request
+from cornerstone.cvm.membership.state import STATE_FORMAT, node_state
 from cornerstone.lib.atomic import flush
-from cornerstone.lib.record import to_record
 
 GENESIS = "genesis.service"
 # who uses the storage goes first
@@ -29,23 +29,23 @@ Answer = tuple[HTTPStatus, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Actions:
-    """me: this node; folder: what it keeps. Each action takes the member that asks, and all that it has sent."""
+    """me: this node; folder: what it keeps. Each action takes what a member has sent."""
 
     me: Member
     folder: Path
     # by address until when another key is taken for it, in seconds since this machine's start
     _admitted: dict[str, float] = field(default_factory=dict)
 
-    def answer(self, name: str, theirs: Member, message: Mapping[str, Any]) -> Answer:
+    def answer(self, name: str, request: Request) -> Answer:
         """Do what a member asks for, unless it is one of another cluster; that may only see how we are."""
         action = {"join": self.join, "status": self.status, "create": self.create, "recover": self.recover,
                   "start": self.start, "stop": self.stop, "keys": self.keys, "admit": self.admit}.get(name)
         if action is None:
             return HTTPStatus.NOT_FOUND, {"error": f"there is no {name}"}
-        ours = self.me.now(self.folder)
+        ours, theirs = self.me.now(self.folder), request.member
         if name != "status" and ours.fsid and theirs.fsid and ours.fsid != theirs.fsid:
             return _refused(refusal(ours, theirs), "see: cluster status")
-        return action(theirs, message)
+        return action(request)
 
     def meet(self, address: str, certificate: bytes) -> bool:
         """Tell whether a certificate is the member's at an address; an admission is used up by the key it lets in."""
@@ -54,25 +54,26 @@ class Actions:
         admitted = self._admitted.pop(address, 0) > _now()
         return admitted and keys.meet(address, certificate, self.folder, admitted=True)
 
-    def join(self, theirs: Member, _: Mapping[str, Any]) -> Answer:
+    def join(self, request: Request) -> Answer:
         """The cluster's id and keys, for who may be a member with us."""
-        if reason := refusal(self.me.now(self.folder), theirs):
+        if reason := refusal(self.me.now(self.folder), request.member):
             return _refused(reason, "image the nodes with one ISO, with one site in it")
         membership = load(self.folder)
         if membership is None:
             return HTTPStatus.CONFLICT, {"error": "it isn't a member itself yet", "osds": load_osds(self.folder)}
         # who is given it has it for good, so it has to be for good here
         flush(self.folder)
-        return HTTPStatus.OK, {"member": to_record(self.me.now(self.folder)), "membership": to_record(membership),
+        return HTTPStatus.OK, {"member": MEMBER_FORMAT.write(self.me.now(self.folder)),
+                               "membership": MEMBERSHIP_FORMAT.write(membership),
                                "keys": keys.told(self.me.address, self.folder)}
 
     def keys(self, *_: object) -> Answer:
         """Which key each member has, as this node knows it."""
         return HTTPStatus.OK, {"keys": keys.told(self.me.address, self.folder)}
 
-    def admit(self, _: Member, message: Mapping[str, Any]) -> Answer:
+    def admit(self, request: Request) -> Answer:
         """Take another key for a member's address, once and within ADMIT_SECONDS: that node was imaged anew."""
-        address = message.get("node")
+        address = request.node
         if load(self.folder) is None:
             return _refused("it isn't a member itself yet", "see: genesis status")
         if address not in self.me.others:
@@ -82,14 +83,14 @@ class Actions:
 
     def status(self, *_: object) -> Answer:
         """How this node is."""
-        return HTTPStatus.OK, {"state": to_record(node_state(self.folder))}
+        return HTTPStatus.OK, {"state": STATE_FORMAT.write(node_state(self.folder))}
 
-    def create(self, _: Member, message: Mapping[str, Any]) -> Answer:
+    def create(self, request: Request) -> Answer:
         """Let the node form the cluster, where the site left that to `cluster create`.
 
-        new in the message: and let other clusters' OSDs go, also on a member that has come late.
+        new in the request: and let other clusters' OSDs go, also on a member that has come late.
         """
-        membership, new = load(self.folder), message.get("new") is True
+        membership, new = load(self.folder), request.new
         if new:
             words.say(words.NEW, self.folder)
         elif membership:

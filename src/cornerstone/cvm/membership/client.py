@@ -20,10 +20,10 @@ from typing import Any
 
 from cornerstone.cvm.membership import keys
 from cornerstone.cvm.membership.member import PORT, SAME_ISO, Member, context
+from cornerstone.cvm.membership.messages import REFUSAL, REQUEST, Request
 from cornerstone.lib.deadline import within
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import parse_once
-from cornerstone.lib.record import to_record
 from cornerstone.model.contracts.places import STATE
 
 TIMEOUT_SECONDS = 5
@@ -64,7 +64,7 @@ class Client:
         timeout: of connecting, and of waiting for more; in seconds.
         """
         tls = context(ssl.PROTOCOL_TLS_CLIENT, self.folder)
-        body = json.dumps({"member": to_record(self.me.now(self.folder)), **more})
+        body = json.dumps({**REQUEST.write(Request(self.me.now(self.folder))), **more})
         try:
             with socket.create_connection((address, PORT), timeout, (self.me.address, 0)) as plain, \
                     within(plain, MOST_TIMEOUTS * timeout), \
@@ -105,6 +105,8 @@ def _understood(address: str, status: int, content: bytes) -> dict[str, Any]:
     record = parse_once(content, MAX_BYTES)
     if not isinstance(record, dict):
         raise ValueError("not an object")
+    # what goes wrong in another form is still told, so this is all that has to fit
+    record = REFUSAL.upgrade(record, f"what {address} answers")
     if status == HTTPStatus.OK:
         return record
     kind = NotYet if status == HTTPStatus.CONFLICT else Unadmitted if record.get("another_key") is True else Refused

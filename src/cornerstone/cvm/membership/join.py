@@ -16,10 +16,9 @@ from typing import Any
 from cornerstone.cvm.membership import keys, words
 from cornerstone.cvm.membership.client import Absent, Client, NotYet, Refused, Unadmitted
 from cornerstone.cvm.membership.kept import Membership, keep, keep_osds, load, tidy
-from cornerstone.cvm.membership.member import Member, certify, refusal
+from cornerstone.cvm.membership.member import MEMBER_FORMAT, Member, certify, refusal
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.error import CornerstoneError
-from cornerstone.lib.record import from_record
 from cornerstone.model.contracts.node import SECRET_CREDENTIAL, NodeConfig
 from cornerstone.model.contracts.places import STATE
 
@@ -107,7 +106,7 @@ def _instead(member: Member) -> str:
 
 
 def _accepted(member: Member, address: str, answer: Mapping) -> Membership:
-    theirs = from_record(Member, answer.get("member"), f"what {address} says of itself", ignore_unknown=True)
+    theirs = MEMBER_FORMAT.parse(answer.get("member"), f"what {address} says of itself")
     if reason := refusal(member, theirs):
         raise Refused(reason, "image the nodes with one ISO")
     return Membership.of(answer.get("membership"))

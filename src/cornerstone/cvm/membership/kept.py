@@ -23,7 +23,7 @@ from typing import Any
 from cornerstone.lib.atomic import flush, put, sweep
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import parse_once, read_bounded
-from cornerstone.lib.record import from_record, to_record
+from cornerstone.lib.serde import Format, from_record
 from cornerstone.model.contracts.places import STATE
 
 MEMBER = "member.pem"
@@ -54,14 +54,21 @@ class Membership:
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> Membership:
         """Parse membership.json; source names it in the CornerstoneError when it can't be."""
+        damaged = CornerstoneError(f"{source} is damaged", "restore it, or image the node again")
         try:
-            return cls.of(parse_once(text))
-        except (ValueError, CornerstoneError):
-            raise CornerstoneError(f"{source} is damaged", "restore it, or image the node again") from None
+            record = parse_once(text)
+        except ValueError:
+            raise damaged from None
+        record = MEMBERSHIP_FORMAT.upgrade(record, source)
+        try:
+            return cls.of(record)
+        except CornerstoneError:
+            raise damaged from None
 
     @classmethod
     def of(cls, record: Any) -> Membership:
-        """Read a membership from parsed JSON. Raises CornerstoneError, which unlike record.py's shows no value."""
+        """Read a membership from parsed JSON. Raises CornerstoneError, which unlike serde.py's shows no value."""
+        record = MEMBERSHIP_FORMAT.upgrade(record, MEMBERSHIP)
         try:
             return from_record(cls, record, MEMBERSHIP, ignore_unknown=True)
         except CornerstoneError:
@@ -69,7 +76,24 @@ class Membership:
 
     def to_json(self) -> str:
         """The text of membership.json."""
-        return json.dumps(to_record(self)) + "\n"
+        return json.dumps(MEMBERSHIP_FORMAT.write(self)) + "\n"
+
+
+MEMBERSHIP_FORMAT = Format("membership.json", Membership, "genesis, once; a member, to one that joins",
+                           "all services of the CVM; the CVM that joins",
+                           newer="start the CVM of the release that wrote it, or a newer one")
+
+
+@dataclass(frozen=True)
+class _ForeignOsds:
+    """osds: in words for people."""
+
+    osds: tuple[str, ...]
+
+
+# version 1 is the bare list
+OSDS_FORMAT = Format("foreign-osds.json", _ForeignOsds, "genesis, anew at each run", "the members' service", 2,
+                     newer="remove it: genesis writes it anew")
 
 
 def cephx_key() -> str:
@@ -99,7 +123,7 @@ def keep(membership: Membership, folder: Path = STATE) -> Membership:
 def keep_osds(osds: Sequence[str], folder: Path = STATE) -> None:
     """Keep which OSDs of another cluster this node has, for the members that ask."""
     if osds:
-        write(folder / OSDS, json.dumps(list(osds)) + "\n")
+        write(folder / OSDS, json.dumps(OSDS_FORMAT.write(_ForeignOsds(tuple(osds)))) + "\n")
     else:
         (folder / OSDS).unlink(missing_ok=True)
 
@@ -112,13 +136,14 @@ def load_osds(folder: Path = STATE) -> list[str]:
     path = folder / OSDS
     try:
         found = parse_once(read_bounded(path))
+        record = OSDS_FORMAT.upgrade({"osds": found} if isinstance(found, list) else found, str(path))
+        return list(from_record(_ForeignOsds, record, str(path), ignore_unknown=True).osds)
     except FileNotFoundError:
         return []
-    except ValueError:
-        found = None
-    if not isinstance(found, list):
-        raise CornerstoneError(f"{path} is damaged", "remove it: genesis writes it anew")
-    return [str(osd) for osd in found]
+    except (ValueError, CornerstoneError) as error:
+        if isinstance(error, CornerstoneError) and error.code == OSDS_FORMAT.newer_code:
+            raise
+        raise CornerstoneError(f"{path} is damaged", OSDS_FORMAT.newer) from None
 
 
 def tidy(folder: Path) -> None:

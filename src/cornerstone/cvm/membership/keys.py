@@ -22,7 +22,7 @@ from cornerstone.cvm.membership.kept import CERTIFICATE, MEMBER, load, write
 from cornerstone.lib.atomic import sweep
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import parse_once, read_bounded
-from cornerstone.lib.record import from_record, to_record
+from cornerstone.lib.serde import Format, from_record, to_record
 from cornerstone.model.contracts.places import STATE
 
 KEYS = "member-keys.json"
@@ -36,19 +36,34 @@ class Key:
     admission: int
 
 
+@dataclass(frozen=True)
+class _Keys:
+    """Beside the version it has a Key for each member, by the member's address."""
+
+
+KEYS_FORMAT = Format("member-keys.json", _Keys, "the CVM's services and commands", "the CVM's services and commands",
+                     newer="start the CVM of the release that wrote it, or a newer one")
+
+
 def known(folder: Path = STATE) -> dict[str, Key]:
     """Return the key of each member that this node knows, by address.
 
     Raises CornerstoneError when they can't be read: not to know any must not look like having met nobody.
     """
     path = folder / KEYS
+    damaged = CornerstoneError(f"{path} is damaged", "remove it where all members can be trusted to be who they are: "
+                               "it is made anew of what they say")
     try:
-        return _keys(parse_once(read_bounded(path)))
+        record = parse_once(read_bounded(path))
     except FileNotFoundError:
         return {}
-    except (ValueError, CornerstoneError):
-        raise CornerstoneError(f"{path} is damaged", "remove it where all members can be trusted to be who they are: "
-                               "it is made anew of what they say") from None
+    except ValueError:
+        raise damaged from None
+    record = KEYS_FORMAT.upgrade(record, str(path))
+    try:
+        return _keys(record)
+    except CornerstoneError:
+        raise damaged from None
 
 
 def meet(address: str, certificate: bytes, folder: Path = STATE, *, admitted: bool = False) -> bool:
@@ -92,6 +107,7 @@ def told(own: str, folder: Path = STATE) -> dict[str, Any]:
     keys = known(folder)
     if mine:
         keys[own] = Key(hashlib.sha256(ssl.PEM_cert_to_DER_cert(mine[0])).hexdigest(), 0)
+    # the answer that has them has a version; releases before versions take each name here for an address
     return {address: to_record(key) for address, key in keys.items()}
 
 
@@ -102,9 +118,11 @@ def another(address: str) -> tuple[str, str]:
 
 
 def _keys(record: Any) -> dict[str, Key]:
+    """Read the keys of parsed JSON. Only the version is no address, so that no key is lost for its name."""
     if not isinstance(record, Mapping):
         raise CornerstoneError(f"{KEYS} isn't an object")
-    return {str(address): from_record(Key, key, KEYS, ignore_unknown=True) for address, key in record.items()}
+    return {str(address): from_record(Key, key, KEYS, ignore_unknown=True) for address, key in record.items()
+            if address != KEYS_FORMAT.key}
 
 
 @contextlib.contextmanager
@@ -119,6 +137,7 @@ def _changing(folder: Path) -> Iterator[dict[str, Key]]:
         before = dict(keys)
         yield keys
         if keys != before:
-            write(folder / KEYS, json.dumps({address: to_record(key) for address, key in sorted(keys.items())}) + "\n")
+            record = KEYS_FORMAT.write(_Keys()) | {address: to_record(key) for address, key in sorted(keys.items())}
+            write(folder / KEYS, json.dumps(record) + "\n")
     finally:
         os.close(handle)

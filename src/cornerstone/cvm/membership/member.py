@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cornerstone.cvm.membership.kept import CERTIFICATE, MEMBER, load, write
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.serde import Format
 from cornerstone.model.contracts import ports
 from cornerstone.model.contracts.node import NodeConfig
 
@@ -18,7 +19,10 @@ SAME_ISO = "boot all nodes of the cluster from the same customised ISO, or from 
 
 @dataclass(frozen=True)
 class Member:
-    """What a node says of itself to the others. address: its CVM's; fsid: of its cluster, "" before it is a member."""
+    """What a node says of itself to the others. address: its CVM's; fsid: of its cluster, "" before it is a member.
+
+    beside: other releases of AOS that may be in one cluster with its own.
+    """
 
     address: str
     cluster: str
@@ -26,13 +30,14 @@ class Member:
     profile: str
     aos: str
     fsid: str = ""
+    beside: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: NodeConfig) -> Member:
         """From node.json. A node of which the site says no cluster is the only member of its own."""
         address, cluster = config.cvm.address.partition("/")[0], config.cluster
         return cls(address, cluster.name if cluster else "", cluster.members if cluster else (address,),
-                   config.profile, config.aos)
+                   config.profile, config.aos, beside=config.aos_beside)
 
     def now(self, folder: Path) -> Member:
         """With the cluster that it is a member of by now."""
@@ -50,19 +55,24 @@ class Member:
         return tuple(address for address in self.members if address != self.address)
 
 
+MEMBER_FORMAT = Format("member", Member, "a CVM, with each request, and when it takes one in",
+                       "the members' service, the CVM that joins", message=True)
+
+
 def refusal(ours: Member, theirs: Member) -> str:
     """Why two nodes can't be members of one cluster, or "": the one place that decides it.
 
-    The releases have to be equal: no source allows nodes of different releases to form a cluster.
+    The releases have to be equal, or one of the two knows that the catalogue has an upgrade from one to the other. The
+    older was often made before anybody knew of the newer.
     """
     if ours.fsid and theirs.fsid and ours.fsid != theirs.fsid:
         return (f"{ours.address} is a member of the cluster {ours.fsid} and {theirs.address} of {theirs.fsid}: there "
                 "is no second formation")
     if ours.cluster != theirs.cluster:
         return f"{ours.address} belongs to the cluster {ours.cluster!r} and {theirs.address} to {theirs.cluster!r}"
-    if (ours.profile, ours.aos) != (theirs.profile, theirs.aos):
+    if ours.aos != theirs.aos and theirs.aos not in ours.beside and ours.aos not in theirs.beside:
         return (f"{ours.address} has AOS {ours.aos} of profile {ours.profile} and {theirs.address} AOS {theirs.aos} of "
-                f"profile {theirs.profile}: a cluster is formed of one release")
+                f"profile {theirs.profile}: a cluster is formed of one release, or of two with a known direct upgrade")
     if ours.members != theirs.members:
         return (f"the members are {', '.join(ours.members)} to {ours.address}, but {', '.join(theirs.members)} to "
                 f"{theirs.address}")

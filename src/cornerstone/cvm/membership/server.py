@@ -29,12 +29,12 @@ from cornerstone.cvm.membership import keys
 from cornerstone.cvm.membership.actions import Actions, Answer
 from cornerstone.cvm.membership.kept import load
 from cornerstone.cvm.membership.member import PORT, Member, context
+from cornerstone.cvm.membership.messages import REFUSAL, REQUEST
 from cornerstone.lib.deadline import within
 from cornerstone.lib.error import CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import note
 from cornerstone.lib.failures import Failures
-from cornerstone.lib.json_text import parse_once
-from cornerstone.lib.record import from_record
+from cornerstone.model.contracts.member_page import MEMBER_PAGE, MemberPage
 from cornerstone.model.contracts.network import CVM_INTERNAL, INTERNAL
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.contracts.places import STATE
@@ -175,7 +175,7 @@ class MembersHandler(BaseHTTPRequestHandler):
             status, answer = self._answer(content, address)
         if status != HTTPStatus.OK or self.path != "/status":
             self.server.note(address, f"{self.path[1:]}: {answer.get('error', 'done')}")
-        _send(self, status, answer)
+        _send(self, status, {REFUSAL.key: REFUSAL.version, **answer})
 
     def _content(self) -> bytes:
         size = self.headers.get("Content-Length", "")
@@ -183,12 +183,11 @@ class MembersHandler(BaseHTTPRequestHandler):
 
     def _answer(self, content: bytes, address: str) -> Answer:
         try:
-            message = parse_once(content)
-            theirs = from_record(Member, message.get("member"), f"what {address} sends", ignore_unknown=True)
-        except (ValueError, AttributeError, CornerstoneError) as error:
-            return HTTPStatus.BAD_REQUEST, {"error": str(error)}
+            request = REQUEST.read(content, f"what {address} sends")
+        except CornerstoneError as error:
+            return HTTPStatus.BAD_REQUEST, {"error": error.message, "hint": error.hint}
         try:
-            return self.server.actions.answer(self.path[1:], theirs, message)
+            return self.server.actions.answer(self.path[1:], request)
         except CornerstoneError as error:
             return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": error.message, "hint": error.hint}
 
@@ -225,7 +224,7 @@ class PublicHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            _send(self, HTTPStatus.OK, {"member": load(self.server.folder) is not None})
+            _send(self, HTTPStatus.OK, MEMBER_PAGE.write(MemberPage(load(self.server.folder) is not None)))
         except CornerstoneError as error:
             _send(self, HTTPStatus.INTERNAL_SERVER_ERROR, {"error": error.message})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cornerstone.cvm import services
 from cornerstone.cvm.membership.kept import load
 from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.serde import Format
 from cornerstone.model.contracts.genesis import Genesis
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -25,6 +26,10 @@ class NodeState:
     now: str
     stopped: bool
     services: tuple[services.Service, ...]
+
+
+STATE_FORMAT = Format("node state", NodeState, "the members' service of each CVM", "the command cluster on any CVM",
+                      message=True)
 
 
 def node_state(folder: Path) -> NodeState:

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from cornerstone.lib.files import require_own
 from cornerstone.lib.gpt import derived_id
 from cornerstone.lib.json_text import read_bounded, read_json
 from cornerstone.lib.progress import tell_bytes
+from cornerstone.lib.serde import Format
 from cornerstone.model.catalogue.catalogue import load_catalogue
 from cornerstone.model.contracts import boot_area, site_area
 from cornerstone.model.contracts.boot_area import BootSettings
@@ -364,10 +366,27 @@ def _record(plan: Plan) -> dict:
     return {"iso": dict(plan.iso_inputs), "layers": {name: layer.all_inputs() for name, layer in plan.layers.items()}}
 
 
+@dataclass(frozen=True)
+class Record:
+    """What an ISO was made from, and what lies beside it. file: its size and time; netboot: null without one."""
+
+    iso: dict[str, Any]
+    layers: dict[str, Any]
+    file: list[int]
+    evidence: dict[str, Any] | None
+    netboot: dict[str, Any] | None
+    seal: str
+
+
+# whatever isn't of this version is as good as none: the ISO is made again
+BUILD = Format(RECORD, Record, "a build, sealed", "the next build, why, verify of evidence",
+               newer="build again")
+
+
 def remember(plan: Plan, target: Path, papers: Mapping, netboot_files: Mapping | None) -> None:
     """Write down what the ISO was made from and what lies beside it, for the next build and for `why`."""
     stat = target.stat()
-    record = {**_record(plan), "file": [stat.st_size, stat.st_mtime_ns], "evidence": papers,
+    record = {BUILD.key: BUILD.version, **_record(plan), "file": [stat.st_size, stat.st_mtime_ns], "evidence": papers,
               netboot.FOLDER: netboot_files}
     path = target.with_name(RECORD)
     put(path, json.dumps(sealed(record, SEALED, plan.key), indent=1))
@@ -377,7 +396,7 @@ def recall(target: Path) -> dict:
     """Read what the last build wrote down; an empty record when there is none or it isn't of that shape."""
     path = target.with_name(RECORD)
     try:
-        record = read_json(read_bounded(path), str(path))
+        record = BUILD.upgrade(read_json(read_bounded(path), str(path)), str(path))
     except (OSError, CornerstoneError):
         return {}
     return record if _is_record(record) else {}

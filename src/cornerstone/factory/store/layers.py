@@ -19,9 +19,12 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cornerstone.factory.signing.signing import SigningKey, is_sealed, sealed
+from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.filelock import Hold, hold, try_hold
+from cornerstone.lib.serde import Format
 
 KEY_VERSION = 2
 RECORD = "layer.json"
@@ -51,6 +54,20 @@ class Layer:
         """sha256 over the name and all inputs."""
         content = json.dumps([KEY_VERSION, self.name, self.all_inputs()], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What lies beside a layer's files. files: size and sha256 of each; seal: the building key's signature."""
+
+    name: str
+    inputs: dict[str, Any]
+    files: dict[str, Any]
+    seal: str = ""
+
+
+LAYER = Format(RECORD, Record, "a build, sealed", "later builds, reproduce",
+               newer="use the checkout that made it, or another cache")
 
 
 class Store:
@@ -108,7 +125,8 @@ class Store:
         try:
             layer.make(beside, {needed.name: self.path(needed) for needed in layer.needs})
             contents = {path.name: _digest(path) for path in sorted(beside.iterdir())}
-            record: dict = {"name": layer.name, "inputs": layer.all_inputs(), "files": contents}
+            record: dict = {LAYER.key: LAYER.version, "name": layer.name, "inputs": layer.all_inputs(),
+                            "files": contents}
             if self._key:
                 record = sealed(record, SEALED, self._key)
             (beside / RECORD).write_text(json.dumps(record, indent=1))
@@ -130,7 +148,7 @@ class Store:
         if folder in self._made:
             return ""
         try:
-            record = json.loads((folder / RECORD).read_text())
+            record = LAYER.upgrade(json.loads((folder / RECORD).read_text()), RECORD)
             files = record["files"]
             if self._key:
                 if not is_sealed(record, SEALED, self._key.public_pem()):
@@ -145,6 +163,8 @@ class Store:
             self._contents[folder] = files
         except FileNotFoundError as error:
             return f"{Path(error.filename).name} is missing"
+        except CornerstoneError as error:
+            return error.message
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"can't be read: {error}"
         return ""

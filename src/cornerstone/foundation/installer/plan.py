@@ -318,7 +318,8 @@ def _config(plan: Plan, site: Site, manifest: Manifest) -> NodeConfig:
                 str(cluster.address or ""), str(cluster.data_services or ""), cluster.timezone,
                 cluster.patience, tuple(str(each.hypervisor.ip) for each in site.nodes
                                         if each.cvm.ip in cluster.members)) if cluster else None,
-        site.authorized_keys, manifest.profile["aos"], tuple(map(str, site.ssh_from)))
+        site.authorized_keys, manifest.profile["aos"], tuple(map(str, site.ssh_from)),
+        aos_beside=tuple(manifest.profile.get("aos_beside", ())))
 
 
 def _may_go(node: Node, disk: Disk) -> str:

@@ -155,6 +155,11 @@ class Catalogue:
     upgrade_order: tuple[str, ...]
     hops: tuple[UpgradeHop, ...]
 
+    def beside(self, aos: AosVersion) -> tuple[AosVersion, ...]:
+        """Return the releases that may be in one cluster with aos: those to or from which there is a direct upgrade."""
+        return tuple(sorted({hop.from_aos if hop.to_aos == aos else hop.to_aos for hop in self.hops
+                             if aos in (hop.from_aos, hop.to_aos)}))
+
     def train(self, aos: AosVersion) -> AosTrain | None:
         """The train of a release, also when the release itself isn't known; None when the train isn't."""
         return self._trains.get(aos.train)

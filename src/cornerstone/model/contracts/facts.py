@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cornerstone.lib.error import CornerstoneError
-from cornerstone.lib.json_text import read_bounded, read_json
-from cornerstone.lib.printable import quoted
-from cornerstone.lib.record import Within, from_record, schema_of, to_record
+from cornerstone.lib.json_text import read_bounded
+from cornerstone.lib.serde import Format, Within, schema_of, to_record
 from cornerstone.model.contracts.node import erase_token
 from cornerstone.model.disk.identity import DiskIdentity
 
@@ -362,17 +361,12 @@ class Facts:
 
     def to_json(self) -> str:
         """The text of facts.json."""
-        return json.dumps(to_record(self), indent=1) + "\n"
+        return json.dumps(FACTS.write(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "facts.json") -> Facts:
         """Parse facts.json; source names it in errors. CornerstoneError with the path of what is wrong."""
-        data = read_json(text, source, "make it with: python3 -m cornerstone.foundation.installer discover")
-        version = data.get("schema") if isinstance(data, dict) else None
-        if version != SCHEMA_VERSION:
-            raise CornerstoneError(f"{source}: .schema is {quoted(version)}, this release reads {SCHEMA_VERSION}",
-                                   "record the machine anew with this release")
-        return from_record(cls, data, source)
+        return FACTS.read(text, source)
 
     @classmethod
     def load(cls, path: Path) -> Facts:
@@ -381,6 +375,11 @@ class Facts:
             return cls.from_json(read_bounded(path), str(path))
         except OSError as error:
             raise CornerstoneError(f"{path} can't be read: {error.strerror}", "name a file of facts") from error
+
+
+FACTS = Format("facts.json", Facts, "Foundation: discover", "Foundation's rules and plan, recorded machines",
+               SCHEMA_VERSION, key="schema", hint="make it with: python3 -m cornerstone.foundation.installer discover",
+               newer="record the machine anew with this release")
 
 
 def schema_text() -> str:

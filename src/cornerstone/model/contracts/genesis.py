@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from cornerstone.lib.record import from_json, to_record
+from cornerstone.lib.serde import Format
 
 SCHEMA_VERSION = 1
 STATES = ("waiting", "running", "done", "failed")
@@ -52,9 +52,13 @@ class Genesis:
         return next(record for record in self.states if record.name == name)
 
     def to_json(self) -> str:
-        return json.dumps(to_record(self), indent=1) + "\n"
+        return json.dumps(GENESIS.write(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "genesis.json") -> Genesis:
         """Parse genesis.json. Raises CornerstoneError with the path of what is wrong."""
-        return from_json(cls, text, source, "restart genesis.service")
+        return GENESIS.read(text, source)
+
+
+GENESIS = Format("genesis.json", Genesis, "genesis, at each change", "the CVM's commands and its members' service",
+                 SCHEMA_VERSION, key="schema", hint="restart genesis.service", newer="restart genesis.service")

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cornerstone.lib.record import from_json, to_record
+from cornerstone.lib.serde import Format
 from cornerstone.model.contracts import ports
 from cornerstone.model.contracts.network import CVM_INTERNAL, HOST_INTERNAL
 from cornerstone.model.contracts.node import FOLDER
@@ -67,14 +67,24 @@ class Answer:
     unseen: tuple[str, ...] = ()
 
 
+INITIATOR = Format("initiator.json", Initiator, "first boot of the host",
+                   "host; CVM, as a credential and in Ceph (config-key)",
+                   hint="see: journalctl -u first-boot", newer="boot a release that knows it, or image the node again")
+OFFER = Format("offer", Offer, "the CVM's iSCSI target", "data-path.service of its host", message=True,
+               hint="run the same release on both sides")
+ANSWER = Format("answer", Answer, "data-path.service of the host", "the CVM's iSCSI target", message=True,
+                hint="run the same release on both sides")
+_LINES: dict[type, Format[Any]] = {each.kind: each for each in (INITIATOR, OFFER, ANSWER)}
+
+
 def to_line(record: Any) -> bytes:
-    """A record as one line of JSON."""
-    return json.dumps(to_record(record), separators=(",", ":")).encode() + b"\n"
+    """A record as one line of JSON, with the version of its format."""
+    return json.dumps(_LINES[type(record)].write(record), separators=(",", ":")).encode() + b"\n"
 
 
 def from_line(kind: type[Record], line: bytes, source: str) -> Record:
-    """Read a record from a line. Raises CornerstoneError, with source, when it isn't one."""
-    return from_json(kind, line, source, "run the same release on both sides")
+    """Read a record from a line. Raises CornerstoneError, with source, when it isn't one or of too old a version."""
+    return _LINES[kind].read(line, source)
 
 
 def device_name(serial: str) -> str:

@@ -12,15 +12,15 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import read_json
 from cornerstone.lib.printable import quoted
-from cornerstone.lib.record import Within, from_record
+from cornerstone.lib.serde import Format, Within
 from cornerstone.model.contracts.requirements import ResolvedProfile
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 LABEL = "FOUNDATION"
@@ -113,16 +113,16 @@ class Manifest:
     def from_bytes(cls, content: bytes, where: str = NAME) -> Manifest:
         """Parse a manifest file. Raises CornerstoneError (VERIFY), with the value's path, when it isn't one.
 
-        Keys that this release doesn't know are passed over, as they are in the profile, which is kept whole.
+        Keys that this release doesn't know are passed over, as they are in the profile, which is kept whole. What an
+        older version calls otherwise is renamed.
         """
         what = f"{where}: not a Foundation manifest"
         data = read_json(content, f"{what}: it", _AGAIN, Code.VERIFY, MOST)
         if not isinstance(data, dict) or "schema" not in data:
             raise CornerstoneError(f"{what}: it has no schema", _AGAIN, Code.VERIFY)
-        if data["schema"] != SCHEMA_VERSION:
-            raise CornerstoneError(f"{what}: schema {quoted(data['schema'])}, this release reads {SCHEMA_VERSION}",
-                                   _AGAIN, Code.VERIFY)
-        file = from_record(_File, data, what, _AGAIN, Code.VERIFY, ignore_unknown=True)
+        # of a newer release it is a manifest all the same
+        data = MANIFEST.upgrade(data, where)
+        file = MANIFEST.parse(data, what)
         for wrong in _wrong(file):
             raise CornerstoneError(f"{what}: {wrong}", _AGAIN, Code.VERIFY)
         entries = tuple(Entry(each.path, each.size, each.sha256, tuple((span[0], span[1]) for span in each.masked))
@@ -162,6 +162,20 @@ class _File:
     files: tuple[_Listed, ...]
     boot_area: _Place = _Place(BOOT_AREA, 0)
     boot_code: str = ""
+
+
+def _rename_cvm(record: dict[str, Any]) -> dict[str, Any]:
+    """Rename in the profile what version 1 calls controller."""
+    profile = record.get("profile")
+    if isinstance(profile, dict):
+        record = record | {"profile": {"cvm" if key == "controller" and "cvm" not in profile else key: value
+                                       for key, value in profile.items()}}
+    return record
+
+
+MANIFEST = Format(NAME, _File, "the factory, signed", "Foundation; verify, diff, customize, lab", SCHEMA_VERSION,
+                  key="schema", hint=_AGAIN, code=Code.VERIFY, newer_code=Code.VERIFY, most=MOST,
+                  newer="use the release that made the ISO, or a newer one", steps={1: _rename_cvm})
 
 
 def _wrong(file: _File) -> Iterator[str]:

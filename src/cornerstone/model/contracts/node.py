@@ -10,13 +10,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import read_bounded
-from cornerstone.lib.record import from_json, to_record
+from cornerstone.lib.serde import Format
 from cornerstone.model.disk.identity import DiskIdentity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # the systemd credential by which a CVM gets it
 NODE_CREDENTIAL = "cornerstone.node"
 # and the cluster's bootstrap secret, if the site has one
@@ -119,7 +120,8 @@ class Cluster:
 class NodeConfig:
     """The whole file. identity: of the ISO; boot_disk: serial of the disk that it is on; aos: the profile's release.
 
-    ssh_from: networks from which host and CVM take ssh, for those with a key.
+    ssh_from: networks from which host and CVM take ssh, for those with a key. aos_beside: other releases of AOS that
+    be in one cluster with this one.
     """
 
     identity: str
@@ -135,6 +137,7 @@ class NodeConfig:
     aos: str = ""
     ssh_from: tuple[str, ...] = (ANYWHERE,)
     schema: int = SCHEMA_VERSION
+    aos_beside: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> NodeConfig:
@@ -152,12 +155,22 @@ class NodeConfig:
 
     def to_json(self) -> str:
         """The text of node.json."""
-        return json.dumps(to_record(self), indent=1) + "\n"
+        return json.dumps(NODE.write(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = "node.json") -> NodeConfig:
         """Parse node.json; source names it in errors. Raises CornerstoneError with the path of what is wrong."""
-        return from_json(cls, text, source)
+        return NODE.read(text, source)
+
+
+def _rename_cvm(record: dict[str, Any]) -> dict[str, Any]:
+    """Rename what version 1 calls controller."""
+    return {"cvm" if key == "controller" and "cvm" not in record else key: value for key, value in record.items()}
+
+
+NODE = Format("node.json", NodeConfig, "Foundation; the host to its CVM", "first boot, host, CVM", SCHEMA_VERSION,
+              key="schema", steps={1: _rename_cvm},
+              newer="boot a release that knows it, or image the node with this one")
 
 
 # what a token begins with that gives up a Ceph OSD: nobody types it for a file system that may go

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from cornerstone.lib.record import schema_of, to_record
+from cornerstone.lib.serde import Format, schema_of
 
 SCHEMA_VERSION = 1
 STARTED, PROGRESS, SUCCEEDED, FAILED = STATES = ("started", "progress", "succeeded", "failed")
@@ -41,7 +41,10 @@ class Report:
 
     def to_json(self) -> bytes:
         """The body of the POST."""
-        return json.dumps(to_record(self)).encode()
+        return json.dumps(REPORT.write(self)).encode()
+
+
+REPORT = Format("report", Report, "Foundation", "the site's webhook", SCHEMA_VERSION, message=True, key="v")
 
 
 def schema_text() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from cornerstone.lib.record import Within
+from cornerstone.lib.serde import Within
 from cornerstone.model.disk.slot_disk import ESP_SIZE, MIB
 
 GIB = 1 << 30
@@ -83,6 +83,7 @@ class ResolvedProfile:
     description: str = ""
     inherits: tuple[str, ...] = ()
     machine: _Machine = _Machine()
+    aos_beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

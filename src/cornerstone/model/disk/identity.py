@@ -27,6 +27,11 @@ _OSD_UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # In BlueStore's label the length of the value as 32 bits stands between name and value.
 _CLUSTER = re.compile(rb"ceph_fsid\x24\0\0\0([0-9a-f-]{36})")
 # The tags that ceph-volume gives to its logical volumes stand in LVM's metadata, as text.
+# Keys of a BlueStore label that say which Ceph has made or opened the OSD; the first is ours (cvm/ceph/floor.py). Each
+# text has its length before it, in four bytes.
+OPENED_BY = "cornerstone_opened_by"
+_VERSIONS = re.compile(rb"(?:%b|ceph_version_when_created|require_osd_release)(.\0\0\0)" % OPENED_BY.encode(),
+                       re.DOTALL)
 _LVM_OSD = re.compile(rb"ceph\.osd_fsid=([0-9a-f-]{36})")
 _LVM_CLUSTER = re.compile(rb"ceph\.cluster_fsid=([0-9a-f-]{36})")
 # MBR: four entries of 16 bytes from here on, each with its type at 4, first sector and length at 8 (UEFI 2.10, 5.2.1)
@@ -137,6 +142,14 @@ def read_ceph(head: bytes) -> tuple[str, str] | None:
         cluster = _LVM_CLUSTER.search(head)
         return found[1].decode(), cluster[1].decode() if cluster else ""
     return None
+
+
+def read_opened_by(head: bytes) -> tuple[str, ...]:
+    """Return the versions of Ceph that have made or opened the BlueStore OSD that begins with head, as it has them."""
+    if not head.startswith(BLUESTORE):
+        return ()
+    return tuple(head[found.end():found.end() + found[1][0]].decode("ascii", "replace")
+                 for found in _VERSIONS.finditer(head, 0, 1 << 12))
 
 
 def fingerprint(read: Read, size: int) -> str:

@@ -71,7 +71,7 @@ class Profile:
     """A whole profile: defaults merged, values checked, releases known to the catalogue. aos, ahv: as in the catalogue.
 
     inherits: the profiles that it extends, nearest first. argument: what names it on a command line, its path if it
-    isn't in profiles/.
+    isn't in profiles/. aos_beside: the releases that may be in one cluster with aos, by the catalogue.
     """
 
     name: str
@@ -85,6 +85,7 @@ class Profile:
     cvm: CvmSizes
     machine: MachineNeeds = MachineNeeds()
     argument: str = field(default="", compare=False)
+    aos_beside: tuple[str, ...] = ()
 
     def additions(self, root: str) -> Additions:
         """Return the additions of the profile to a root; root: hypervisor or cvm."""
@@ -93,7 +94,7 @@ class Profile:
     def resolved(self) -> dict[str, Any]:
         """Everything that the build depends on, for the manifest: JSON-able, fixed order of keys, sizes in bytes.
 
-        A root without additions has no key `extra`.
+        A root without additions has no key `extra`, and a release without a known upgrade no aos_beside.
         """
         extra = {root: {"extra": found} if (found := self.additions(root).resolved()) else {}
                  for root in ("hypervisor", "cvm")}
@@ -105,6 +106,7 @@ class Profile:
             "cvm": {"memory": self.cvm.memory, "vcpus": self.cvm.vcpus,
                            "disk": self.cvm.disk, "root_slot": self.cvm.root_slot, **extra["cvm"]},
             "machine": {"firmware": self.machine.firmware, "tpm": self.machine.tpm},
+            **({"aos_beside": list(self.aos_beside)} if self.aos_beside else {}),
         }
 
     def lines(self) -> list[str]:
@@ -144,14 +146,16 @@ def load_profile(name_or_path: str, root: Path, catalogue: Catalogue | None = No
     if values["payload"] == "vendor":
         raise located_error(marks["payload",], ("payload",), "the vendor payload can't be built yet",
                             "use payload: reference, which fills every role with open software")
-    _check_releases(values, marks, catalogue or load_catalogue(root))
+    catalogue = catalogue or load_catalogue(root)
+    _check_releases(values, marks, catalogue)
     for key in ("hypervisor", "cvm"):
         values[key]["extra"] = _additions(leaf, key, values[key].get("extra") or {}, marks)
     own = leaf.path.resolve().parent == (root / "profiles").resolve()
     return Profile(leaf.name, tuple(file.name for file in chain[1:]), leaf.file.description or "", values["aos"],
                    values["ahv"], values["payload"], Reference(**values["reference"]),
                    HypervisorSizes(**values["hypervisor"]), CvmSizes(**values["cvm"]),
-                   MachineNeeds(**values.get("machine", {})), leaf.name if own else str(leaf.path))
+                   MachineNeeds(**values.get("machine", {})), leaf.name if own else str(leaf.path),
+                   tuple(map(str, catalogue.beside(AosVersion.parse(values["aos"])))))
 
 
 def _additions(leaf: _Loaded, key: str, extra: dict[str, Any], marks: dict[Where, str]) -> Additions:
