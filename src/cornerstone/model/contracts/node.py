@@ -121,7 +121,7 @@ class NodeConfig:
     """The whole file. identity: of the ISO; boot_disk: serial of the disk that it is on; aos: the profile's release.
 
     ssh_from: networks from which host and CVM take ssh, for those with a key. aos_beside: other releases of AOS that
-    be in one cluster with this one.
+    may be in one cluster with this one.
     """
 
     identity: str
