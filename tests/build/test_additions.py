@@ -9,13 +9,13 @@ import pytest
 
 from cornerstone.customize.iso_image import Image
 from cornerstone.factory.build.build import build
+from cornerstone.factory.build.plan import make_plan
 from cornerstone.factory.build.reproduce import copy_checkout
 from cornerstone.factory.diff import diff_isos
 from cornerstone.factory.diff.packages import STATUS, versions
 from cornerstone.factory.inspection.roots import copy_disk
 from cornerstone.factory.inspection.tree import read_tree
 from cornerstone.factory.packages.lock import read_lock, update_locks
-from cornerstone.factory.payload.plan import make_plan
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
 from cornerstone.factory.verify.boot_checks import fat

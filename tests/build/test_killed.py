@@ -26,8 +26,8 @@ import pytest
 
 from cornerstone.factory.build.build import fetch_all
 from cornerstone.factory.build.netboot import SUMS, folder_of
+from cornerstone.factory.build.plan import make_plan
 from cornerstone.factory.build.reproduce import copy_checkout
-from cornerstone.factory.payload.plan import make_plan
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
 from cornerstone.factory.store.layers import Store

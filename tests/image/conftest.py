@@ -18,12 +18,12 @@ import pytest
 
 from cornerstone.customize.iso_image import Extent, Image
 from cornerstone.factory.build.build import build
+from cornerstone.factory.build.plan import make_plan
 from cornerstone.factory.diff.packages import STATUS, versions
 from cornerstone.factory.inspection.roots import Disk, copy_disk
 from cornerstone.factory.inspection.tree import Tree, read_tree
 from cornerstone.factory.inspection.units import Units
 from cornerstone.factory.packages.lock import read_lock
-from cornerstone.factory.payload.plan import make_plan
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
 from cornerstone.factory.store.layers import Store

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from cornerstone.factory.build.plan import Plan
 from cornerstone.factory.packages.lock import Lock, LockedPackage
-from cornerstone.factory.payload.plan import Plan
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
 from cornerstone.factory.store.layers import Layer

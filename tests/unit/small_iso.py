@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from cornerstone.customize import iso_image
+from cornerstone.factory.build.plan import Plan
 from cornerstone.factory.evidence import evidence
 from cornerstone.factory.iso import mastering
 from cornerstone.factory.iso.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
 from cornerstone.factory.packages.lock import Lock, LockedPackage
-from cornerstone.factory.payload.plan import Plan
 from cornerstone.factory.payload.render import menus
 from cornerstone.factory.signing.signing import SoftwareKey
 from cornerstone.factory.store.layers import Layer

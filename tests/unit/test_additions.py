@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from cornerstone.factory.build.plan import make_plan
 from cornerstone.factory.packages import elements
 from cornerstone.factory.packages.lock import lock_path, read_lock
 from cornerstone.factory.payload import additions
-from cornerstone.factory.payload.plan import make_plan
 from cornerstone.factory.payload.render import ipxe_script, menus
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key

@@ -11,8 +11,8 @@ import pytest
 from build_plans import Told, plan_of, touch
 from cornerstone.factory.build import build as build_module
 from cornerstone.factory.build.build import is_current, iso_path, put_iso, recall, remember
+from cornerstone.factory.build.plan import Plan
 from cornerstone.factory.evidence import evidence
-from cornerstone.factory.payload.plan import Plan
 from cornerstone.factory.store.layers import Layer, Store
 
 

@@ -147,7 +147,7 @@ def manifest_of(workspace: Workspace, iso: str, profile: str) -> Manifest:
             return image.manifest
         finally:
             image.close()
-    from cornerstone.factory.payload.plan import read_locks
+    from cornerstone.factory.build.plan import read_locks
     chosen = find_profile(workspace, profile)
     epoch = max(lock.epoch for lock in read_locks(workspace, chosen).values())
     root = Entry(HYPERVISOR, chosen.hypervisor.root_slot, "0" * 64)

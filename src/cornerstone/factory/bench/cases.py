@@ -10,8 +10,8 @@ from cornerstone.factory.bench import compression, mastering, peers
 from cornerstone.factory.bench.bench import CONTAINED, SHORT_RUNS, Bench
 from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side, typical
 from cornerstone.factory.bench.table import Check, Figure, Result
+from cornerstone.factory.build.plan import make_plan
 from cornerstone.factory.payload import root
-from cornerstone.factory.payload.plan import make_plan
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
 from cornerstone.lib.error import Code, CornerstoneError

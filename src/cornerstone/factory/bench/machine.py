@@ -9,7 +9,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from cornerstone.factory.payload.plan import TOOLS
+from cornerstone.factory.build.plan import TOOLS
 from cornerstone.lib import process
 from cornerstone.lib.error import CornerstoneError
 

@@ -19,10 +19,10 @@ from typing import Any
 from cornerstone.customize.iso_area import TAKE_OUT, is_customised
 from cornerstone.customize.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
 from cornerstone.factory.build import netboot
+from cornerstone.factory.build.plan import Plan, make_plan, read_locks
 from cornerstone.factory.build.preflight import preflight
 from cornerstone.factory.evidence import evidence
 from cornerstone.factory.packages import pool, provide
-from cornerstone.factory.payload.plan import Plan, make_plan, read_locks
 from cornerstone.factory.payload.render import menus
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace

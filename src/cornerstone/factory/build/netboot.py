@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.customize.iso_image import Image
+from cornerstone.factory.build.plan import Plan
 from cornerstone.factory.evidence.evidence import is_stamp
-from cornerstone.factory.payload.plan import Plan
 from cornerstone.factory.payload.render import ipxe_script
 from cornerstone.factory.signing.signing import check_signature
 from cornerstone.lib.error import Code, CornerstoneError

@@ -16,7 +16,7 @@ from pathlib import Path
 from cornerstone.customize.iso_area import TAKE_OUT, is_customised
 from cornerstone.factory.build import netboot
 from cornerstone.factory.build.build import build, iso_path, recall, step
-from cornerstone.factory.payload.plan import make_plan
+from cornerstone.factory.build.plan import make_plan
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import for_a_build, signing_key

@@ -15,9 +15,9 @@ from typing import Any
 
 from cornerstone.customize.iso_area import empty_areas
 from cornerstone.customize.iso_image import Image
+from cornerstone.factory.build.plan import Plan, code_digest
 from cornerstone.factory.evidence import provenance, report
 from cornerstone.factory.packages.elements import ROOTS
-from cornerstone.factory.payload.plan import Plan, code_digest
 from cornerstone.lib.atomic import beside
 from cornerstone.model.contracts.manifest import NAME, SIGNATURE_NAME, digest
 

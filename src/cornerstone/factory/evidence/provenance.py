@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cornerstone import __version__
 from cornerstone.customize.iso_image import EFI_IMAGE
-from cornerstone.factory.payload.plan import Plan
+from cornerstone.factory.build.plan import Plan
 from cornerstone.factory.signing.signing import SigningKey, check_signature
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from cornerstone.factory.payload.plan import Plan
+from cornerstone.factory.build.plan import Plan
 from cornerstone.lib.fat import MIB
 from cornerstone.model.contracts.manifest import Manifest
 

@@ -16,8 +16,8 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from cornerstone import __version__
+from cornerstone.factory.build.plan import Plan
 from cornerstone.factory.packages.lock import Lock, LockedPackage
-from cornerstone.factory.payload.plan import Plan
 from cornerstone.lib.gpt import derived_id
 from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, Manifest
 from cornerstone.model.profile.additions import Entry

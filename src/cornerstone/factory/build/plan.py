@@ -121,7 +121,7 @@ def _efi_layer(boot: Layer, lock: Lock, logs: Path) -> Layer:
             "EFI/BOOT/mmx64.efi": source / "mmx64.efi",
         }, epoch=lock.epoch, log=fresh(logs / "efi-image.log"))
 
-    inputs = {"code": code_digest("../lib/fat", "payload/plan"), **tool_versions("dosfstools", "mtools")}
+    inputs = {"code": code_digest("../lib/fat", "build/plan"), **tool_versions("dosfstools", "mtools")}
     return Layer("efi-image", inputs, make, (boot,))
 
 
