@@ -52,8 +52,12 @@ def tell(text: str, file: Path | None) -> None:
     "from_": "a folder of packages that `fetch --to` has filled, instead of a mirror"})
 def build(c, profile="", keep=False, from_=""):
     """Build a profile's Foundation ISO into output/; does only what changed."""
-    from cornerstone.cli.building import build_all
-    finish(build_all(WORKSPACE, find_profiles(WORKSPACE, profile), keep, optional(from_)))
+    from cornerstone.cli.up_to_date import tell_up_to_date
+    from cornerstone.factory.build.unchanged import look
+    inputs = look(WORKSPACE, profile)
+    if keep or from_ or not tell_up_to_date(WORKSPACE, profile, inputs):
+        from cornerstone.cli.building import build_all
+        finish(build_all(WORKSPACE, find_profiles(WORKSPACE, profile), keep, optional(from_), inputs))
 
 
 @task(positional=["profile"], help={"profile": PROFILE, "format": JSON})

@@ -19,7 +19,7 @@ def test_nothing_is_left(iso, ending, own_cache, request):
     before = iso.stat()
     # with another key: else the ISO in its place is what would come out, and nothing is done
     shutil.rmtree(own_cache.folder / "keys")
-    log = root / "output" / PROFILE / "logs" / "hypervisor.log"
+    log = root / "output" / PROFILE / "logs" / "hypervisor-packages.log"
     log.unlink(missing_ok=True)
     build = subprocess.Popen([sys.executable, "tasks.py", "build", "--profile", PROFILE], cwd=root,
                              env=own_cache.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -1,8 +1,9 @@
 """A build that is killed outright, again and again at random points, loses nothing but what it was making.
 
 The points are chosen by a seed, which is printed; CORNERSTONE_SEED sets it, CORNERSTONE_KILLS how many
-there are (13). A root takes minutes, so three of them fall into the making of one root, one of these into
-taking in its packages, and the others into the steps after it, whose layers are taken away before each.
+there are (13). A root takes minutes, so four of them fall into the making of one root: one into taking in
+its packages, two into installing them, one into assembling the rest; and the others into the steps after it, whose
+layers are taken away before each.
 
 The builds have an empty pool, no mirror, and a folder of packages that was carried to them: so this also
 is the test of a site without a network.
@@ -28,6 +29,7 @@ from cornerstone.factory.build.build import fetch_all
 from cornerstone.factory.build.netboot import SUMS, folder_of
 from cornerstone.factory.build.plan import make_plan
 from cornerstone.factory.build.reproduce import copy_checkout
+from cornerstone.factory.packages.elements import packages_layer
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
 from cornerstone.factory.store.layers import Store
@@ -117,8 +119,10 @@ def test_killed_at_random_points_and_two_at_once(iso, builder):
     root = chance.choice(["hypervisor", "cvm"])
     after = {"hypervisor": ["hypervisor-boot", "efi-image", "netboot-initrd"], "cvm": ["cvm-boot", "cvm-disk"]}
 
-    builder.remove(root, *after[root])
-    in_a_root = [("packages", "started", 0.1), (root, "started", 10), (root, "started", 25)]
+    packages = packages_layer(root)
+    builder.remove(packages, root, *after[root])
+    in_a_root = [("packages", "started", 0.1), (packages, "started", 10), (packages, "started", 25),
+                 (root, "started", 5)]
     kills = sum(builder.kill(step, state, chance.uniform(0, most)) for step, state, most in in_a_root)
     assert kills == len(in_a_root)
     assert not builder.store.has(builder.plan.layers[root])

@@ -20,7 +20,7 @@ from cornerstone.lib.error import CornerstoneError  # noqa: E402
 from cornerstone.model.contracts.facts import Facts  # noqa: E402
 from cornerstone.model.contracts.manifest import HYPERVISOR, Entry, Manifest  # noqa: E402
 from cornerstone.model.contracts.requirements import GIB, Requirements  # noqa: E402
-from cornerstone.model.rules import check_machine  # noqa: E402
+from cornerstone.model.rules.hardware import check_machine  # noqa: E402
 from cornerstone.model.site.file import read_site  # noqa: E402
 
 # profiles/base.yaml, and an ISO of 2026-11-20

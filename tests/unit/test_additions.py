@@ -19,6 +19,7 @@ from cornerstone.factory.payload import additions
 from cornerstone.factory.payload.render import ipxe_script, menus
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
+from cornerstone.factory.store.code import PREFIX, ROOMS
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.profile.additions import MOST_FILES, OURS, Additions, Entry, Tree, read_tree
 from cornerstone.model.profile.profile import load_profile
@@ -233,10 +234,11 @@ def keys(plan) -> dict[str, str]:
 
 HYPERVISOR_LAYERS = {"hypervisor", "hypervisor-boot", "efi-image", "netboot-initrd"}
 MOVES = {
-    "hypervisor packages": ("hypervisor: {extra: {packages: [tree]}}", HYPERVISOR_LAYERS),
+    "hypervisor packages": ("hypervisor: {extra: {packages: [tree]}}",
+                            {"hypervisor-packages", "netboot-drivers", *HYPERVISOR_LAYERS}),
     "hypervisor files": ("hypervisor: {extra: {files: added}}", HYPERVISOR_LAYERS),
     "hypervisor arguments": ("hypervisor: {extra: {kernel_arguments: [nosmt]}}", set()),
-    "cvm packages": ("cvm: {extra: {packages: [tree]}}", {"cvm", "cvm-boot", "cvm-disk"}),
+    "cvm packages": ("cvm: {extra: {packages: [tree]}}", {"cvm-packages", "cvm", "cvm-boot", "cvm-disk"}),
     "cvm files": ("cvm: {extra: {files: added}}", {"cvm", "cvm-boot", "cvm-disk"}),
     "cvm arguments": ("cvm: {extra: {kernel_arguments: [nosmt]}}", {"cvm-disk"}),
     "none": ("hypervisor: {extra: {}}\ncontroller: {extra: {packages: [], kernel_arguments: []}}", None),
@@ -255,15 +257,20 @@ def test_each_addition_moves_the_keys_of_what_is_made_from_it_and_no_other(check
     assert {name for name in before if before[name] != after[name]} == (set() if moved is None else moved | {"iso"})
 
 
+def besides_code(layer) -> set[str]:
+    return {name for name in layer.inputs if not name.startswith((PREFIX, ROOMS))}
+
+
 def test_a_profile_without_additions_has_no_input_of_theirs(checkout):
     """So its keys are those of a factory that knows of none."""
     write(checkout, "mine", "")
     plan = planned(checkout, "mine")
     tools = {f"tool {name}" for name in ("mmdebstrap", "squashfs-tools", "apt-utils")}
     for root in elements.ROOTS:
-        assert plan.layers[root].inputs.keys() == {"lock", "elements", "public key", "code", "compression",
-                                                   "diskimage-builder", "rooms", *tools}
-    assert plan.layers["cvm-disk"].inputs.keys() == {"code", "disk size", "root slot size", *(
+        assert besides_code(plan.layers[f"{root}-packages"]) == {"lock", *tools}
+        assert besides_code(plan.layers[root]) == {"elements", "public key", "diskimage-builder",
+                                                   "tool squashfs-tools"}
+    assert besides_code(plan.layers["cvm-disk"]) == {"disk size", "root slot size", *(
         f"tool {name}" for name in ("dosfstools", "mtools", "e2fsprogs", "qemu-utils"))}
     assert "extra" not in plan.iso_inputs["profile"]
     assert "additions" not in {name for root in elements.ROOTS for name in elements.closure(checkout.elements, root)}
@@ -277,6 +284,15 @@ def test_a_change_of_one_file_moves_the_root(checkout):
     after = keys(planned(checkout, "mine"))
     assert {name for name in before if before[name] != after[name]} == {
         "hypervisor", "hypervisor-boot", "efi-image", "netboot-initrd", "iso"}
+
+
+@pytest.mark.parametrize(("path", "packaged"), [("usr/lib/firmware/x.bin", False), ("lib/modules/6.1/x.ko", False),
+                                                ("usr/lib/modules-load.d/x.conf", True)])
+def test_drivers_of_a_profile_are_in_the_archive_for_network_boots(checkout, path, packaged):
+    put(checkout.root / "profiles", f"added/{path}")
+    write(checkout, "mine", "hypervisor: {extra: {files: added}}")
+    source, = planned(checkout, "mine").layers["netboot-drivers"].needs
+    assert source.name == ("hypervisor-packages" if packaged else "hypervisor")
 
 
 def test_a_profile_reads_its_own_lock_or_says_what_to_run(checkout):

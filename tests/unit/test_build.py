@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from build_plans import MIB, Told, package, plan_of, profile, touch
 from cornerstone.factory.build import build as build_module
-from cornerstone.factory.build.build import check_space, fetch_packages, make_layer, make_layers, step
+from cornerstone.factory.build.build import check_space, fetch_packages, layers_to_have, make_layer, make_layers, step
 from cornerstone.factory.packages.pool import pooled
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import SoftwareKey
@@ -76,7 +77,8 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.mark.parametrize(("make", "in_pool", "needed"), [
     ((), True, 1024 + 2 * 100), ((), False, 1024 + 3 * 100), (("cvm",), True, 1024 + 8 * 100),
-    (("cvm",), False, 1024 + 9 * 100), (("cvm-disk",), True, 1024 + 2 * 100),
+    (("cvm-packages", "cvm"), True, 1024 + 10 * 100), (("cvm-packages", "cvm"), False, 1024 + 11 * 100),
+    (("cvm-disk",), True, 1024 + 2 * 100),
 ])
 def test_space(workspace, monkeypatch, make, in_pool, needed):
     deb = package("big", 100 * MIB)
@@ -107,8 +109,9 @@ def test_space_for_the_iso(workspace, monkeypatch):
         check_space(workspace, plan_of(workspace, packages=(package("big", MIB),)), [])
 
 
-@pytest.mark.parametrize(("make", "asks"), [(("cvm",), True), (("cvm-disk", "hypervisor"), False), ((), False)])
-def test_packages_are_fetched_for_the_roots_that_will_be_made(workspace, monkeypatch, make, asks):
+@pytest.mark.parametrize(("make", "asks"), [
+    (("cvm-packages", "cvm"), True), (("cvm",), False), (("cvm-disk", "hypervisor-packages"), False), ((), False)])
+def test_packages_are_fetched_where_they_will_be_installed(workspace, monkeypatch, make, asks):
     asked, told = [], Told()
     monkeypatch.setattr(build_module.packages, "provide", lambda workspace, locks, *_: asked.extend(locks))
     workspace.temporary.mkdir(parents=True)
@@ -160,6 +163,41 @@ def test_a_damaged_layer_is_made_again_and_that_is_told(workspace, store):
     assert [(event.step, event.state, event.message) for event in told] == [
         ("root", "warning", "damaged in the store: made isn't what was made; it is made again"),
         ("root", "started", ""), ("root", "done", ""), ("boot", "cached", "")]
+    assert (store.path(root) / "made").read_text() == "whole"
+
+
+def never(folder: Path, needed: dict[str, Path]) -> None:
+    raise AssertionError("it isn't needed")
+
+
+def test_what_only_a_missing_layer_is_made_from_is_not_made_for_one_that_is_there(workspace, store):
+    packages = Layer("packages", {}, never, kept=False)
+    root = Layer("root", {}, touch, (packages,))
+    store.make(replace(root, make=touch))
+    assert layers_to_have(plan_of(workspace, packages, root), store.has) == [root]
+    told = Told()
+    make_layers(plan_of(workspace, packages, root), store, told)
+    assert told == [("root", "cached")]
+    assert layers_to_have(plan_of(workspace, packages, root), lambda layer: False) == [packages, root]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["pruned", "damaged"])
+def test_a_damaged_layer_is_made_again_from_what_it_is_made_from(workspace, store, there):
+    """Which nothing had needed until then, so nobody had looked at it."""
+    packages = Layer("packages", {}, lambda folder, needed: (folder / "made").write_text("whole"), kept=False)
+    root = Layer("root", {}, lambda folder, needed: (folder / "made").write_text(
+        (needed["packages"] / "made").read_text()), (packages,))
+    make_layers(plan_of(workspace, packages, root), store, Told())
+    store.release()
+    (store.path(root) / "made").write_text("wrong")
+    if there:
+        (store.path(packages) / "made").write_text("wrong")
+    else:
+        shutil.rmtree(store.path(packages))
+    told = Told()
+    make_layers(plan_of(workspace, packages, root), Store(workspace.layers), told)
+    assert told == [("root", "warning"), *([("packages", "warning")] if there else []), ("packages", "started"),
+                    ("packages", "done"), ("root", "started"), ("root", "done")]
     assert (store.path(root) / "made").read_text() == "whole"
 
 

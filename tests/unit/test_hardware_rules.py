@@ -10,8 +10,9 @@ import pytest
 
 from cornerstone.model.contracts.facts import Bmc, Clock, Contents, Cpu, Disk, Dmi, Facts, Firmware, Nic, PciDevice
 from cornerstone.model.contracts.requirements import GIB, Requirements
-from cornerstone.model.rules import REGISTRY, Outcome, check_machine
 from cornerstone.model.rules.fitness import boot_disks, data_disks, obstacle, unfit_for_boot, unfit_for_data
+from cornerstone.model.rules.hardware import check_machine
+from cornerstone.model.rules.registry import REGISTRY, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH = 1795132800

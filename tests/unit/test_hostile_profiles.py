@@ -11,7 +11,8 @@ from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.catalogue.catalogue import load_catalogue
 from cornerstone.model.catalogue.version import AhvVersion, AosVersion
 from cornerstone.model.profile.profile import load_profile
-from cornerstone.model.rules import Outcome, check_profile
+from cornerstone.model.rules.registry import Outcome
+from cornerstone.model.rules.release import check_profile
 from test_matrix import TODAY
 
 ROOT = Path(__file__).resolve().parents[2]

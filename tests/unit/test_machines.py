@@ -11,7 +11,7 @@ import pytest
 from cornerstone.model.contracts.facts import Facts
 from cornerstone.model.contracts.requirements import Requirements
 from cornerstone.model.profile.profile import load_profile
-from cornerstone.model.rules import REGISTRY
+from cornerstone.model.rules.registry import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINES = ROOT / "tests" / "machines"

@@ -15,7 +15,7 @@ import pytest
 from cornerstone.factory.matrix import FORMATS, run_matrix
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.model.profile.profile import profile_names
-from cornerstone.model.rules import REGISTRY
+from cornerstone.model.rules.registry import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = datetime.date(2026, 11, 22)

@@ -262,8 +262,10 @@ def test_the_initramfs_is_the_old_one_and_the_drivers_behind_it(root, tmp_path):
     made = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        netboot_initrd.make(squashfs, initrd, tmp_path / name / "initrd.img", log)
-        assert [path.name for path in (tmp_path / name).iterdir()] == ["initrd.img"]
+        packed = tmp_path / name / netboot_initrd.PACKED
+        netboot_initrd.pack_drivers(squashfs, packed, log)
+        assert [path.name for path in (tmp_path / name).iterdir()] == [netboot_initrd.PACKED]
+        netboot_initrd.join(initrd, packed, tmp_path / name / "initrd.img")
         made.append((tmp_path / name / "initrd.img").read_bytes())
     assert made[0] == made[1]
     assert made[0].startswith(initrd.read_bytes())

@@ -14,9 +14,9 @@ from cornerstone.model.catalogue.catalogue import load_catalogue
 from cornerstone.model.catalogue.version import AhvVersion, AosVersion
 from cornerstone.model.profile.fields import ReferenceFile
 from cornerstone.model.profile.profile import load_profile
-from cornerstone.model.rules import REGISTRY, Level, Outcome, check_pair, check_profile, require_profile
-from cornerstone.model.rules.registry import Registry, Result, Rule, Verdict
-from cornerstone.model.rules.release import SUITES
+from cornerstone.model.rules import hardware  # noqa: F401 (its rules are checked here too)
+from cornerstone.model.rules.registry import REGISTRY, Level, Outcome, Registry, Result, Rule, Verdict
+from cornerstone.model.rules.release import SUITES, check_pair, check_profile, require_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = datetime.date(2026, 11, 22)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cornerstone.factory.build import reproduce
-from cornerstone.factory.scratch import check_file_system, detach_loops, own_folder
+from cornerstone.factory.contained import detach_loops
+from cornerstone.factory.scratch import check_file_system, own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError

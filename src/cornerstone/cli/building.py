@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cornerstone.cli.inputs import check_format
+from cornerstone.cli.up_to_date import note_up_to_date
+from cornerstone.customize.iso_area import is_customised
 from cornerstone.factory.build.build import build, why
 from cornerstone.factory.build.progress import Progress
+from cornerstone.factory.build.unchanged import Inputs
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, JsonLines
@@ -46,11 +49,12 @@ def build_one(workspace: Workspace, profile: Profile, keep: bool = False, carrie
 
 
 def build_all(workspace: Workspace, profiles: Sequence[Profile], keep: bool = False,
-              carried: Path | None = None) -> int:
+              carried: Path | None = None, inputs: Inputs | None = None) -> int:
     """Build profiles one after the other, with a table at the end when they are several; returns the worst exit code.
 
     They share the layers that they have in common, and one that fails doesn't keep the others from being built. Each
-    ISO's path is a line of standard output. Raises CornerstoneError when there is but one profile and it fails.
+    ISO's path is a line of standard output. inputs: what was looked at before any profile was read, for the next build.
+    Raises CornerstoneError when there is but one profile and it fails.
     """
     ends: list[Built] = []
     for profile in profiles:
@@ -64,8 +68,10 @@ def build_all(workspace: Workspace, profiles: Sequence[Profile], keep: bool = Fa
             print(f"error: {profile.name}: {error}", file=sys.stderr, flush=True)
             ends.append(Built(profile.name, time.monotonic() - begun, error=error))
         else:
-            print(Manifest.from_bytes(iso.with_name(NAME).read_bytes()).signed, file=sys.stderr)
+            signed = Manifest.from_bytes(iso.with_name(NAME).read_bytes()).signed
+            print(signed, file=sys.stderr)
             print(iso, flush=True)
+            note_up_to_date(workspace, profile, inputs, iso, signed, is_customised)
             ends.append(Built(profile.name, time.monotonic() - begun, iso))
     if len(profiles) > 1:
         Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 200).print(table(ends))
@@ -92,7 +98,7 @@ def tell_why(workspace: Workspace, profile: Profile, format: str) -> None:
             {"name": name, "there": there, "changed": changed} for name, there, changed in rows]}, indent=2))
         return
     for name, there, changed in rows:
-        print(f"{'hit ' if there else 'miss'}  {name:<16} {', '.join(changed) or 'nothing changed'}")
+        print(f"{'hit ' if there else 'miss'}  {name:<20} {', '.join(changed) or 'nothing changed'}")
 
 
 def tell_reproduced(workspace: Workspace, profile: Profile) -> None:

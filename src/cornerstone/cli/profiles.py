@@ -16,7 +16,8 @@ from cornerstone.factory.settings import Workspace
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.catalogue.catalogue import load_catalogue
 from cornerstone.model.profile.profile import Profile, load_profile, profile_names
-from cornerstone.model.rules import Level, check_profile
+from cornerstone.model.rules.registry import Level
+from cornerstone.model.rules.release import check_profile
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from cornerstone.model.catalogue.pair import Answer, PairAnswer, answer_pair
 from cornerstone.model.catalogue.release import Catalogue
 from cornerstone.model.catalogue.version import AhvVersion, AosVersion
 from cornerstone.model.profile.profile import load_profile, profile_names
-from cornerstone.model.rules import Level, Outcome, Verdict, check_pair, check_profile
+from cornerstone.model.rules.registry import Level, Outcome, Verdict
+from cornerstone.model.rules.release import check_pair, check_profile
 
 MALFORMED = "malformed"
 _STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.INFO: "dim", None: "green"}

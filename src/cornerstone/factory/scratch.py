@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import shutil
 import stat
@@ -13,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from cornerstone.factory.contained import detach_loops
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError
@@ -104,11 +104,3 @@ def check_file_system(folder: Path) -> None:
 
 # CAP_NET_RAW, permitted and effective, as the kernel stores it (version 2)
 _ONE_CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
-
-
-def detach_loops(below: Path) -> None:
-    """Detach the loop devices whose file lies below a folder of ours: a killed build leaves them attached."""
-    listing = process.call(["losetup", "--json", "--list"]).out.decode("utf-8", "surrogateescape")
-    for device in json.loads(listing or "{}").get("loopdevices", []):
-        if (device.get("back-file") or "").startswith(f"{below}/"):
-            process.call(["losetup", "--detach", device["name"]])

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from cornerstone.lib.error import Code, CornerstoneError
 
@@ -56,3 +57,8 @@ def require_own(folders: Iterable[Path], checkout: Path) -> None:
                 f"others may write in {open_to_others}, and a release key signs nothing that they could put there",
                 f"take the right away (chmod go-w {open_to_others}; its owner has to be you or root), or set "
                 "CORNERSTONE_CACHE to a folder of your own", Code.MACHINE)
+
+
+def is_stamp(value: Any) -> bool:
+    """Whether a value is a file's size and time of change."""
+    return isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)

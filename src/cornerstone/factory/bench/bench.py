@@ -22,10 +22,6 @@ from cornerstone.factory.signing.signing import SECRETS, for_a_build
 from cornerstone.factory.store.layers import RECORD
 from cornerstone.model.profile.profile import Profile
 
-# A private mount and process namespace: when the command ends, however it ends, all of it is gone.
-CONTAINED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-             "sh", "-c", 'umask 022; hostname localhost; exec "$@"', "-")
-
 # How often a whole process of under a second is run for one of the long ones.
 SHORT_RUNS = 5
 

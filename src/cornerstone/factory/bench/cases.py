@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cornerstone.factory.bench import compression, mastering, peers
-from cornerstone.factory.bench.bench import CONTAINED, SHORT_RUNS, Bench
+from cornerstone.factory.bench.bench import SHORT_RUNS, Bench
 from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side, typical
 from cornerstone.factory.bench.table import Check, Figure, Result
 from cornerstone.factory.build.plan import make_plan
+from cornerstone.factory.contained import CONTAINED
 from cornerstone.factory.payload import root
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
+from cornerstone.factory.store.closure import PACKAGE
+from cornerstone.factory.store.layers import Layer
 from cornerstone.lib.error import Code, CornerstoneError
 
 OURS = "invoke build, empty store, warm pool"
+NOTHING = "invoke build, nothing changed"
 TOGETHER, IN_TURN = "floor, both roots at once", "floor, one root after the other"
 
 
@@ -46,11 +51,13 @@ def _floor(bench: Bench, how: str) -> Usage:
 
 
 def no_op(bench: Bench) -> Result:
-    """A build when nothing changed."""
+    """A build when nothing changed, against the start of the same program."""
     bench.built()
-    runs = side_by_side({"": lambda: bench.build("no-op")}, SHORT_RUNS * bench.rounds)[""]
-    return Result("no-op", (Figure("no-op", "invoke build, nothing changed", runs),),
-                  (Check("no-op", "whole process", typical(runs).wall, 0.7, "s"),))
+    runs = side_by_side({"invoke --version": lambda: bench.invoke("--version", log="no-op"),
+                         NOTHING: lambda: bench.build("no-op")}, SHORT_RUNS * bench.rounds)
+    return Result("no-op", tuple(Figure("no-op", way, found) for way, found in runs.items()), (
+        Check("no-op", "nothing changed, by invoke --version", ratio(runs[NOTHING], runs["invoke --version"]), 2.5, "×"),
+        Check("no-op", "whole process", typical(runs[NOTHING]).wall, 0.7, "s"),))
 
 
 def customize(bench: Bench) -> Result:
@@ -75,37 +82,89 @@ def customize(bench: Bench) -> Result:
 
 def one_element(bench: Bench) -> Result:
     """One static file of an element of the cvm root changed: that root, what follows from it, and the ISO are made."""
-    bench.built()
-    workspace = Workspace(bench.checkout)
-    plan = make_plan(workspace, bench.profile, signing_key(bench.cache))
-    expected = {"cvm", "iso"}
-    for layer in plan.layers.values():
-        if expected & {needed.name for needed in layer.needs}:
-            expected.add(layer.name)
-    file = next((workspace.elements / "cvm" / "static").rglob("*.preset"))
-    before, wrong, turn = file.read_bytes(), set(), 0
+    file = next((bench.checkout / "elements" / "cvm" / "static").rglob("*.preset"))
+    return _one_change(bench, "one-element", Change(file, lambda text, turn: f"{text}# changed {turn}\n", {"cvm"}), 0.25)
+
+
+def one_module(bench: Bench) -> Result:
+    """One module of the room that runs in the CVM changed: as for an element."""
+    file = bench.checkout / "src" / PACKAGE / "controller" / "node.py"
+    return _one_change(bench, "one-module", Change(file, lambda text, turn: f"{text}CHANGED = {turn}\n", {"cvm"}), 0.25)
+
+
+def one_size(bench: Bench) -> Result:
+    """One size of the profile changed: the CVM's disk and the ISO are made."""
+    disk = bench.profile.cvm.disk >> 30
+    file = bench.checkout / "profiles" / f"{bench.profile.name}.yaml"
+
+    def grow(text: str, turn: int) -> str:
+        return f"{text}\ncontroller: {{disk: {disk + turn} GiB}}\n"
+
+    return _one_change(bench, "one-size", Change(file, grow, {"cvm-disk"}), 0.1)
+
+
+def one_rule(bench: Bench) -> Result:
+    """One rule on which releases go together changed: nothing is made."""
+    file = bench.checkout / "src" / PACKAGE / "model" / "rules" / "release.py"
+    return _one_change(bench, "one-rule", Change(file, lambda text, turn: f"{text}CHANGED = {turn}\n", set()), 0.05)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a case changes of the checkout: a file, how (its text and the number of the turn), the layers that it moves.
+
+    An ISO is made again when any layer is.
+    """
+
+    file: Path
+    make: Callable[[str, int], str]
+    moves: set[str]
+
+
+def _one_change(bench: Bench, case: str, change: Change, limit: float) -> Result:
+    """A build after one change, against a cold build just before it, and what of it was made."""
+    plan = make_plan(Workspace(bench.checkout), bench.profile, signing_key(bench.cache))
+    expected = following(plan.layers.values(), change.moves)
+    before, wrong, turn = change.file.read_text(), set(), 0
 
     def ours() -> Usage:
+        bench.forget()
+        return bench.build(case)
+
+    def changed() -> Usage:
         nonlocal turn
         turn += 1
-        file.write_bytes(before + f"# changed {turn}\n".encode())
+        change.file.write_text(change.make(before, turn))
         (bench.product / "events.jsonl").unlink(missing_ok=True)
-        usage = bench.build("one-element")
+        usage = bench.build(case)
         wrong.update(bench.made() & {*plan.layers, "iso"} ^ expected)
         return usage
 
+    what = f"invoke build, {change.file.name} changed"
     try:
-        runs = side_by_side({"": ours}, bench.rounds)[""]
+        runs = side_by_side({OURS: ours, what: changed}, bench.rounds)
     finally:
-        file.write_bytes(before)
+        change.file.write_text(before)
         bench.iso.unlink(missing_ok=True)
-    made = f"made: {', '.join(sorted(expected))}" if not wrong else f"made or not made: {', '.join(sorted(wrong))}"
-    return Result("one-element", (Figure("one-element", f"invoke build, {file.name} of cvm changed", runs, made),),
-                  (Check("one-element", "layers made needlessly, or not made", len(wrong), 0, ""),))
+    made = f"made: {', '.join(sorted(expected)) or 'nothing'}" if not wrong else \
+        f"made or not made: {', '.join(sorted(wrong))}"
+    return Result(case, (Figure(case, OURS, runs[OURS]), Figure(case, what, runs[what], made)), (
+        Check(case, "by a cold build of the same round", ratio(runs[what], runs[OURS]), limit, "×"),
+        Check(case, "layers made needlessly, or not made", len(wrong), 0, "")))
+
+
+def following(layers: Iterable[Layer], moved: set[str]) -> set[str]:
+    """Return the names of the layers that moved and of all that are made from them, and the ISO's when there are any."""
+    found = set(moved)
+    for layer in layers:  # needed ones come first
+        if found & {needed.name for needed in layer.needs}:
+            found.add(layer.name)
+    return found | ({"iso"} if found else set())
 
 
 CASES: Mapping[str, Callable[[Bench], Result]] = {
-    "cold": cold, "no-op": no_op, "customize": customize, "one-element": one_element,
+    "cold": cold, "no-op": no_op, "customize": customize, "one-element": one_element, "one-module": one_module,
+    "one-size": one_size, "one-rule": one_rule,
     "mastering": mastering.real, "mastering-large": mastering.large,
     "stock": peers.stock, "mkosi": peers.mkosi, "live-build": peers.live_build,
     "compression": compression.choices,

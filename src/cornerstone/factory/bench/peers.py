@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cornerstone.factory.bench.bench import CONTAINED, Bench
+from cornerstone.factory.bench.bench import Bench
 from cornerstone.factory.bench.measure import Usage, measure, ratio, side_by_side
 from cornerstone.factory.bench.table import Check, Figure, Result
+from cornerstone.factory.contained import CONTAINED, detach_loops
 from cornerstone.factory.packages.lock import Lock
-from cornerstone.factory.scratch import detach_loops
 from cornerstone.factory.settings import KEYRING, Mirror, find_mirror
 from cornerstone.lib import apt, process
 
@@ -79,7 +79,10 @@ def together(commands: Sequence[str]) -> str:
 
 
 def mkosi(bench: Bench) -> Result:
-    """The hypervisor's requested packages as a tar, and its build when nothing changed. No target: for scale."""
+    """The hypervisor's requested packages as a tar; with one file changed, incrementally; and with nothing changed.
+
+    No target: for scale.
+    """
     if not shutil.which("mkosi"):
         return Result("mkosi", left_out="not installed: apt-get install mkosi (25 or newer)")
     version = process.read(["mkosi", "--version"]).strip()
@@ -103,10 +106,21 @@ def mkosi(bench: Bench) -> Result:
     def run(*words: str) -> Callable[[], Usage]:
         return lambda: measure([*command, *words, "build"], log=bench.logs / "mkosi.log", cwd=folder)
 
+    extra = folder / "extra/etc/changed"
+    extra.parent.mkdir(parents=True)
+    incremental = run("--force", "--incremental", "yes", "--extra-tree", str(folder / "extra"))
+
+    def one_file() -> Usage:
+        extra.write_text("again\n")
+        return incremental()
+
     try:
         run("--force")()  # its cache of packages is warm from now on
-        runs = side_by_side({f"{version}, hypervisor packages as a tar": run("--force"),
-                             f"{version}, nothing changed": run()}, ROUNDS)
+        whole = side_by_side({f"{version}, hypervisor packages as a tar": run("--force"),
+                              f"{version}, nothing changed": run()}, ROUNDS)
+        extra.write_text("once\n")
+        incremental()  # keeps the tree of the packages
+        runs = whole | side_by_side({f"{version}, one file changed, incremental": one_file}, ROUNDS)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Result("mkosi", tuple(Figure("mkosi", what, found) for what, found in runs.items()))

@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import datetime
 import graphlib
-import hashlib
 import json
 import os
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cornerstone.customize.iso_area import TAKE_OUT, is_customised
-from cornerstone.customize.iso_image import BIOS_IMAGE, BIOS_IMAGE_MASK, EFI_IMAGE
 from cornerstone.factory.build import netboot
 from cornerstone.factory.build.plan import Plan, make_plan, read_locks
 from cornerstone.factory.build.preflight import preflight
 from cornerstone.factory.evidence import evidence
+from cornerstone.factory.iso import foundation_iso
 from cornerstone.factory.packages import pool, provide
-from cornerstone.factory.payload.render import menus
+from cornerstone.factory.packages.elements import packages_layer
 from cornerstone.factory.scratch import own_folder
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import is_sealed, public_key, sealed, signing_key
@@ -35,32 +35,18 @@ from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event, Listener
 from cornerstone.lib.fat import MIB
 from cornerstone.lib.filelock import hold
-from cornerstone.lib.files import require_own
-from cornerstone.lib.gpt import derived_id
+from cornerstone.lib.files import is_stamp, require_own
 from cornerstone.lib.json_text import read_bounded, read_json
 from cornerstone.lib.progress import tell_bytes
 from cornerstone.lib.serde import Format
 from cornerstone.model.catalogue.catalogue import load_catalogue
-from cornerstone.model.contracts import boot_area, site_area
-from cornerstone.model.contracts.boot_area import BootSettings
-from cornerstone.model.contracts.manifest import (
-    BOOT_AREA,
-    BOOT_CODE,
-    CVM,
-    FIRST_BOOT,
-    HYPERVISOR,
-    NAME,
-    SIGNATURE_NAME,
-    SITE_AREA,
-    Entry,
-    Manifest,
-    entry_of,
-)
 from cornerstone.model.profile.profile import Profile
 
 STAGE = "build"
 # what a build remembers of its ISO, beside it, and what its seal calls it
 RECORD, SEALED = "build.json", "build"
+# one thread at a time makes what a damaged layer is made from
+_MENDING = threading.RLock()
 
 
 def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool = False,
@@ -85,18 +71,18 @@ def build(workspace: Workspace, profile: Profile, listener: Listener, keep: bool
             listener(Event(STAGE, "iso", "cached", f"{target} is up to date: nothing to do{carries}"))
             return target
         # not at the top: a build that has nothing to do shall be over soon
-        from cornerstone.model.rules import require_profile
+        from cornerstone.model.rules.release import require_profile
         require_profile(profile, load_catalogue(mine.root), today=datetime.date.today())
         store = Store(mine.layers, mine.temporary, plan.key)
-        to_make = [layer for layer in plan.layers.values() if not store.has(layer)]
-        if {layer.name for layer in to_make} & plan.locks.keys():
+        to_make = [layer for layer in layers_to_have(plan, store.has) if not store.has(layer)]
+        if {layer.name for layer in to_make} & {*plan.locks, *map(packages_layer, plan.locks)}:
             preflight(mine)
         check_space(mine, plan, to_make)
         fetch_packages(mine, plan, to_make, listener, carried)
         try:
             make_layers(plan, store, listener)
             put_iso(plan, store, target, mine.temporary, listener)
-            store.used(plan.layers.values())
+            store.used(layer for layer in plan.layers.values() if store.has(layer))
             store.prune(mine.layers_limit)
         finally:
             store.release()
@@ -213,8 +199,11 @@ def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
         debs = sum(package.size for package in lock.packages)
         needed += 2 * debs  # the layer, and its copy on the ISO
         needed += sum(package.size for package in pool.missing(workspace.pool, lock.packages))
-        if any(layer.name == lock.root for layer in to_make):
+        names = {layer.name for layer in to_make}
+        if names & {lock.root, packages_layer(lock.root)}:
             needed += 6 * debs  # the tree while it is assembled
+        if packages_layer(lock.root) in names:
+            needed += 2 * debs  # what is kept of it
     workspace.output.mkdir(parents=True, exist_ok=True)
     iso = (1 << 30) + sum(package.size for lock in plan.locks.values() for package in lock.packages)
     if workspace.output.stat().st_dev != workspace.cache.stat().st_dev:
@@ -231,9 +220,9 @@ def check_space(workspace: Workspace, plan: Plan, to_make: list[Layer]) -> None:
 
 def fetch_packages(workspace: Workspace, plan: Plan, to_make: list[Layer], listener: Listener,
                    carried: Path | None = None) -> None:
-    """Bring the pool up to what the roots that will be made need."""
+    """Bring the pool up to what the packages that will be installed need."""
     names = {layer.name for layer in to_make}
-    if locks := [lock for root, lock in plan.locks.items() if root in names]:
+    if locks := [lock for root, lock in plan.locks.items() if packages_layer(root) in names]:
         with step(listener, "packages"):
             provide.provide(workspace, locks, listener, carried)
 
@@ -248,16 +237,33 @@ def fetch_all(workspace: Workspace, profile: Profile, listener: Listener, to: Pa
             provide.carry(workspace.pool, {p.sha256: p for lock in locks for p in lock.packages}.values(), to)
 
 
+def layers_to_have(plan: Plan, has: Callable[[Layer], bool]) -> list[Layer]:
+    """Return the layers that a build needs in the store, in the plan's order.
+
+    Those are the ones on the ISO or beside it, and of what such are made from only what a missing one needs: has tells
+    whether the store has a layer.
+    """
+    found, waiting = set(), [layer for layer in plan.layers.values() if layer.kept]
+    while waiting:
+        layer = waiting.pop()
+        if layer.name not in found:
+            found.add(layer.name)
+            waiting += () if has(layer) else layer.needs
+    return [layer for layer in plan.layers.values() if layer.name in found]
+
+
 def make_layers(plan: Plan, store: Store, listener: Listener) -> None:
     """Make the missing layers, two at a time: assembling a tree keeps one core busy, packing uses what is left."""
-    graph = graphlib.TopologicalSorter({name: {n.name for n in layer.needs} for name, layer in plan.layers.items()})
+    layers = {layer.name: layer for layer in layers_to_have(plan, store.has)}
+    graph = graphlib.TopologicalSorter({name: {n.name for n in layer.needs} & layers.keys()
+                                        for name, layer in layers.items()})
     graph.prepare()
     running: dict[Future[None], str] = {}
     with process.ending_together(), ThreadPoolExecutor(2) as workers:
         try:
             while graph.is_active():
                 for name in sorted(graph.get_ready(), reverse=True):
-                    running[workers.submit(make_layer, plan.layers[name], store, listener)] = name
+                    running[workers.submit(make_layer, layers[name], store, listener)] = name
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     future.result()
                     graph.done(running.pop(future))
@@ -278,6 +284,10 @@ def make_layer(layer: Layer, store: Store, listener: Listener) -> None:
             listener(Event(STAGE, layer.name, "warning", f"damaged in the store: {damage}; it is made again"))
             store.discard(layer, waiting)
             continue
+        with _MENDING:
+            # only where a layer turns out to be damaged have those that it is made from not been looked at before
+            for needed in (needed for needed in layer.needs if not store.holds(needed)):
+                make_layer(needed, store, listener)
         with step(listener, layer.name):
             store.make(layer)
         made = True
@@ -293,73 +303,14 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
     compared with that. Raises CornerstoneError (VERIFY) when it has changed meanwhile.
     Returns the record of the evidence, for remember.
     """
-    # pycdlib takes a while to import
-    from cornerstone.factory.iso import mastering
-
-    boot, profile = layers["hypervisor-boot"], plan.profile
-    files = {
-        HYPERVISOR: layers["hypervisor"] / "hypervisor.squashfs",
-        CVM: layers["cvm-disk"] / "cvm.qcow2",
-        FIRST_BOOT: layers["first-boot"] / "first-boot.sh",
-        "boot/vmlinuz": boot / "vmlinuz",
-        "boot/initrd.img": boot / "initrd.img",
-        BIOS_IMAGE: boot / "cd.img",
-        EFI_IMAGE: layers["efi-image"] / "efi.img",
-        "EFI/BOOT/BOOTX64.EFI": boot / "shimx64.efi",
-        "EFI/BOOT/grubx64.efi": boot / "gcdx64.efi",
-        "EFI/BOOT/mmx64.efi": boot / "mmx64.efi",
-    }
-    size, slot = files[HYPERVISOR].stat().st_size, profile.hypervisor.root_slot
-    if size > slot:
-        raise CornerstoneError(f"the hypervisor's root has {size // MIB} MiB and doesn't fit a root slot of "
-                               f"{slot // MIB} MiB", "raise .hypervisor.root_slot in the profile")
-    identity = str(derived_id("iso", *(f"{name} {value}" for name, value in sorted(plan.iso_inputs.items()))))
-    scratch = work / "iso"
-    scratch.mkdir(parents=True, exist_ok=True)
-
-    def put(path: str, content: bytes) -> None:
-        at = scratch / hashlib.sha256(path.encode()).hexdigest()
-        at.write_bytes(content)
-        files[path] = at
-
-    for path, menu in menus(identity, profile, plan.key.kind, profile.hypervisor.extra.kernel_arguments).items():
-        put(path, menu)
-    put(".disk/info", f"Cornerstone Foundation, {profile.name}, {profile.payload} payload\n".encode())
-    put(f".disk/{identity}", b"")
-    entries = tuple(entry_of(path, source, BIOS_IMAGE_MASK if path == BIOS_IMAGE else ())
-                    for path, source in sorted(files.items()))
-    boot_hybrid = (boot / "boot_hybrid.img").read_bytes()
-    require_unchanged(contents or {}, {files[entry.path]: entry for entry in entries if not entry.masked},
-                      {boot / "boot_hybrid.img": boot_hybrid, files[BIOS_IMAGE]: files[BIOS_IMAGE].read_bytes()})
-    manifest = Manifest(identity, profile.resolved(), plan.key.kind, plan.epoch, entries, site_area.SIZE,
-                        boot_area.SIZE, hashlib.sha256(boot_hybrid[:BOOT_CODE]).hexdigest())
-    put(NAME, manifest.to_bytes())
-    put(SIGNATURE_NAME, plan.key.sign(manifest.to_bytes()))
-    put(SITE_AREA, site_area.pack(None))
-    put(BOOT_AREA, boot_area.pack(BootSettings()))
-
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_beside(target) as beside:
-        mastering.master(beside, files, boot_hybrid=boot_hybrid, identity=identity,
-                   epoch=plan.epoch, progress=tell_bytes(listener, STAGE, "iso"))
-        wrong = mastering.read_back(beside, manifest)
-        if wrong:
-            raise CornerstoneError(f"the ISO read back wrong: {'; '.join(wrong)}",
-                                   "build again; if it stays, the disk or memory of this machine is bad", Code.VERIFY)
+        foundation_iso.master_iso(plan, layers, beside, work / "iso", tell_bytes(listener, STAGE, "iso"), contents or {})
         papers = evidence.write(target, plan, beside)
         beside.replace(target)
         return papers
 
 
-def require_unchanged(contents: Mapping[Path, tuple[int, str]], entries: Mapping[Path, Entry],
-                      small: Mapping[Path, bytes]) -> None:
-    """Raise CornerstoneError (VERIFY) when files of layers aren't what the store has read, now that they are signed."""
-    read = {path: (entry.size, entry.sha256) for path, entry in entries.items()}
-    read |= {path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in small.items()}
-    for path, wanted in contents.items():
-        if read.get(path, wanted) != wanted:
-            raise CornerstoneError(f"{path} was changed while the ISO was made",
-                                   "see who else writes to the cache, and build again", Code.VERIFY)
 
 
 def _record(plan: Plan) -> dict:
@@ -408,7 +359,7 @@ def _is_record(value: Any) -> bool:
         return isinstance(each, dict) and all(isinstance(text, str) for text in each.values())
 
     return (isinstance(value, dict) and texts(value.get("iso")) and isinstance(value.get("layers"), dict)
-            and all(map(texts, value["layers"].values())) and evidence.is_stamp(value.get("file"))
+            and all(map(texts, value["layers"].values())) and is_stamp(value.get("file"))
             and evidence.is_record(value.get("evidence")) and netboot.is_record(value.get(netboot.FOLDER)))
 
 

@@ -14,14 +14,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cornerstone.customize.iso_image import Image
-from cornerstone.factory.build.plan import Plan
-from cornerstone.factory.evidence.evidence import is_stamp
 from cornerstone.factory.payload.render import ipxe_script
 from cornerstone.factory.signing.signing import check_signature
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.files import is_stamp
 from cornerstone.model.contracts.manifest import (
     CVM,
     HYPERVISOR,
@@ -32,6 +31,9 @@ from cornerstone.model.contracts.manifest import (
     difference,
     digest,
 )
+
+if TYPE_CHECKING:
+    from cornerstone.factory.build.plan import Plan
 
 FOLDER = "netboot"
 SCRIPT, INITRD = "boot.ipxe", "initrd.img"

@@ -111,7 +111,8 @@ def copy_checkout(root: Path, target: Path) -> None:
 
 
 def _explain(layers: Iterable[Layer], here: Store, there: Store, scratch: Path) -> list[str]:
-    for layer in layers:
+    # what isn't kept shows in what is made from it
+    for layer in (layer for layer in layers if layer.kept):
         ours, theirs = here.path(layer), there.path(layer)
         if not theirs.is_dir():
             return [f"layer {layer.name}: its key differs by {', '.join(_other_inputs(layer, theirs.parent))}"]

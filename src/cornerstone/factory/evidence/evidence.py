@@ -11,15 +11,19 @@ import hashlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cornerstone.customize.iso_area import empty_areas
 from cornerstone.customize.iso_image import Image
-from cornerstone.factory.build.plan import Plan, code_digest
 from cornerstone.factory.evidence import provenance, report
 from cornerstone.factory.packages.elements import ROOTS
+from cornerstone.factory.store.code import code_inputs, combined
 from cornerstone.lib.atomic import beside
+from cornerstone.lib.files import is_stamp
 from cornerstone.model.contracts.manifest import NAME, SIGNATURE_NAME, digest
+
+if TYPE_CHECKING:
+    from cornerstone.factory.build.plan import Plan
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 KEY_NAME = "manifest.pem"
@@ -63,11 +67,6 @@ def is_record(value: Any) -> bool:
             and isinstance(value.get("source", {}), dict) and all(map(is_stamp, value["files"].values())))
 
 
-def is_stamp(value: Any) -> bool:
-    """Whether a value is a file's size and time of change."""
-    return isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)
-
-
 def is_current(target: Path, record: Mapping | None) -> bool:
     """Whether the side files in the folder of an ISO are those that write() made, and would be made so today."""
     if not record or record.get("made_by") != _made_by():
@@ -80,8 +79,7 @@ def is_current(target: Path, record: Mapping | None) -> bool:
 
 
 def _made_by() -> str:
-    code = code_digest("evidence/evidence", "evidence/provenance", "evidence/report", "evidence/sbom")
-    return f"{code} cyclonedx-python-lib {metadata.version('cyclonedx-python-lib')}"
+    return f"{combined(code_inputs(write))} cyclonedx-python-lib {metadata.version('cyclonedx-python-lib')}"
 
 
 def _contents(iso: str, plan: Plan, image: Path, sha256: str, source: dict) -> dict[str, bytes]:

@@ -10,15 +10,21 @@ import base64
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cornerstone import __version__
 from cornerstone.customize.iso_image import EFI_IMAGE
-from cornerstone.factory.build.plan import Plan
-from cornerstone.factory.signing.signing import SigningKey, check_signature
+from cornerstone.factory.packages.elements import ROOTS, packages_layer
+from cornerstone.factory.signing.signing import check_signature
+from cornerstone.factory.store.code import combined
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.json_text import parse, read_json
 from cornerstone.model.contracts.manifest import CVM, FIRST_BOOT, HYPERVISOR, Manifest
+
+if TYPE_CHECKING:
+    from cornerstone.factory.build.plan import Plan
+    from cornerstone.factory.signing.signing import SigningKey
 
 NAME = "provenance.intoto.json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -55,8 +61,10 @@ def statement(plan: Plan, manifest: Manifest, iso: str, sha256: str, source: dic
     """The statement about an ISO: its name and sha256 as built, and what source() said when it was made."""
     layers = plan.layers.values()
     digests = {entry.path: {"sha256": entry.sha256} for entry in manifest.entries}
-    locks = [{"name": f"lock of {layer.name}", "uri": f"urn:cornerstone:lock:{layer.name}",
-              "digest": {"sha256": layer.inputs["lock"]}} for layer in layers if "lock" in layer.inputs]
+    roots = {packages_layer(root): root for root in ROOTS}
+    locked = {roots.get(layer.name, layer.name): layer.inputs["lock"] for layer in layers if "lock" in layer.inputs}
+    locks = [{"name": f"lock of {root}", "uri": f"urn:cornerstone:lock:{root}", "digest": {"sha256": sha256}}
+             for root, sha256 in locked.items()]
     made = [{"name": f"layer {layer.name}", "uri": f"urn:cornerstone:layer:{layer.name}:{layer.key}",
              **({"digest": digests[LAYER_FILES[layer.name]]} if layer.name in LAYER_FILES else {}),
              "annotations": {"inputs": layer.all_inputs()}} for layer in layers]
@@ -72,7 +80,7 @@ def statement(plan: Plan, manifest: Manifest, iso: str, sha256: str, source: dic
                 "externalParameters": {"profile": manifest.profile},
                 "internalParameters": {
                     "identity": manifest.identity, "sourceDateEpoch": manifest.epoch, "signed": manifest.signed,
-                    "keySha256": hashlib.sha256(plan.key.public_pem()).hexdigest(), "code": plan.iso_inputs["code"]},
+                    "keySha256": hashlib.sha256(plan.key.public_pem()).hexdigest(), "code": combined(plan.iso_inputs)},
                 "resolvedDependencies": [source, *locks, *made],
             },
             "runDetails": {

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
-from cornerstone.factory.build.plan import Plan
 from cornerstone.lib.fat import MIB
-from cornerstone.model.contracts.manifest import Manifest
+
+if TYPE_CHECKING:
+    from cornerstone.factory.build.plan import Plan
+    from cornerstone.model.contracts.manifest import Manifest
 
 JSON_NAME, TEXT_NAME = "report.json", "report.md"
 

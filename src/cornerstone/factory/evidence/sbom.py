@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
 from cyclonedx.model.bom import Bom, BomMetaData
@@ -16,11 +17,15 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from cornerstone import __version__
-from cornerstone.factory.build.plan import Plan
-from cornerstone.factory.packages.lock import Lock, LockedPackage
+from cornerstone.factory.store.code import ROOMS, combined
 from cornerstone.lib.gpt import derived_id
-from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, Manifest
-from cornerstone.model.profile.additions import Entry
+from cornerstone.model.contracts.manifest import CVM, HYPERVISOR
+
+if TYPE_CHECKING:
+    from cornerstone.factory.build.plan import Plan
+    from cornerstone.factory.packages.lock import Lock, LockedPackage
+    from cornerstone.model.contracts.manifest import Manifest
+    from cornerstone.model.profile.additions import Entry
 
 ISO_NAME = "sbom-iso.cdx.json"
 # where each root is on the ISO: the hypervisor's as it is, the CVM's in slot A of the disk
@@ -35,9 +40,11 @@ def root_name(root: str) -> str:
 def root_bom(plan: Plan, lock: Lock, manifest: Manifest) -> bytes:
     """A root's bill: every locked package with the sha256 of its .deb, Cornerstone's own code, a profile's files."""
     inputs = next((layer.inputs for layer in plan.layers.values() if layer.name == lock.root), {})
+    made_from = {"elements": inputs["elements"]} if "elements" in inputs else {}
+    if any(name.startswith(ROOMS) for name in inputs):
+        made_from["rooms"] = combined(inputs, ROOMS)
     own = Component(type=ComponentType.APPLICATION, name="cornerstone", version=__version__,
-                    bom_ref=f"cornerstone-{lock.root}", properties=_properties(
-                        {name: value for name, value in inputs.items() if name.startswith(("elements", "rooms"))}))
+                    bom_ref=f"cornerstone-{lock.root}", properties=_properties(made_from))
     packages = [_package(package, lock.suite) for package in lock.packages]
     files = plan.profile.additions(lock.root).files
     return _bom(_root(lock), [own, *packages, *map(_file, files.entries if files else ())], manifest,

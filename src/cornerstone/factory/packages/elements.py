@@ -17,6 +17,11 @@ ROOTS = {
 }
 
 
+def packages_layer(root: str) -> str:
+    """Return the name of the layer with the installed packages of a root."""
+    return f"{root}-packages"
+
+
 @cache
 def closure(elements: Path, root: str) -> tuple[str, ...]:
     """The names of all elements of a root with their dependencies, sorted.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cornerstone.factory.packages.lock import LockedPackage
+from cornerstone.factory.packages.pool_files import listed, pooled
 from cornerstone.factory.settings import TIMEOUT_SECONDS
 from cornerstone.lib import apt, process
 from cornerstone.lib.apt import Failure
@@ -26,18 +27,12 @@ PAUSES_SECONDS = (1, 5, 15)
 LONGEST_PAUSE_SECONDS = 120
 # what one call of apt is asked for
 BATCH, BATCH_BYTES = 32, 32 << 20
-NAMED = 10
 
 NETWORK_HINT = ("check the network, apt's proxy and credentials, and the mirror (CORNERSTONE_MIRROR), then run it "
                 "again: what has been fetched stays")
 
 # where a package can be had: its address there
 Source = Callable[[LockedPackage], str]
-
-
-def pooled(pool: Path, package: LockedPackage) -> Path:
-    """Where a package's file is, or will be, in the pool."""
-    return pool / package.sha256[:2] / f"{package.sha256}.deb"
 
 
 def missing(pool: Path, packages: Iterable[LockedPackage]) -> list[LockedPackage]:
@@ -91,13 +86,6 @@ def fetch(pool: Path, packages: Iterable[LockedPackage], sources: Callable[[], S
         raise CornerstoneError(f"{len(left)} of {len(wanted)} locked packages can't be fetched:\n"
                                + listed(f"{p.name} {p.version}: {why}" for p, why in said.items()),
                                hint if gone else NETWORK_HINT, Code.NETWORK)
-
-
-def listed(lines: Iterable[str]) -> str:
-    """The first of some lines in order, indented for an error message, and how many more there are."""
-    lines = sorted(lines)
-    more = [f"… and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
-    return "\n".join(f"    {line}" for line in lines[:NAMED] + more)
 
 
 def _fetch_patiently(pool: Path, packages: list[LockedPackage], source: Source, tell: Callable[[int], None],

@@ -6,11 +6,14 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cornerstone.factory.packages.lock import Lock
-from cornerstone.factory.packages.pool import listed, pooled
+from cornerstone.factory.packages.pool_files import listed, pooled
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError
+
+if TYPE_CHECKING:
+    from cornerstone.factory.packages.lock import Lock
 
 INDEX = """cd "$1" && apt-ftparchive --md5=no --sha1=no --sha512=no packages . >Packages &&
 apt-ftparchive -o APT::FTPArchive::Release::Codename="$2" release . >Release"""

@@ -23,29 +23,32 @@ INDEX = "modules.*"
 LEVEL = 15
 FILE, FOLDER, LINK = 0o100644, 0o040755, 0o120777
 ALIGNMENT = 4
+PACKED = "drivers.cpio.zst"
 
 
-def make(squashfs: Path, initrd: Path, target: Path, log: Path) -> None:
-    """Write target: the initramfs initrd, followed by the drivers of network cards of a root's squashfs.
+def pack_drivers(squashfs: Path, target: Path, log: Path) -> None:
+    """Write target: the archive of the drivers of network cards of a squashfs, packed.
 
-    Equal inputs give equal bytes. Raises CornerstoneError (STEP) when the root has none.
+    Equal inputs give equal bytes. Raises CornerstoneError (STEP) when it has none.
     """
-    unpacked = target.with_name(f"{target.name}.unpacked")
-    archive, packed = target.with_name("network.cpio"), target.with_name("network.cpio.zst")
+    unpacked, archive = target.with_name(f"{target.name}.unpacked"), target.with_name("network.cpio")
     try:
         process.run(["unsquashfs", "-no-progress", "-dest", unpacked, squashfs, MODULES, FIRMWARE], log=log)
         archive.write_bytes(b"".join(cpio(drivers(unpacked))))
-        process.run(["zstd", "--quiet", "--force", f"-{LEVEL}", "--single-thread", archive, "-o", packed], log=log)
-        with target.open("wb") as out:
-            for part in (initrd, packed):
-                with part.open("rb") as file:
-                    shutil.copyfileobj(file, out)
-                # the kernel looks for the next archive there
-                out.write(bytes(-out.tell() % ALIGNMENT))
+        process.run(["zstd", "--quiet", "--force", f"-{LEVEL}", "--single-thread", archive, "-o", target], log=log)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
         archive.unlink(missing_ok=True)
-        packed.unlink(missing_ok=True)
+
+
+def join(initrd: Path, packed: Path, target: Path) -> None:
+    """Write target: the initramfs initrd, followed by the packed archive of drivers."""
+    with target.open("wb") as out:
+        for part in (initrd, packed):
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, out)
+            # the kernel looks for the next archive there
+            out.write(bytes(-out.tell() % ALIGNMENT))
 
 
 def drivers(root: Path) -> dict[str, Path]:

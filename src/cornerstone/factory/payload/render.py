@@ -19,6 +19,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 LIVE_ARGUMENTS = f"{HYPERVISOR_ARGUMENTS} audit=0".replace(f"console={SERIAL}", f"console=${CONSOLE}")
 # the menus on the ISO, by their path there
 MENUS = {"boot/grub/grub.cfg": "iso-grub.cfg", "boot/grub/loopback.cfg": "iso-loopback.cfg"}
+IPXE_SCRIPT = "boot.ipxe"
+# the templates of what lies on the ISO or beside it
+OF_THE_ISO = (*MENUS.values(), IPXE_SCRIPT)
 
 
 def render(template: str, **values: object) -> str:
@@ -44,7 +47,7 @@ def ipxe_script(identity: str, profile: object, key: str, manifest: str, argumen
     arguments: further ones of the profile for the kernel, as in menus.
     """
     live = " ".join((LIVE_ARGUMENTS.replace(f"${CONSOLE}", "${serial-console}"), *arguments))
-    return render("boot.ipxe", identity=identity, profile=profile, key=key, manifest=manifest, serial=SERIAL,
+    return render(IPXE_SCRIPT, identity=identity, profile=profile, key=key, manifest=manifest, serial=SERIAL,
                   initrd="initrd.img", arguments=live)
 
 

@@ -1,4 +1,4 @@
-"""One root: diskimage-builder assembles the tree from the lock and our elements, and packs it as squashfs."""
+"""One root: diskimage-builder lays our elements over the installed packages and packs the tree as squashfs."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cornerstone.factory.contained import CONTAINED, detach_loops, environment
 from cornerstone.factory.packages import elements
-from cornerstone.factory.packages.lock import Lock
-from cornerstone.factory.packages.repository import make_repository
 from cornerstone.factory.payload import rooms
-from cornerstone.factory.scratch import detach_loops
-from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
+
+if TYPE_CHECKING:
+    from cornerstone.factory.packages.lock import Lock
+    from cornerstone.factory.settings import Workspace
 
 # Chosen for build time and for reading speed on the node; docs/decisions.md has the figures.
 COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "256K")
 
 
-def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path, log: Path, keep: bool) -> None:
-    """Build the root that a lock describes and pack it into target (squashfs).
+def build_root(workspace: Workspace, lock: Lock, packages: Path, public_key: Path, target: Path, log: Path,
+               keep: bool) -> None:
+    """Build a root from the squashfs of its installed packages (package_tree.py) and pack it into target (squashfs).
 
     Everything happens in a private mount and process namespace below the workspace's temporary
     folder: when the build ends, however it ends, its mounts and processes are gone with it.
@@ -30,11 +33,10 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
     work = workspace.temporary / f"root-{lock.root}-{os.getpid()}"
     work.mkdir()
     try:
-        repository = work / "repository"
-        make_repository(workspace.pool, lock, repository, log)
         rooms.copy(workspace.source, rooms.ROOMS[lock.root], work / "rooms")
         env = {
-            "CORNERSTONE_REPOSITORY": str(repository),
+            **environment(work, lock.epoch),
+            "CORNERSTONE_PACKAGES": str(packages),
             "CORNERSTONE_SQUASHFS": str(target),
             "CORNERSTONE_COMPRESSION": " ".join(COMPRESSION),
             "CORNERSTONE_PUBLIC_KEY": str(public_key),
@@ -48,25 +50,17 @@ def build_root(workspace: Workspace, lock: Lock, public_key: Path, target: Path,
             "DIB_LOCKFILES": str(work / "lockfiles"),
             "DIB_PYTHON_EXEC": sys.executable,
             "ELEMENTS_PATH": str(workspace.elements),
-            "LC_ALL": "C.UTF-8",
             # diskimage-builder orders elements by a set
             "PYTHONHASHSEED": "0",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
-            "SOURCE_DATE_EPOCH": str(lock.epoch),
             "TMP_DIR": str(work),
-            "TMPDIR": str(work),
-            "TZ": "UTC",
         }
         if keep:
             kept = workspace.cache / "kept" / f"{lock.suite}-{lock.root}"
             # diskimage-builder's own hook for a failed step; it opens a shell unless told what to run
             env |= {"CORNERSTONE_KEEP": str(kept), "break": "after-error", "break_outside_target": "1",
                     "break_cmd": str(workspace.elements / "reproducible/bin/keep-tree")}
-        # a host name that resolves everywhere: sudo complains of any other, into output that others parse
-        process.run(["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
-                     "sh", "-c", 'umask 022; hostname localhost; exec disk-image-create "$@"', "-",
-                     "-n", "-t", "raw", "-o", work / "unused", *elements.ROOTS[lock.root]],
-                    log=log, env=env, cwd=work)
+        process.run([*CONTAINED, "disk-image-create", "-n", "-t", "raw", "-o", work / "unused",
+                     *elements.ROOTS[lock.root]], log=log, env=env, cwd=work)
     finally:
         detach_loops(work)
         shutil.rmtree(work, ignore_errors=True)

@@ -37,13 +37,15 @@ class Layer:
     """One node of the build's graph.
 
     inputs: what can change it, name → digest or plain value; needs: the layers it is made from;
-    make(folder, needed) fills an empty folder, given the folders of the needed layers by name.
+    make(folder, needed) fills an empty folder, given the folders of the needed layers by name. kept: whether a build
+    needs it in the store once all that is made from it is there.
     """
 
     name: str
     inputs: Mapping[str, str]
     make: Callable[[Path, Mapping[str, Path]], None]
     needs: tuple[Layer, ...] = field(default=())
+    kept: bool = True
 
     def all_inputs(self) -> dict[str, str]:
         """inputs with the keys of the layers that it needs."""
@@ -106,6 +108,10 @@ class Store:
                 return shared
             held.release()
         return self.hold(layer, waiting)
+
+    def holds(self, layer: Layer) -> bool:
+        """Whether this store object has a layer locked."""
+        return self.path(layer) in self._held
 
     def _release(self, layer: Layer) -> None:
         if held := self._held.pop(self.path(layer), None):

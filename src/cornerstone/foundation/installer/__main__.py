@@ -27,7 +27,7 @@ from cornerstone.lib.json_text import read_bounded
 from cornerstone.model.contracts.facts import Facts
 from cornerstone.model.contracts.manifest import NAME, Manifest
 from cornerstone.model.contracts.requirements import Requirements
-from cornerstone.model.rules import check_machine
+from cornerstone.model.rules.hardware import check_machine
 from cornerstone.model.site.file import MOST, read_site
 
 STAGE = "foundation"

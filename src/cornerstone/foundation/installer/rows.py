@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 from cornerstone.model.contracts.facts import Facts, Nic
-from cornerstone.model.rules import Level, Verdict
+from cornerstone.model.rules.registry import Level, Verdict
 
 # of a key on the screen: its fingerprint has 50
 KEY_WIDTH = 90
