@@ -19,7 +19,7 @@ from cornerstone.cvm.membership.member import Member
 from cornerstone.cvm.membership.server import MembersServer
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.error import CornerstoneError
-from cornerstone.model.contracts.node import Cluster, Controller, Hypervisor, NodeConfig, Uplink
+from cornerstone.model.contracts.node import Cluster, Cvm, Hypervisor, NodeConfig, Uplink
 
 SECRET = base64.b64encode(b"a secret of thirty-two bytes, yes").decode()
 _networks = itertools.count(os.getpid() % 200 * 250)
@@ -35,7 +35,7 @@ def config(address: str, members: tuple[str, ...], *, form: bool = True) -> Node
     """A node.json with what matters here."""
     return NodeConfig("identity", "aos-6.8", "LAB-1", "", "A", "DISK-1",
                       Hypervisor("host", "10.20.0.11/24", "10.20.0.1", (), (), Uplink((), "", "", "", 0, 1500)),
-                      Controller("cvm", f"{address}/8", "127.0.0.1", (), (), 1, 1, (), (), ()),
+                      Cvm("cvm", f"{address}/8", "127.0.0.1", (), (), 1, 1, (), (), ()),
                       Cluster("lab", members, 2, form, "", "", "UTC"), (), "6.8")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.lib.gpt import LINUX_DATA, SECTOR, Partition, tables
+from cornerstone.lib.printable import escaped
 from cornerstone.model.contracts.node import OSD_TOKEN, erase_token
 from cornerstone.model.disk.identity import (
     BLUESTORE,
@@ -25,7 +26,6 @@ from cornerstone.model.disk.identity import (
     read_ceph,
     read_identity,
     read_osd,
-    shown,
 )
 from cornerstone.model.disk.slot_disk import disk_identity, is_unfinished
 
@@ -89,7 +89,7 @@ def test_d1_bytes_of_hardware_are_text_that_keeps_them_apart(said, text):
 
 
 def test_m22_text_is_fit_for_a_terminal():
-    assert shown("photos\n2024\x1b[2J \ud800 Grüße \ufffd") == "photos\\x0a2024\\x1b[2J \\xd800 Grüße \ufffd"
+    assert escaped("photos\n2024\x1b[2J \ud800 Grüße \ufffd") == "photos\\x0a2024\\x1b[2J \\xd800 Grüße \ufffd"
 
 
 def test_d1_an_identity_is_read_whatever_bytes_there_are(tmp_path):
