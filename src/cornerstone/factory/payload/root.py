@@ -15,7 +15,7 @@ from cornerstone.factory.scratch import detach_loops
 from cornerstone.factory.settings import Workspace
 from cornerstone.lib import process
 
-# Chosen for build time and for reading speed on the node; docs/decisions.md has the figures.
+# Chosen for build time and for reading speed on the node; docs/performance.md has the figures.
 COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "256K")
 
 
