@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cornerstone.factory.packages.lock import Lock
     from cornerstone.factory.settings import Workspace
 
-# Chosen for build time and for reading speed on the node; docs/decisions.md has the figures.
+# Chosen for build time and for reading speed on the node; docs/performance.md has the figures.
 COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "256K")
 
 
