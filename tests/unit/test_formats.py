@@ -34,7 +34,7 @@ MESSAGES = {name: form for name, form in NAMES.items() if form.message}
 VERSIONS = [(name, version) for name, form in NAMES.items() for version in range(form.floor, form.version + 1)]
 MISSING = object()
 TYPES = {"text": str, "a whole number": int, "true or false": bool, "a list": list, "an object": dict, "dict": dict,
-         "float": (int, float)}
+         "list": list, "float": (int, float)}
 
 
 def read_written(name: str, content: bytes, folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What is read of a root instead of asking its programs (factory/inspection): units, sshd, libraries, imports, initramfs.
+"""What is read of a root instead of asking its programs (factory/inspection): units, sshd, libraries, imports.
 
 That each says the same as the program does is for tests/sandbox.
 """

@@ -56,7 +56,8 @@ def no_op(bench: Bench) -> Result:
     runs = side_by_side({"invoke --version": lambda: bench.invoke("--version", log="no-op"),
                          NOTHING: lambda: bench.build("no-op")}, SHORT_RUNS * bench.rounds)
     return Result("no-op", tuple(Figure("no-op", way, found) for way, found in runs.items()), (
-        Check("no-op", "nothing changed, by invoke --version", ratio(runs[NOTHING], runs["invoke --version"]), 2.5, "×"),
+        Check("no-op", "nothing changed, by invoke --version", ratio(runs[NOTHING], runs["invoke --version"]), 2.5,
+              "×"),
         Check("no-op", "whole process", typical(runs[NOTHING]).wall, 0.7, "s"),))
 
 
@@ -83,7 +84,8 @@ def customize(bench: Bench) -> Result:
 def one_element(bench: Bench) -> Result:
     """One static file of an element of the cvm root changed: that root, what follows from it, and the ISO are made."""
     file = next((bench.checkout / "elements" / "cvm" / "static").rglob("*.preset"))
-    return _one_change(bench, "one-element", Change(file, lambda text, turn: f"{text}# changed {turn}\n", {"cvm"}), 0.25)
+    change = Change(file, lambda text, turn: f"{text}# changed {turn}\n", {"cvm"})
+    return _one_change(bench, "one-element", change, 0.25)
 
 
 def one_module(bench: Bench) -> Result:
@@ -154,7 +156,7 @@ def _one_change(bench: Bench, case: str, change: Change, limit: float) -> Result
 
 
 def following(layers: Iterable[Layer], moved: set[str]) -> set[str]:
-    """Return the names of the layers that moved and of all that are made from them, and the ISO's when there are any."""
+    """Return the names of the layers that moved and of all that are made from them, and the ISO's if there are any."""
     found = set(moved)
     for layer in layers:  # needed ones come first
         if found & {needed.name for needed in layer.needs}:

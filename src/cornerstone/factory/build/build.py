@@ -305,7 +305,8 @@ def write_iso(plan: Plan, layers: Mapping[str, Path], target: Path, work: Path, 
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with new_beside(target) as beside:
-        foundation_iso.master_iso(plan, layers, beside, work / "iso", tell_bytes(listener, STAGE, "iso"), contents or {})
+        foundation_iso.master_iso(plan, layers, beside, work / "iso", tell_bytes(listener, STAGE, "iso"),
+                                  contents or {})
         papers = evidence.write(target, plan, beside)
         beside.replace(target)
         return papers

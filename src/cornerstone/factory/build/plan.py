@@ -179,7 +179,8 @@ def drivers_are_packaged(workspace: Workspace, profile: Profile, name: str) -> b
                      for place in short):
         return False
     return not any((workspace.elements / element / "static" / above / place).exists()
-                   for element in elements.closure(workspace.elements, name) for above in ("", "usr") for place in short)
+                   for element in elements.closure(workspace.elements, name)
+                   for above in ("", "usr") for place in short)
 
 
 def _drivers_layer(source: Layer, hypervisor: Layer, logs: Path) -> Layer:

@@ -94,7 +94,7 @@ def recall(workspace: Workspace, name: str, inputs: Inputs | None) -> dict[str, 
 
 
 def _products(folder: Path) -> str:
-    found = (folder / entry for entry in sorted(os.listdir(folder)) if entry not in PASSING)
+    found = sorted(entry for entry in folder.iterdir() if entry.name not in PASSING)
     return _digest([[path, *_known_by(stat)] for path, stat in _files(found)])
 
 

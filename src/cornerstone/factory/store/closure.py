@@ -37,7 +37,7 @@ def closure(source: Path, modules: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def imported(content: bytes) -> tuple[str, ...]:
     """Return the dotted names that a module's text may import when it runs: modules, and names in them.
 
