@@ -352,11 +352,8 @@ def test_d14_one_volume_s_error_does_not_keep_the_others():
 def test_d14_every_command_of_device_mapper_and_rbd_is_bounded(monkeypatch):
     """And by more than what it waits for: a request that hangs ends first."""
     asked: list[float] = []
-
-    class Done:
-        returncode, stdout = 0, ""
-    monkeypatch.setattr(device.subprocess, "run",
-                        lambda *words, timeout=None, **options: asked.append(timeout) or Done())
+    monkeypatch.setattr(device.command, "run", lambda words, *, seconds=None, **options:
+                        asked.append(seconds) or device.command.Done(words[0], 0))
     for patience in (1, 10):
         Device("volume-a", "pool", "image", 1 << 30, patience).close()
     assert asked and all(asked), asked

@@ -149,7 +149,7 @@ def read_sources(etc: Path | None = None) -> list[AptSource]:
     named: dict[str, list[str]] = {}
     for address, suite in re.findall("^'(.+?)/dists/(.+)/InRelease' ", done.text, re.M):
         named.setdefault(_same(address), [address]).append(suite)
-    lacking = re.findall(r"methods/(\S+) could not be found", done.stderr)
+    lacking = re.findall(r"methods/(\S+) could not be found", complaints)
     written = [source for source in everything
                if _same(source.address) in named or scheme_of(source.address) in lacking]
     known = {_same(source.address) for source in written}
