@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cornerstone.cli.formats import FORMATS, page, sample, slug
-from cornerstone.cvm.membership import keys, kept
+from cornerstone.cvm.membership import kept, keys
 from cornerstone.cvm.membership.kept import MEMBERSHIP_FORMAT, Membership
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.event import Event
@@ -34,7 +34,7 @@ MESSAGES = {name: form for name, form in NAMES.items() if form.message}
 VERSIONS = [(name, version) for name, form in NAMES.items() for version in range(form.floor, form.version + 1)]
 MISSING = object()
 TYPES = {"text": str, "a whole number": int, "true or false": bool, "a list": list, "an object": dict, "dict": dict,
-         "float": (int, float)}
+         "list": list, "float": (int, float)}
 
 
 def read_written(name: str, content: bytes, folder: Path) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 from cornerstone.cvm.ceph.floor import OPENED
 from cornerstone.cvm.iscsi_target.catalogue import CATALOGUE_FORMAT, NOTICE
 from cornerstone.cvm.iscsi_target.clients import KERNEL
-from cornerstone.cvm.membership.keys import KEYS_FORMAT
 from cornerstone.cvm.membership.kept import MEMBERSHIP_FORMAT, OSDS_FORMAT
+from cornerstone.cvm.membership.keys import KEYS_FORMAT
 from cornerstone.cvm.membership.member import MEMBER_FORMAT
 from cornerstone.cvm.membership.messages import REFUSAL, REQUEST
 from cornerstone.cvm.membership.state import STATE_FORMAT

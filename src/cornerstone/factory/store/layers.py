@@ -125,7 +125,8 @@ class Store:
         try:
             layer.make(beside, {needed.name: self.path(needed) for needed in layer.needs})
             contents = {path.name: _digest(path) for path in sorted(beside.iterdir())}
-            record: dict = {LAYER.key: LAYER.version, "name": layer.name, "inputs": layer.all_inputs(), "files": contents}
+            record: dict = {LAYER.key: LAYER.version, "name": layer.name, "inputs": layer.all_inputs(),
+                            "files": contents}
             if self._key:
                 record = sealed(record, SEALED, self._key)
             (beside / RECORD).write_text(json.dumps(record, indent=1))
