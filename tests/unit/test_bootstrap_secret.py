@@ -80,7 +80,7 @@ def test_the_page_tells_nothing_secret_and_takes_nothing(tmp_path, address):
                                check=True).stdout
         posted = subprocess.run(["curl", "-s", "-d", "{}", "-o", "/dev/null", "-w", "%{http_code}",
                                  f"http://{address}:2100/join"], capture_output=True, text=True, check=True).stdout
-    assert asked == '{"member": true}'
+    assert asked == '{"version": 1, "member": true}'
     assert kept.monitor_key not in asked
     assert posted == "501"
 
@@ -145,7 +145,7 @@ def test_a16_a_stranger_who_says_nothing_keeps_nobody_from_an_answer(tmp_path, a
     strangers, host = [f"127.250.0.{number}" for number in range(1, 9)], "127.251.0.1"
     with running(PublicServer(tmp_path, address, IPv4Network("127.251.0.0/24"))), contextlib.ExitStack() as stack:
         held = [stack.enter_context(each) for source in strangers for each in silent(address, source, 8)]
-        assert asked_from(host, address) == b'{"member": true}'
+        assert asked_from(host, address) == b'{"version": 1, "member": true}'
         assert all(map(gone, held)), "whoever isn't on the internal network isn't listened to"
         assert asked_from(strangers[0], address) == b""
 
@@ -157,7 +157,7 @@ def test_a16_connections_of_the_host_itself_that_say_nothing_are_bounded(tmp_pat
     keep(Membership.draw(), tmp_path)
     with running(PublicServer(tmp_path, address, LOOPBACK)), contextlib.ExitStack() as stack:
         held = [stack.enter_context(each) for each in silent(address, "127.250.0.1", MOST_FROM_ONE_ADDRESS - 1)]
-        assert asked_from("127.250.0.1", address) == b'{"member": true}'
+        assert asked_from("127.250.0.1", address) == b'{"version": 1, "member": true}'
         held += [stack.enter_context(each) for each in silent(address, "127.250.0.1", 3)]
         # which of them is the one too many isn't told: the last but one may have been the one that was answered
         assert any(map(gone, held[-2:])) and not gone(held[0])

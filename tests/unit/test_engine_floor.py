@@ -52,7 +52,7 @@ def test_an_osd_that_a_newer_ceph_has_opened_is_refused(tmp_path, opened_by):
     with pytest.raises(Waiting, match=r"sdb \(S1, 1000.0 GB\) was last opened by Ceph 1[68].* and this CVM has 16\.2"
                        ) as refused:
         floor.require([replace(DISK, osd="x", serial="S0", opened_by=("16.2.15",)),
-                       replace(DISK, opened_by=("16", opened_by))], "16.2.15", tmp_path, tmp_path)
+                       replace(DISK, opened_by=("16", opened_by, "14.2.21"))], "16.2.15", tmp_path, tmp_path)
     assert "boot the release" in refused.value.hint and "the disks are whole" in refused.value.hint
 
 

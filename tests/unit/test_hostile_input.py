@@ -196,7 +196,7 @@ def test_numbers_have_bounds_t27(path, value):
         place = place[int(part) if part.isdigit() else part]
     place[last] = value
     with pytest.raises(CornerstoneError) as caught:
-        from_json(Offer, json.dumps(document), "m.json")
+        Facts.from_json(json.dumps(document), "m.json")
     where = "." + path.replace(".0.", "[0].")
     assert caught.value.message.startswith(f"m.json: {where} has to be a whole number from 0 to ")
 
@@ -296,7 +296,7 @@ def test_what_is_quoted_does_nothing_to_a_terminal_t37(name, key):
 def test_an_unknown_key_is_shown_escaped_t37():
     document = {"target": "t", "portals": [], "volumes": [], "\x1b[2J": 1}
     with pytest.raises(CornerstoneError, match=r"^m\.json: \.\\x1b\[2J is unknown\n"):
-        Facts.from_json(json.dumps(document), "m.json")
+        from_json(Offer, json.dumps(document), "m.json")
 
 
 def test_an_error_is_printable_whatever_it_quotes_t37():

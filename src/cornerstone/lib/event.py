@@ -68,7 +68,7 @@ class Event:
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Event:
-        """Parse one line of JSON in UTF-8. Raises ValueError alone, for all but an event that this release reads.
+        """Parse one line of JSON in UTF-8. Raises ValueError, and nothing else, for all but events that it reads.
 
         to_json of what it returns works, and each text in it can be encoded: lone surrogates are question marks.
         """

@@ -59,21 +59,20 @@ def series(text: str) -> tuple[int, int]:
 
     A release alone, as 18, is (18, 0).
     """
-    found = re.search(r"(?<![\w.])(\d{1,4})(?:\.(\d{1,4}))?", text)
+    found = re.search(r"(?<![\w.])(\d{1,4})(?:\.(\d{1,4}))?(?!\d)", text)
     return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
 def require(found: Iterable[Disk], version: str, folder: Path = STATE, monitors: Path = MONITORS) -> None:
     """Raise Waiting when a newer Ceph than version has opened one of these OSDs, or what this CVM has of the engine."""
-    opened = {f"data disk {disk}": opened_by for disk in found for opened_by in disk.opened_by}
-    for path in monitors.glob("*/min_mon_release"):
-        opened["this CVM's monitor"] = path.read_text(errors="replace").strip()
+    opened = [(series(text), f"data disk {disk}") for disk in found for text in disk.opened_by]
+    opened += [(series(path.read_text(errors="replace")), "this CVM's monitor")
+               for path in monitors.glob("*/min_mon_release")]
     if kept := load(folder):
-        opened["this CVM"] = kept.ceph
-    newer = {what: series(text) for what, text in opened.items() if series(text) > series(version)}
-    if newer:
-        what = max(newer, key=lambda each: newer[each])
-        theirs = _text(newer[what])
+        opened.append((series(kept.ceph), "this CVM"))
+    newest, what = max(opened, default=((0, 0), ""))
+    if newest > series(version):
+        theirs = _text(newest)
         raise Waiting(f"{what} was last opened by Ceph {theirs}, and this CVM has {_text(series(version))}: an older "
                       "one would destroy the store, so nothing is started",
                       f"the disks are whole: boot the release that opened them, or image the node with one that has "

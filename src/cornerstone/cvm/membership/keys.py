@@ -118,7 +118,7 @@ def another(address: str) -> tuple[str, str]:
 
 
 def _keys(record: Any) -> dict[str, Key]:
-    """Read the keys of parsed JSON. Only the version is no address, so that no key is lost for its name."""
+    """Read the keys of parsed JSON. Each name but the version is an address: no key is lost by its name."""
     if not isinstance(record, Mapping):
         raise CornerstoneError(f"{KEYS} isn't an object")
     return {str(address): from_record(Key, key, KEYS, ignore_unknown=True) for address, key in record.items()

@@ -120,8 +120,8 @@ class Cluster:
 class NodeConfig:
     """The whole file. identity: of the ISO; boot_disk: serial of the disk that it is on; aos: the profile's release.
 
-    ssh_from: networks from which host and CVM take ssh, for those with a key. aos_beside: other releases of AOS that
-    may be in one cluster with this one.
+    ssh_from: networks from which host and CVM take ssh, for those with a key. aos_beside: releases of AOS that may be
+    in one cluster with this one.
     """
 
     identity: str
