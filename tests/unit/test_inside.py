@@ -1,4 +1,4 @@
-"""What is read of a root instead of asking its programs (factory/inspection): units, sshd, libraries, imports.
+"""What factory/inspection reads of a root instead of asking its programs: units, sshd, libraries, imports, initramfs.
 
 That each says the same as the program does is for tests/sandbox.
 """
