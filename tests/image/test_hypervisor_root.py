@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cornerstone.customize import iso_image
-from cornerstone.factory.inspection import elf, imports
+from cornerstone.factory.inspection import elf, imports, initramfs
 from cornerstone.factory.inspection.tree import Tree
 from cornerstone.factory.iso.iso_checks import GRUB, INITRAMFS, KERNEL, MOK_MANAGER, SHIM
 
@@ -89,6 +89,14 @@ def test_passthrough(hypervisor):
     assert "/vfio-pci.ko" in modules
     assert "vfio-pci" in hypervisor.tree.text("etc/modules-load.d/passthrough.conf").split()
     assert "intel_iommu=on iommu=pt" in hypervisor.product.content("boot/grub/grub.cfg").decode()
+
+
+def test_the_initramfs_brings_the_kernel_s_words_to_the_serial_port(hypervisor):
+    """Before udev, whose first step is the first that could be waited for."""
+    found = initramfs.files(hypervisor.tree.read("boot/initrd.img"))
+    assert found["usr/bin/@kernel-log"] == hypervisor.tree.read("usr/bin/dmesg")
+    steps = re.findall(r"^/scripts/init-top/(\S+)", found["scripts/init-top/ORDER"].decode(), re.MULTILINE)
+    assert steps.index("kernel-log") < steps.index("udev")
 
 
 @pytest.mark.parametrize(("path", "source"), [
