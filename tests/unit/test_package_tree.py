@@ -38,7 +38,7 @@ def tree(tmp_path) -> Path:
     """What packages may bring, each with an owner and a time of its own."""
     folder = tmp_path / "tree"
     (folder / "usr/bin").mkdir(parents=True)
-    (folder / "usr/bin/ping").write_bytes(b"ping" * 1000)
+    (folder / "usr/bin/ping").write_bytes(os.urandom(50_000))
     (folder / "usr/bin/sudo").write_bytes(b"sudo")
     (folder / "usr/bin/sudoedit").hardlink_to(folder / "usr/bin/sudo")
     (folder / "usr/bin/holes").touch()
@@ -86,6 +86,6 @@ def test_only_what_is_younger_than_the_lock_gets_another_time(tree, tmp_path):
 def test_a_squashfs_that_is_cut_short_fails_the_root(tree, tmp_path):
     package_tree.pack_tree(tree, tmp_path / "packed", EPOCH, tmp_path / "log")
     shutil.copy(tmp_path / "packed", tmp_path / "short")
-    os.truncate(tmp_path / "short", 4096)
+    os.truncate(tmp_path / "short", (tmp_path / "packed").stat().st_size // 2)
     with pytest.raises(subprocess.CalledProcessError):
         unpack(tmp_path / "short", tmp_path / "out")
