@@ -18,7 +18,7 @@ from cornerstone.factory.payload import package_tree, root
 from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import signing_key
 from cornerstone.factory.store.code import PREFIX, ROOMS, SOURCE, code_inputs, combined, module_of
-from cornerstone.factory.store.layers import Layer
+from cornerstone.factory.store.layers import Layer, changed_inputs
 from cornerstone.model.profile.profile import Profile, load_profile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,24 +63,34 @@ def keys(workspace: Changed) -> tuple[dict[str, str], dict[str, set[str]]]:
 
 
 def test_a_constant_in_any_module_that_a_maker_reaches_moves_the_key_and_why_names_the_module(workspace):
+    before = planned_with(workspace)
+    _, modules = keys(workspace)
+    reached = set().union(*modules.values())
+    assert {"lib/process.py", "factory/payload/root.py", "model/disk/slot_disk.py", "model/rules/hardware.py"} <= reached
+    for name in reached:
+        with (workspace.source / "cornerstone" / name).open("a") as file:
+            file.write(CONSTANT)
+    after = planned_with(workspace)
+    for name, layer in after.layers.items():
+        named = changed_inputs(layer, before.layers[name].all_inputs())
+        assert {text.removeprefix(PREFIX).removeprefix(ROOMS) for text in named
+                if text.startswith((PREFIX, ROOMS))} == modules[name], name
+        assert not modules[name] or layer.key != before.layers[name].key
+    assert {name for name in modules["iso"] if after.iso_inputs[PREFIX + name] == before.iso_inputs[PREFIX + name]} \
+        == set()
+
+
+@pytest.mark.parametrize("name", ["lib/fat.py", "factory/payload/rooms.py", "factory/payload/package_tree.py", "factory/iso/mastering.py",
+                                  "model/disk/slot_disk.py", "lib/error.py", "foundation/installer/plan.py", "cvm/node.py"])
+def test_a_constant_in_one_module_moves_what_is_made_with_it_and_nothing_else(workspace, name):
     layers = planned_with(workspace).layers.values()
     before, modules = keys(workspace)
-    reached = set().union(*modules.values())
-    assert {"lib/process.py", "factory/payload/root.py", "model/disk/slot_disk.py",
-            "model/rules/hardware.py"} <= reached
-    for name in sorted(reached):
-        path = workspace.source / "cornerstone" / name
-        text = path.read_text()
-        path.write_text(text + CONSTANT)
-        after, found = keys(workspace)
-        moved = {layer for layer in before if before[layer] != after[layer]}
-        # those that have the module, what is made from them, and no other
-        made_with = {layer for layer, names in modules.items() if name in names}
-        assert moved - {"iso"} == following(layers, made_with) - {"iso"}, name
-        assert moved & {"iso"} or not any(layer.kept for layer in layers if layer.name in moved), name
-        path.write_text(text)
-        assert found == modules
-    assert keys(workspace)[0] == before
+    with (workspace.source / "cornerstone" / name).open("a") as file:
+        file.write(CONSTANT)
+    moved = {layer for layer, key in keys(workspace)[0].items() if key != before[layer]}
+    made_with = {layer for layer, names in modules.items() if name in names}
+    assert made_with
+    assert moved == following(layers, made_with) | {"iso"}
 
 
 def following(layers: Iterable[Layer], moved: set[str]) -> set[str]:
@@ -104,10 +114,8 @@ def test_other_words_in_all_other_modules_move_no_key(workspace):
 @pytest.mark.parametrize("layer", ["hypervisor-packages", "cvm-packages"])
 def test_the_packages_are_installed_anew_for_no_element_and_no_room(workspace, layer):
     _, modules = keys(workspace)
-    assert not {"factory/packages/elements.py", "factory/payload/rooms.py", "factory/payload/root.py",
-                "factory/packages/lock.py"} & modules[layer]
-    assert {"factory/payload/package_tree.py", "factory/packages/repository.py",
-            "factory/contained.py"} <= modules[layer]
+    assert {"factory/packages/elements.py", "factory/payload/rooms.py", "factory/payload/root.py", "factory/packages/lock.py"} & modules[layer] == set()
+    assert {"factory/payload/package_tree.py", "factory/packages/repository.py", "factory/contained.py"} <= modules[layer]
 
 
 def test_a_rule_on_releases_is_in_no_root_and_on_no_iso(workspace):

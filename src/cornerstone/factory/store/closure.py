@@ -39,13 +39,13 @@ def closure(source: Path, modules: Iterable[Path]) -> list[Path]:
 
 @functools.cache
 def imported(content: bytes) -> tuple[str, ...]:
-    """Return the dotted names that a module's text may import when it runs: modules, and names in them.
+    """Return the dotted names of this package that a module's text may import when it runs: modules, and names in them.
 
     Raises ValueError for a relative import, which this package doesn't use.
     """
     with _PARSING:
         module = ast.parse(content)
-    return tuple(dict.fromkeys(_imports(module)))
+    return tuple(dict.fromkeys(name for name in _imports(module) if name.partition(".")[0] == PACKAGE))
 
 
 def _imports(node: ast.AST) -> Iterator[str]:
@@ -65,8 +65,6 @@ def _imports(node: ast.AST) -> Iterator[str]:
 
 
 def _file(source: Path, name: str) -> Path | None:
-    """The file of a module by its dotted name, or None for another package's or a name inside a module."""
-    if name.partition(".")[0] != PACKAGE:
-        return None
-    path = source.joinpath(*name.split("."))
+    """The file of a module by its dotted name, or None for a name inside a module."""
+    path = source / name.replace(".", "/")
     return next((at for at in (path.with_suffix(".py"), path / "__init__.py") if at.is_file()), None)
