@@ -22,14 +22,13 @@ def described(tree: Path) -> dict[str, tuple]:
     found, inodes = {}, {}
     for path in sorted([tree, *tree.rglob("*")]):
         status, name = path.lstat(), path.relative_to(tree).as_posix()
-        content = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
         attributes = {key: os.getxattr(path, key, follow_symlinks=False)
                       for key in os.listxattr(path, follow_symlinks=False)}
         # the first name of the same file
         same = inodes.setdefault(status.st_ino, name)
         found[name] = (status.st_mode, status.st_uid, status.st_gid, int(status.st_mtime), status.st_rdev, same,
-                       content,
-                       attributes)
+                       content, attributes)
     return found
 
 

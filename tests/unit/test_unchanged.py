@@ -60,8 +60,8 @@ def keep_times(path: Path, change: Callable[[Path], object]) -> None:
 
 CHANGES = {
     "code": lambda root: (root / "src/cornerstone/a.py").write_text("xy"),
-    "code, its time put back":
-        lambda root: keep_times(root / "src/cornerstone/a.py", lambda path: path.write_text("y")),
+    "code, its time put back": lambda root: keep_times(root / "src/cornerstone/a.py",
+                                                         lambda path: path.write_text("y")),
     "a new module": lambda root: (root / "src/cornerstone/b.py").touch(),
     "a module gone": lambda root: (root / "src/cornerstone/a.py").unlink(),
     "a static file": lambda root: (root / "elements/base/static/etc/x").write_text("xy"),

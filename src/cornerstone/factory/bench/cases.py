@@ -21,7 +21,7 @@ from cornerstone.factory.store.layers import Layer
 from cornerstone.lib.error import Code, CornerstoneError
 
 OURS = "invoke build, empty store, warm pool"
-NOTHING = "invoke build, nothing changed"
+NOTHING, START = "invoke build, nothing changed", "invoke --version"
 TOGETHER, IN_TURN = "floor, both roots at once", "floor, one root after the other"
 
 
@@ -53,11 +53,10 @@ def _floor(bench: Bench, how: str) -> Usage:
 def no_op(bench: Bench) -> Result:
     """A build when nothing changed, against the start of the same program."""
     bench.built()
-    runs = side_by_side({"invoke --version": lambda: bench.invoke("--version", log="no-op"),
+    runs = side_by_side({START: lambda: bench.invoke("--version", log="no-op"),
                          NOTHING: lambda: bench.build("no-op")}, SHORT_RUNS * bench.rounds)
     return Result("no-op", tuple(Figure("no-op", way, found) for way, found in runs.items()), (
-        Check("no-op", "nothing changed, by invoke --version", ratio(runs[NOTHING], runs["invoke --version"]), 2.5,
-              "×"),
+        Check("no-op", "nothing changed, by invoke --version", ratio(runs[NOTHING], runs[START]), 2.5, "×"),
         Check("no-op", "whole process", typical(runs[NOTHING]).wall, 0.7, "s"),))
 
 
@@ -91,7 +90,8 @@ def one_element(bench: Bench) -> Result:
 def one_module(bench: Bench) -> Result:
     """One module of the room that runs in the CVM changed: as for an element."""
     file = bench.checkout / "src" / PACKAGE / "controller" / "node.py"
-    return _one_change(bench, "one-module", Change(file, lambda text, turn: f"{text}CHANGED = {turn}\n", {"cvm"}), 0.25)
+    change = Change(file, lambda text, turn: f"{text}CHANGED = {turn}\n", {"cvm"})
+    return _one_change(bench, "one-module", change, 0.25)
 
 
 def one_size(bench: Bench) -> Result:
@@ -156,7 +156,7 @@ def _one_change(bench: Bench, case: str, change: Change, limit: float) -> Result
 
 
 def following(layers: Iterable[Layer], moved: set[str]) -> set[str]:
-    """Return the names of the layers that moved and of all that are made from them, and the ISO's if there are any."""
+    """Return the names of the layers that moved and of all that are made from them; and the ISO's, if any did."""
     found = set(moved)
     for layer in layers:  # needed ones come first
         if found & {needed.name for needed in layer.needs}:

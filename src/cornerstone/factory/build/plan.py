@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -178,9 +179,8 @@ def drivers_are_packaged(workspace: Workspace, profile: Profile, name: str) -> b
     if files and any(entry.path.removeprefix("usr/").startswith(f"{place}/") for entry in files.entries
                      for place in short):
         return False
-    return not any((workspace.elements / element / "static" / above / place).exists()
-                   for element in elements.closure(workspace.elements, name)
-                   for above in ("", "usr") for place in short)
+    statics = [workspace.elements / element / "static" for element in elements.closure(workspace.elements, name)]
+    return not any((static / above / place).exists() for static in statics for above in ("", "usr") for place in short)
 
 
 def _drivers_layer(source: Layer, hypervisor: Layer, logs: Path) -> Layer:
@@ -223,7 +223,7 @@ def tool_versions(*packages: str) -> dict[str, str]:
 @cache
 def _all_tool_versions() -> dict[str, str]:
     asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status} ${Version}\\n", *TOOLS]
-    listing = process.call(asked).text
+    listing = subprocess.run(asked, env=process.environment(), capture_output=True, text=True, check=False).stdout
     found = {package: version for package, status, version in (line.split(" ", 2) for line in listing.splitlines())
              if status == "installed"}
     if missing := sorted(set(TOOLS) - found.keys()):
