@@ -286,7 +286,7 @@ def test_a_change_of_one_file_moves_the_root(checkout):
         "hypervisor", "hypervisor-boot", "efi-image", "netboot-initrd", "iso"}
 
 
-@pytest.mark.parametrize(("path", "packaged"), [("usr/lib/firmware/x.bin", False), ("lib/modules/6.1/x.ko", False),
+@pytest.mark.parametrize(("path", "packaged"), [("usr/lib/firmware/x.bin", False), ("usr/lib/modules/6.1/x.ko", False),
                                                 ("usr/lib/modules-load.d/x.conf", True)])
 def test_drivers_of_a_profile_are_in_the_archive_for_network_boots(checkout, path, packaged):
     put(checkout.root / "profiles", f"added/{path}")
