@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from cornerstone.customize import iso_image
+from cornerstone.factory.build import netboot
 from cornerstone.factory.build.plan import Plan
 from cornerstone.factory.evidence import evidence
 from cornerstone.factory.iso import mastering
@@ -37,6 +38,7 @@ from cornerstone.model.contracts.manifest import (
     Manifest,
     entry_of,
 )
+from cornerstone.model.profile.additions import Additions
 from cornerstone.model.profile.profile import load_profile
 
 EPOCH = 1795333787
@@ -155,3 +157,16 @@ class Workshop:
     def certify(self, target: Path) -> dict:
         """Write an ISO's evidence beside it, as a build does; returns the record of it."""
         return evidence.write(target, PLAN, target)
+
+    def serve(self, target: Path) -> Path:
+        """Write an ISO's folder netboot beside it, as a build does; returns the folder."""
+        files = {"hypervisor": ("hypervisor.squashfs", self.content[HYPERVISOR]),
+                 "cvm-disk": ("cvm.qcow2", self.content[CVM]),
+                 netboot.LAYER: (netboot.INITRD, self.content[INITRAMFS] + b"drivers")}
+        layers = {name: self.folder / "layers" / name for name in files}
+        for name, (file, content) in files.items():
+            layers[name].mkdir(parents=True)
+            (layers[name] / file).write_bytes(content)
+        profile = SimpleNamespace(**self.profile | {"hypervisor": SimpleNamespace(extra=Additions())})
+        netboot.write(SimpleNamespace(key=KEY, profile=profile), layers, target, {})
+        return netboot.folder_of(target)

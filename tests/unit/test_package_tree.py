@@ -22,7 +22,7 @@ def described(tree: Path) -> dict[str, tuple]:
     found, inodes = {}, {}
     for path in sorted([tree, *tree.rglob("*")]):
         status, name = path.lstat(), path.relative_to(tree).as_posix()
-        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
+        content = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
         attributes = {key: os.getxattr(path, key, follow_symlinks=False)
                       for key in os.listxattr(path, follow_symlinks=False)}
         # the first name of the same file

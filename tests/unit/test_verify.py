@@ -92,6 +92,7 @@ def refused(path: Path, capsys, key: Path | None = None) -> list[str]:
 def test_a_good_iso_passes_every_check(workshop):
     medium = workshop.master()
     workshop.certify(medium)
+    workshop.serve(medium)
     subject = Subject(medium, KEY.public_pem())
     said: list[str] = []
     findings = list(verify.told(subject, said.append))

@@ -7,23 +7,29 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cornerstone.lib.error import Code, CornerstoneError
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """Read a file that came along with something: a regular one, never a link's target, a device or a pipe.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that came along with something: a regular one, never a link's target, a device or a pipe.
 
-    Raises OSError, also when it has more than most bytes.
+    Raises OSError.
     """
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(file, "rb") as opened:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it isn't a regular file", str(path))
-        if status.st_size > most:
-            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and at most {most} are read", str(path))
+    opened = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        opened.close()
+        raise OSError(errno.EINVAL, "it isn't a regular file", str(path))
+    return opened
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a file as open_regular opens it. Raises OSError, also when it has more than most bytes."""
+    with open_regular(path) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, and at most {most} are read", str(path))
         return opened.read(most)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from cornerstone.factory import netboot_checks as netboot_checks
 from cornerstone.factory.evidence.evidence import KEY_NAME
 from cornerstone.factory.iso.iso_checks import CHECKS, Finding, Subject, run_checks
 
