@@ -386,9 +386,9 @@ def enter(monkeypatch):
 @pytest.mark.parametrize(("error", "words", "code"), [
     (OSError(errno.EIO, "Input/output error", "/dev/sda"), "the step site failed with /dev/sda: Input/output error",
      "step"),
-    (ValueError("odd"), "the step site failed by an error of Foundation's own: ValueError: odd", "step"),
-    (UnicodeDecodeError("utf-8", b"\x81", 0, 1, "invalid"), "UnicodeDecodeError", "step"),
-    (RecursionError(), "RecursionError", "step"),
+    (ValueError("odd"), "the step site failed by an error of Foundation's own: ValueError: odd", "defect"),
+    (UnicodeDecodeError("utf-8", b"\x81", 0, 1, "invalid"), "UnicodeDecodeError", "defect"),
+    (RecursionError(), "RecursionError", "defect"),
     (CornerstoneError("disk.changed: sda", "look", Code.REFUSED), "disk.changed: sda", "refused"),
 ])
 @pytest.mark.parametrize("where", ["ask", "discover"])
@@ -411,7 +411,10 @@ def test_d32_m22_no_error_ends_the_live_environment(environment, consoles, enter
     assert words in failed.message and failed.data["code"] == code and failed.data["hint"]
     for console in consoles:
         assert f"REFUSED: {words[:40]}" in console.out.getvalue() or words in console.out.getvalue()
-    assert ("Traceback" in capfd.readouterr().err) == (code == "step")
+    unforeseen = code != "refused"
+    assert ("Traceback" in capfd.readouterr().err) == unforeseen
+    # a screen has no room for it
+    assert ["Traceback" in console.out.getvalue() for console in consoles] == [False, unforeseen]
 
 
 def test_d32_an_unforeseen_error_of_the_medium_is_told(environment, consoles, monkeypatch):
@@ -421,6 +424,66 @@ def test_d32_an_unforeseen_error_of_the_medium_is_told(environment, consoles, mo
     assert live.main() == 1
     assert environment[1][-1].message == "the step verify failed with /medium/manifest.json: Input/output error"
     assert "REFUSED: the step verify failed" in consoles[0].out.getvalue()
+
+
+def assert_told(told, consoles, words: str, code: str) -> None:
+    """The last event and all consoles say why it ended."""
+    assert (told[-1].step, told[-1].state, told[-1].data["code"]) == ("install", "failed", code)
+    assert words in told[-1].message and told[-1].data["hint"]
+    for console in consoles:
+        assert f"REFUSED: {words[:60]}" in console.out.getvalue()
+
+
+@pytest.mark.parametrize(("name", "code"), [("kernel_arguments", "defect"), ("console_devices", "defect"),
+                                            ("await_mending", "defect"), ("Console", "defect")])
+def test_whatever_ends_foundation_is_on_the_screen_and_the_last_event(environment, consoles, monkeypatch, capfd, name,
+                                                                      code):
+    def failing(*_: object, **__: object) -> None:
+        raise KeyError("odd")
+
+    def refused(*_: object, **__: object) -> None:
+        raise CornerstoneError("refused", "", Code.REFUSED)
+    monkeypatch.setattr(live, "Install", functools.partial(live.Install.func, ask=refused))
+    monkeypatch.setattr(live, name, failing)
+    assert live.main() == Code.DEFECT == 70
+    assert_told(environment[1], consoles, "the step install failed by an error of Foundation's own: KeyError: 'odd'",
+                code)
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_machine_that_does_not_restart_says_so(environment, consoles, monkeypatch, tmp_path):
+    (tmp_path / "systemctl").write_text("#!/bin/sh\necho 'Failed to talk to init' >&2\nexit 1\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(install.Install, "run", lambda self: None)
+    monkeypatch.setattr(live, "Install", install.Install)
+    assert live.main() == Code.STEP
+    words = "the node is imaged, and this machine doesn't restart: Failed to talk to init"
+    assert_told(environment[1], consoles, words, "step")
+
+
+def test_without_a_console_a_refused_machine_is_looked_at_again_by_itself(environment, consoles, monkeypatch):
+    asked, told = environment
+
+    def refused(*_: object, **__: object) -> None:
+        if any(event.state == "failed" for event in told):
+            raise asked
+        raise CornerstoneError("refused", "", Code.REFUSED)
+    monkeypatch.setattr(live, "Install", functools.partial(live.Install.func, ask=refused))
+    monkeypatch.setattr(live, "console_devices", lambda: [])
+    monkeypatch.setattr(live, "UNATTENDED_SECONDS", 0.01)
+    with pytest.raises(asked):
+        live.main()
+
+
+def test_a_name_that_is_no_text_ends_no_console(tmp_path):
+    ours, theirs = os.openpty()
+    try:
+        Terminal(Path(os.ttyname(theirs))).write(os.fsdecode(b"M\xfcller\n"))
+        assert os.read(ours, 100) == b"M?ller\r\n"
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_d4_after_the_text_screen_the_machine_is_looked_at_again(environment, medium, consoles, monkeypatch, tmp_path):

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cornerstone.factory import netboot_checks
 from cornerstone.factory.build import netboot
 from cornerstone.factory.iso.iso_checks import INITRAMFS, KERNEL, Finding, Subject, run_checks
 from cornerstone.factory.signing.signing import SoftwareKey
-from cornerstone.factory.verify import verify
+from cornerstone.factory.verify import netboot_checks, verify
 from cornerstone.lib.error import Code
 from cornerstone.model.contracts.manifest import CVM, HYPERVISOR, NAME, SIGNATURE_NAME
 from small_iso import IDENTITY, KEY, Workshop

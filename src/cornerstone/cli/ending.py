@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import signal
 import sys
 import traceback
@@ -14,9 +13,8 @@ from collections.abc import Callable
 from invoke import Exit
 
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.model.streams import PIPE_ENDED, discard, pipe_ended
 
-# What a shell calls a process that wrote into a pipe after its reader had gone (128 + SIGPIPE).
-PIPE_ENDED = 128 + signal.SIGPIPE
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENXIO)
 _RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -35,30 +33,14 @@ def end(body: Callable[[], object]) -> int:
     try:
         return _run(body)
     except BrokenPipeError:
-        _discard(1, 2)
+        discard(1, 2)
         return PIPE_ENDED
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def pipe_ended() -> bool:
-    """Whether standard output or standard error is a pipe whose reader has gone."""
-    poll = select.poll()
-    for descriptor in (1, 2):
-        poll.register(descriptor, 0)
-    return any(events & select.POLLERR for _, events in poll.poll(0))
-
-
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _discard(*descriptors: int) -> None:
-    """Let what is still buffered go nowhere, or Python would fail once more while it exits, with a code of its own."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in descriptors:
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 def _run(body: Callable[[], object]) -> int:
@@ -98,11 +80,11 @@ def _tell(error: CornerstoneError) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _discard(1)
+        discard(1)
     try:
         print(f"error: {error}", file=sys.stderr, flush=True)
     except OSError:
-        _discard(2)
+        discard(2)
     return int(error.code)
 
 

@@ -22,7 +22,7 @@ from cornerstone.cvm.node import EVENTS, STAGE, Node
 from cornerstone.cvm.waiting import Waiting
 from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
-from cornerstone.lib.event import Event, Listener, note, open_listeners
+from cornerstone.lib.event import Event, Listener, note, open_listeners, telling_the_end
 from cornerstone.lib.failures import Failures
 from cornerstone.lib.sd_notify import notify
 from cornerstone.lib.wake import Wake
@@ -235,8 +235,9 @@ def main(words: list[str]) -> int:
     if words:
         return status.main(words, FILE)
     config = NodeConfig.read(Path(os.environ["CREDENTIALS_DIRECTORY"], NODE_CREDENTIAL))
-    with Wake() as wake:
-        serve(Runner(Node(config, told(open_listeners(EVENTS)))), wake.wait, LOOK_SECONDS * config.patience)
+    tell = told(open_listeners(EVENTS))
+    with telling_the_end(tell, STAGE, "serve"), Wake() as wake:
+        serve(Runner(Node(config, tell)), wake.wait, LOOK_SECONDS * config.patience)
     return 0
 
 

@@ -21,7 +21,7 @@ from cornerstone.hypervisor.multipath import Run, maps, stop_queueing
 from cornerstone.lib.atomic import put, sweep
 from cornerstone.lib.deadline import within
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
-from cornerstone.lib.event import Event, Listener, note, open_listeners
+from cornerstone.lib.event import Event, Listener, note, open_listeners, telling_the_end
 from cornerstone.lib.failures import Failures
 from cornerstone.lib.sysfs import read_text
 from cornerstone.model.contracts.iscsi import (
@@ -294,9 +294,11 @@ def main() -> int:
         initiator = from_line(Initiator, credential.read_bytes(), str(credential))
     except OSError as error:
         raise CornerstoneError(f"{credential}: {error.strerror}", "see: journalctl -u first-boot") from error
-    data_path = DataPath(initiator, open_listeners(STATE / EVENTS_FILE))
-    data_path.recall()
-    serve(socket.socket(fileno=SOCKET), data_path)
+    tell = open_listeners(STATE / EVENTS_FILE)
+    with telling_the_end(tell, STAGE, STEP):
+        data_path = DataPath(initiator, tell)
+        data_path.recall()
+        serve(socket.socket(fileno=SOCKET), data_path)
     return 0
 
 

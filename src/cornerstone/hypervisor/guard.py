@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cornerstone.hypervisor import admission
-from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.error import CornerstoneError, ends_in_one_line
 from cornerstone.model.contracts.node import NodeConfig
 from cornerstone.model.contracts.places import STATE
 
@@ -71,6 +71,7 @@ def protect(name: str, root: Path = Path("/")) -> None:
             print(f"{name}: its oom_score_adj stays as it is: {error}", file=sys.stderr)
 
 
+@ends_in_one_line
 def main(words: list[str]) -> int:
     """As libvirt calls it: name, operation, sub-operation, more; the domain's XML comes on standard input."""
     if words[1:3] == ["prepare", "begin"] and (why := refusal(sys.stdin.read())):

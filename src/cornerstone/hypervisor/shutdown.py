@@ -16,7 +16,7 @@ from pathlib import Path
 from cornerstone.hypervisor.command import run, virsh
 from cornerstone.hypervisor.multipath import Run, stop_queueing
 from cornerstone.lib.error import ends_in_one_line
-from cornerstone.lib.event import Event, Listener, open_listeners
+from cornerstone.lib.event import Event, Listener, open_listeners, telling_the_end
 from cornerstone.model.contracts.node import NodeConfig
 from cornerstone.model.contracts.places import EVENTS_FILE
 
@@ -114,7 +114,8 @@ def main(path: Path) -> int:
     """End all domains of the host whose node.json this is; an error's code when it can't be read."""
     name = NodeConfig.read(path).cvm.name
     tell = open_listeners(path.with_name(EVENTS_FILE))
-    Shutdown(name, tell, partial(virsh, seconds=VIRSH_SECONDS)).end_all()
+    with telling_the_end(tell, STAGE, STEP):
+        Shutdown(name, tell, partial(virsh, seconds=VIRSH_SECONDS)).end_all()
     return 0
 
 

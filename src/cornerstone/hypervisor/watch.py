@@ -15,7 +15,7 @@ from cornerstone.hypervisor.bootstrap_secret import BootstrapSecret
 from cornerstone.hypervisor.command import virsh
 from cornerstone.hypervisor.cvm_events import CvmEvents
 from cornerstone.lib.error import ends_in_one_line
-from cornerstone.lib.event import Event, Listener, open_listeners
+from cornerstone.lib.event import Event, Listener, open_listeners, telling_the_end
 from cornerstone.lib.failures import Failures
 from cornerstone.model.contracts.node import SECRET_FILE, NodeConfig
 from cornerstone.model.contracts.places import EVENTS_FILE
@@ -77,13 +77,14 @@ def main(path: Path) -> int:
     """Watch the CVM of a node.json for ever; an error's code when it can't be read."""
     name = NodeConfig.read(path).cvm.name
     tell = open_listeners(path.with_name(EVENTS_FILE))
-    watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
-    CvmEvents(tell).start()
-    failures = Failures(lambda line: tell(Event(STAGE, STEP, "warning", line)))
-    while True:
-        look(watch, secret, failures)
-        # a libvirtd that is gone makes it return at once
-        time.sleep(1)
+    with telling_the_end(tell, STAGE, STEP):
+        watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
+        CvmEvents(tell).start()
+        failures = Failures(lambda line: tell(Event(STAGE, STEP, "warning", line)))
+        while True:
+            look(watch, secret, failures)
+            # a libvirtd that is gone makes it return at once
+            time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
+import traceback
 from collections.abc import Callable
 from enum import IntEnum
 from typing import ParamSpec
 
 from cornerstone.lib.printable import printable_lines
+from cornerstone.model.streams import PIPE_ENDED, discard, pipe_ended
 
 Given = ParamSpec("Given")
 
@@ -50,13 +52,39 @@ class CornerstoneError(Exception):
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
+def as_failure(error: Exception) -> CornerstoneError:
+    """Return what to tell of an error that ends a program of a node: itself, or what stands for one of Python's own."""
+    if isinstance(error, CornerstoneError):
+        return error
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return CornerstoneError(f"{where}{error.strerror or error}", "see the journal of this machine", Code.MACHINE)
+    return CornerstoneError(f"this is a defect of Cornerstone: {type(error).__name__}: {error}",
+                            "report it, with the lines above it in the journal", Code.DEFECT)
+
+
 def ends_in_one_line(main: Callable[Given, int]) -> Callable[Given, int]:
-    """Of a service's main: a CornerstoneError is one line on standard error, and its code the exit code."""
+    """Of the main of a node's program: whatever ends it is told in one line, the last on standard error, with its code.
+
+    Above the line of an error that nobody foresaw stands its traceback. A pipe that is no longer read ends it quietly.
+    """
     @functools.wraps(main)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> int:
         try:
-            return main(*args, **kwargs)
-        except CornerstoneError as error:
-            print(error.line, file=sys.stderr)
-            return int(error.code)
+            code = main(*args, **kwargs)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
+        except BrokenPipeError as error:
+            if pipe_ended():
+                discard(1, 2)
+                return PIPE_ENDED
+            failure: Exception = error
+        except Exception as error:
+            failure = error
+        if not isinstance(failure, (CornerstoneError, OSError)):
+            traceback.print_exception(failure)
+        told = as_failure(failure)
+        print(told.line, file=sys.stderr)
+        return int(told.code)
     return run

@@ -17,10 +17,12 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cornerstone.lib.error import as_failure
 
 SCHEMA_VERSION = 1
 # the oldest that is read
@@ -237,3 +239,14 @@ def open_listeners(events: Path, port: Path = PORT) -> Listener:
         for listener in listeners:
             listener(event)
     return tell
+
+
+@contextlib.contextmanager
+def telling_the_end(tell: Listener, stage: str, step: str) -> Iterator[None]:
+    """Tell an event `failed` of the error that ends the body, whatever it is, with its code and its hint."""
+    try:
+        yield
+    except Exception as error:
+        failure = as_failure(error)
+        tell(Event(stage, step, "failed", failure.message, {"code": failure.code.name.lower(), "hint": failure.hint}))
+        raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cornerstone.cvm.iscsi_target import container
 from cornerstone.cvm.iscsi_target.catalogue import UNITS, Disk, VolumeGroup, size_of
-from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.model.contracts.iscsi import device_name
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def run(words: Sequence[str], ask: Ask = input) -> list[str]:
         return list(_list(store) if word == "vg.list" else _trash_list(store))
 
 
+@ends_in_one_line
 def main(words: Sequence[str]) -> int:
     """0, or the error's code with the error on standard error."""
     try:

@@ -18,7 +18,7 @@ from cornerstone.cvm.membership.client import Client
 from cornerstone.cvm.membership.kept import load
 from cornerstone.cvm.membership.member import Member
 from cornerstone.cvm.membership.state import STATE_FORMAT, NodeState, load_genesis
-from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.lib.serde import to_record
 from cornerstone.model.contracts.node import NODE_CREDENTIAL, NodeConfig
 from cornerstone.model.contracts.places import STATE
@@ -242,6 +242,7 @@ def run(cluster: Cluster, chosen: argparse.Namespace, agree: Callable[[], str]) 
     return 0
 
 
+@ends_in_one_line
 def main(words: Sequence[str], node: Path = NODE, folder: Path = STATE,
          agree: Callable[[], str] = input) -> int:
     """0, or the error's code with the error on standard error."""

@@ -37,7 +37,7 @@ from cornerstone.cvm.iscsi_target.store import CATALOGUE, Store
 from cornerstone.cvm.iscsi_target.watch import SILENT_SECONDS, LastingWatch
 from cornerstone.cvm.node import EVENTS
 from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
-from cornerstone.lib.event import Event, Listener, open_listeners
+from cornerstone.lib.event import Event, Listener, open_listeners, telling_the_end
 from cornerstone.lib.failures import Failures
 from cornerstone.lib.sd_notify import notify
 from cornerstone.model.contracts.iscsi import CVM_ADDRESS, INITIATOR_CREDENTIAL, Initiator, from_line
@@ -257,8 +257,9 @@ def main() -> int:
         given = credentials / INITIATOR_CREDENTIAL
         initiator = from_line(Initiator, given.read_bytes(), f"credential {INITIATOR_CREDENTIAL}") \
             if given.exists() else None
-        with Store(container()) as store:
-            Service(config, store, open_listeners(EVENTS)).run(initiator)
+        tell = open_listeners(EVENTS)
+        with telling_the_end(tell, STAGE, STEP), Store(container()) as store:
+            Service(config, store, tell).run(initiator)
     except rados.Error as error:
         raise CornerstoneError(f"Ceph: {error}", "see: ceph -s", Code.FAILED) from error
     return 0

@@ -18,12 +18,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from cornerstone.factory import netboot_checks as netboot_checks
 from cornerstone.factory.evidence.evidence import KEY_NAME
 from cornerstone.factory.iso.iso_checks import CHECKS, Finding, Subject, run_checks
 
 # the imports register their checks
 from cornerstone.factory.verify import boot_checks, evidence_checks  # noqa: F401
+from cornerstone.factory.verify import netboot_checks as netboot_checks
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.files import read_regular

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from cornerstone.foundation.installer.ask import Console
@@ -21,7 +22,7 @@ from cornerstone.foundation.installer.screen import Screen, console_devices, ope
 from cornerstone.foundation.installer.site_source import kernel_arguments
 from cornerstone.foundation.installer.telling import EVENTS, keep_facts
 from cornerstone.lib.command import read
-from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import Event, Listener, open_listeners
 from cornerstone.lib.json_text import read_bounded
 from cornerstone.model.contracts.facts import Facts
@@ -33,14 +34,16 @@ from cornerstone.model.site.file import MOST, read_site
 STAGE = "foundation"
 # until a network that failed is tried again by itself: nobody may be there to press a key
 NETWORK_SECONDS = 30.0
+# until a machine that was refused is looked at again where there is no console at which to press one
+UNATTENDED_SECONDS = 60.0
 
 
 def main() -> int:
-    """0 when the machine restarts as a node; 1 when the medium is refused.
+    """0 when the machine restarts as a node; 1 when the medium is refused; another of Code when Foundation is wrong.
 
     A machine that is refused is looked at anew each time that somebody presses Enter: disks and cables can be changed
-    while it runs, and a stick with another site put in. No error ends this process but one of the medium: there is
-    nothing else that would say what is wrong.
+    while it runs, and a stick with another site put in. No error of a machine ends this process: there is nothing else
+    that would say what is wrong. What ends it is on the screen, and the last event.
     """
     tell = open_listeners(EVENTS)
     screen = Screen(open_consoles())
@@ -51,6 +54,15 @@ def main() -> int:
     except Exception as error:
         refuse(error, "verify", screen, tell)
         return 1
+    try:
+        become_node(medium, screen, tell)
+    except Exception as error:
+        return int(refuse(error, "install", screen, tell).code)
+    return 0
+
+
+def become_node(medium: Medium, screen: Screen, tell: Listener) -> None:
+    """Look at the machine until it can be imaged, image it, and restart it. CornerstoneError when it doesn't."""
     arguments = kernel_arguments(Path("/proc/cmdline").read_text(errors="replace"))
     while True:
         seconds = None
@@ -66,20 +78,37 @@ def main() -> int:
             except CornerstoneError as error:
                 screen.refuse(error)
                 seconds = NETWORK_SECONDS if error.code is Code.NETWORK else None
-        with Console(console_devices()) as console:
-            console.wait("When that is mended, press Enter: the machine is looked at again"
-                         + (f", or by itself in {seconds:.0f} s." if seconds else "."), seconds)
+        await_mending(seconds)
         screen.forget_after("Layers")
     tell(Event(STAGE, "install", "done"))
-    read(["systemctl", "reboot"])
-    return 0
+    restart()
 
 
-def refuse(error: Exception, step: str, screen: Screen, tell: Listener) -> None:
-    """Tell an event and the screen why nothing will happen."""
-    refusal = as_refusal(error, step)
+def await_mending(seconds: float | None) -> None:
+    """Wait for Enter on any console, at most some seconds if given; UNATTENDED_SECONDS where no console can be read."""
+    with Console(console_devices()) as console:
+        try:
+            console.wait("When that is mended, press Enter: the machine is looked at again"
+                         + (f", or by itself in {seconds:.0f} s." if seconds else "."), seconds)
+        except CornerstoneError:
+            time.sleep(UNATTENDED_SECONDS)
+
+
+def restart() -> None:
+    """Restart the machine. CornerstoneError (STEP) when systemd refuses."""
+    try:
+        read(["systemctl", "reboot"])
+    except CornerstoneError as error:
+        raise CornerstoneError(f"the node is imaged, and this machine doesn't restart: {error.message}",
+                               "switch it off and on again: it starts as a node", Code.STEP) from error
+
+
+def refuse(error: Exception, step: str, screen: Screen, tell: Listener) -> CornerstoneError:
+    """Tell an event and the screen why nothing will happen. Returns what was told."""
+    refusal = as_refusal(error, step, screen)
     tell(Event(STAGE, step, "failed", refusal.message, {"code": refusal.code.name.lower(), "hint": refusal.hint}))
     screen.refuse(refusal)
+    return refusal
 
 
 def verified(screen: Screen, tell: Listener) -> Medium:
@@ -129,6 +158,7 @@ def print_plan(facts: Path, site: Path, manifest: Manifest) -> int:
     return int(Code.REFUSED) if plan.refusals else 0
 
 
+@ends_in_one_line
 def command(words: list[str]) -> int:
     """The live environment without arguments; else a subcommand."""
     parser = argparse.ArgumentParser(prog="foundation", description=__doc__.splitlines()[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -38,17 +39,22 @@ COUNT_DOWN = 10
 Ask = Callable[[Facts], bytes]
 
 
-def as_refusal(error: Exception, step: str) -> CornerstoneError:
-    """Return the error that says why a machine isn't imaged, its traceback in the journal when nobody foresaw it."""
+def as_refusal(error: Exception, step: str, screen: Screen) -> CornerstoneError:
+    """Return the error that says why a machine isn't imaged.
+
+    When nobody foresaw it, its traceback goes to the journal and to the serial consoles.
+    """
     if isinstance(error, CornerstoneError):
         return error
-    traceback.print_exception(error)
-    hint = "see the journal: journalctl -u foundation; then have the machine looked at again"
+    trace = "".join(traceback.format_exception(error))
+    print(trace, file=sys.stderr, flush=True)
+    screen.log(trace)
+    hint = "see the journal: journalctl -u foundation; then have the machine looked at again, or restart it"
     if isinstance(error, OSError):
         where = f" with {error.filename}" if error.filename else ""
         return CornerstoneError(f"the step {step} failed{where}: {error.strerror or error}", hint, Code.STEP)
     return CornerstoneError(f"the step {step} failed by an error of Foundation's own: {type(error).__name__}: {error}",
-                            f"{hint}; report it with the journal", Code.STEP)
+                            f"{hint}; report it with the journal", Code.DEFECT)
 
 
 @dataclass
@@ -73,7 +79,7 @@ class Install:
         try:
             self._run()
         except Exception as error:
-            refusal = as_refusal(error, self._step)
+            refusal = as_refusal(error, self._step, self.screen)
             self._tell(Event(STAGE, self._step, "failed", refusal.message,
                              {"code": refusal.code.name.lower(), "hint": refusal.hint}))
             if refusal is error:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import textwrap
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -62,7 +63,8 @@ class Terminal:
 
     def write(self, text: str) -> None:
         """Write all of text. Raises OSError when the terminal fails, or is stuck."""
-        left = memoryview(text.encode())
+        # a file's name may hold bytes that are no text
+        left = memoryview(text.encode(errors="replace"))
         while left:
             if not select.select([], [self._descriptor], [], STUCK_SECONDS)[1]:
                 raise TimeoutError(f"nothing was taken for {STUCK_SECONDS} s")
@@ -115,6 +117,11 @@ class Screen:
         self._foot = [*textwrap.wrap(f"REFUSED: {error.message}", WIDTH), *textwrap.wrap(error.hint, WIDTH)]
         self._show(["", *self._foot])
 
+    def log(self, text: str) -> None:
+        """Write a text of many lines, as a traceback, on the consoles that only go on: a screen has no room for it."""
+        self._write([console for console in self.consoles if not console.redraws],
+                    lambda console: text.rstrip("\n").replace("\n", "\r\n") + "\r\n")
+
     def lines(self) -> list[str]:
         """The whole screen."""
         rows = [line for label, text in self._rows.items() for line in _row_lines(label, text)]
@@ -122,9 +129,12 @@ class Screen:
 
     def _show(self, change: list[str]) -> None:
         whole, more = CLEAR + "\n".join(self.lines()) + "\n", "".join(f"{line}\r\n" for line in change)
-        for console in list(self.consoles):
+        self._write(list(self.consoles), lambda console: whole if console.redraws else more)
+
+    def _write(self, consoles: Iterable[Console], text: Callable[[Console], str]) -> None:
+        for console in consoles:
             try:
-                console.out.write(whole if console.redraws else more)
+                console.out.write(text(console))
                 console.out.flush()
             except OSError:
                 self.consoles.remove(console)

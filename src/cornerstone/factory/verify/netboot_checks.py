@@ -15,8 +15,8 @@ from cornerstone.factory.build.netboot import FOLDER, INITRD, SCRIPT, SUMS, SUMS
 from cornerstone.factory.iso.iso_checks import INITRAMFS, Absent, Subject, check
 from cornerstone.factory.signing.signing import check_signature
 from cornerstone.factory.verify.evidence_checks import ISO_CHECKS
-from cornerstone.lib.atomic import open_regular, read_regular
 from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.files import open_regular, read_regular
 from cornerstone.model.contracts.manifest import CHUNK, NAME, SIGNATURE_NAME, Entry, digest
 
 HINT = "serve none of it: run ./invoke build, or copy the folder again, whole, from where the ISO was built"
