@@ -197,6 +197,16 @@ def test_virtualisation(tmp_path, flag, log, expected, disabled):
     assert (cpu.virtualisation, cpu.virtualisation_disabled) == (expected, disabled)
 
 
+def test_a_cpu_that_shows_no_flags_at_all_does_not_tell(tmp_path):
+    assert read_cpu(tmp_path, "processor : 0\nmodel name : x\n").virtualisation is None
+    assert read_cpu(tmp_path, "").virtualisation is None
+
+
+def test_firmware_tables_that_are_not_shown_tell_nothing(tmp_path):
+    assert discover(tree(tmp_path / "one", {"sys/firmware/efi/x": ""})).iommu_table is None
+    assert discover(tree(tmp_path / "two", {"sys/firmware/acpi/tables/FACP": ""})).iommu_table == ""
+
+
 def test_numa_nodes_with_interleaved_threads(tmp_path):
     node = "sys/devices/system/node"
     found = read_cpu(tree(tmp_path, {f"{node}/node{n}/cpulist": text for n, text in

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from cornerstone.model.contracts.facts import Bmc, Clock, Contents, Cpu, Disk, D
 from cornerstone.model.contracts.requirements import GIB, Requirements
 from cornerstone.model.rules.fitness import boot_disks, data_disks, obstacle, unfit_for_boot, unfit_for_data
 from cornerstone.model.rules.hardware import check_machine
-from cornerstone.model.rules.registry import REGISTRY, Outcome
+from cornerstone.model.rules.registry import REGISTRY, Level, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH = 1795132800
@@ -85,9 +87,12 @@ def test_a_good_machine_meets_every_rule():
     ("hw.boot-disk", with_disks(DOM, boot_medium="sda"), "no disk is fit: sda is the medium that was booted from"),
     ("hw.boot-disk", with_disks(replace(DOM, logical_block=4096)),
      "no disk is fit: sda has blocks of 4096 bytes, 512 are needed to boot"),
+    ("hw.boot-disk", with_disks(DOM, replace(DOM, name="sdb")),
+     "no disk is fit: sda is seen by more than one path; sdb is seen by more than one path"),
+    ("hw.boot-disk", with_disks(DOM, replace(DOM, name="sdb", wwn="naa.3")),
+     "no disk is fit: sda has the serial of sdb (naa.3); sdb has the serial of sda (naa.1)"),
     ("hw.data-disks", with_disks(), "no disk is fit"),
     ("hw.data-disks", with_disks(DOM), "sda is the only disk, and it would be the boot disk"),
-    ("hw.data-disks", with_disks(DOM, replace(DOM, name="sdb")), "sda is the only disk, and it would be the boot disk"),
     ("hw.data-disks", with_disks(VOLUME, replace(HDD, serial="")),
      "no disk is fit: sdc is a volume of a RAID controller; sdb has no serial"),
     ("hw.data-disks", with_disks(replace(DOM, size=4 * GIB)), "no disk is fit: sda has 4.0 GiB, below 5.0"),
@@ -165,6 +170,39 @@ def test_firmware_that_the_profile_asks_for(rule_id, wanted, firmware, message):
 ])
 def test_just_enough(rule_id, facts):
     assert verdict(facts, rule_id).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(("rule_id", "facts", "message"), [
+    ("hw.virtualisation", with_cpu(virtualisation=None), "whether the CPU has vmx or svm isn't told (Example CPU)"),
+    ("hw.iommu", replace(GOOD, pci=(), iommu_table=None), "whether there is one isn't told"),
+    ("hw.passthrough", replace(GOOD, pci=tuple(replace(device, group=None) for device in GOOD.pci), iommu_table=None),
+     "IOMMU groups aren't told; 0000:01:00.0 [1000:0097] has no IOMMU group; 0000:00:1f.2 [8086:a182] has no IOMMU "
+     "group"),
+])
+def test_what_a_machine_does_not_tell_is_unknown_and_warns(rule_id, facts, message):
+    found = verdict(facts, rule_id)
+    assert (found.outcome, found.message, found.severity) == (Outcome.UNKNOWN, message, Level.WARNING)
+
+
+def test_a_machine_that_is_known_to_have_an_iommu_needs_no_table():
+    assert verdict(replace(GOOD, iommu_table=None), "hw.iommu").outcome is Outcome.OK
+
+
+def test_facts_that_leave_out_what_is_not_told_say_none():
+    record = json.loads(GOOD.to_json())
+    del record["iommu_table"], record["cpu"]["virtualisation"]
+    facts = Facts.from_json(json.dumps(record))
+    assert (facts.iommu_table, facts.cpu.virtualisation) == (None, None)
+    assert Facts.from_json(facts.to_json()) == facts
+
+
+def test_very_many_disks_are_judged_in_no_time():
+    """The longest list that facts may have would take hours if each disk were compared with each."""
+    disks = tuple(replace(HDD, name=f"sd{number}", serial=f"S{number % 5000}", wwn=f"naa.{number % 5000}")
+                  for number in range(20_000))
+    began = time.monotonic()
+    assert verdict(with_disks(DOM, *disks), "hw.boot-disk").message == "sda could be it"
+    assert time.monotonic() - began < 20
 
 
 def test_a_link_is_unknown_while_the_interface_is_down():

@@ -13,6 +13,7 @@ from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.model.contracts.facts import Contents, Disk, Facts, Installed, Partition, PciDevice, Signature
 from cornerstone.model.contracts.manifest import HYPERVISOR, Entry
 from cornerstone.model.contracts.node import NodeConfig, erase_token
+from cornerstone.model.rules.fitness import boot_disks
 from cornerstone.model.site.file import read_site
 
 MACHINES = Path(__file__).resolve().parents[1] / "machines"
@@ -240,6 +241,25 @@ def test_d1_a_boot_disk_whose_serial_another_has_is_refused():
                     {"boot_disk": {"wwn": "naa.50000001"}})
     assert "sdz DOM, 480.0 GiB, serial BOOT-1, naa.50000001, has the serial of sdy (naa.50000002)" in refusals(
         plan, "disk.ambiguous")
+
+
+@pytest.mark.parametrize("name", golden.names())
+def test_rule_and_plan_say_the_same_of_boot_disks(name):
+    """A disk that the rule names as a candidate is one that the plan takes when the site names it."""
+    facts = golden.machine(name)
+    candidates = boot_disks(facts, golden.NEEDS)
+    for disk in facts.disks:
+        if disk.wwn or disk.serial:
+            choice = {"serial": disk.serial} if disk.serial else {"wwn": disk.wwn}
+            chosen = json.loads(json.dumps({"boot_disk": choice}))
+            said = golden.plan(facts, chosen)
+            assert (f"Boot disk  {disk}\n" in said) == (disk in candidates), (disk.name, said)
+
+
+def test_two_disks_of_one_serial_are_no_candidates_beside_one_of_its_own():
+    facts = machine(BOOT, *HUB)
+    assert boot_disks(facts, golden.NEEDS) == (BOOT,)
+    assert plan_for(facts, {}).boot_disk == BOOT
 
 
 @pytest.mark.parametrize(("change", "words"), [

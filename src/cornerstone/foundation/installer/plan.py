@@ -147,13 +147,16 @@ def _choose_boot_disk(plan: Plan, facts: Facts) -> None:
     wanted = [disk for disk in facts.disks if choice is None or _fits(choice, disk)]
     why = {disk: unfit_for_boot(disk, facts, plan.needs) for disk in wanted}
     why |= {disk: "is excluded by exlude_boot_serial" for disk in wanted if node.never_boot == disk.serial != ""}
-    twice = {disk for paths in facts.multipath() for disk in paths}
-    why |= {disk: "is seen by more than one path" for disk in wanted if disk in twice and not why[disk]}
     fit = [disk for disk in wanted if not why[disk]]
     if len(fit) == 1:
         plan.boot_disk = fit[0]
         return
     if choice is None and not fit and any(refusal.id == "hw.boot-disk" for refusal in plan.refusals):
+        return
+    alike = {disk: ambiguity(disk, facts) for disk in wanted}
+    if wanted and choice is not None and all(alike[disk] and why[disk] == alike[disk] for disk in wanted):
+        for disk in wanted:
+            _refuse_ambiguous(plan, disk, alike[disk])
         return
     found = f"{len(fit)} disks" if fit else "no disk"
     of = ("match" + "es" * (not fit) + " boot_disk of the site") if choice else "could be the boot disk"
@@ -250,15 +253,19 @@ def _check_identities(plan: Plan, facts: Facts) -> None:
     """Refuse each disk to be written that whoever goes by its serial could take for another, or another for it."""
     for disk in filter(None, (plan.boot_disk, *plan.data_disks)):
         if problem := ambiguity(disk, facts):
-            plan.refuse("disk.ambiguous", f"{disk}, {disk.wwn or 'no WWN'}, {problem}",
-                        "take one of them out, or leave the disk out with data_disks in the site; controllers and "
-                        "enclosures that make serials up often have a firmware that doesn't")
+            _refuse_ambiguous(plan, disk, problem)
     boot = plan.boot_disk
     for disk in plan.data_disks:
         # an array may tell another serial by each path to one disk
         if boot is not None and disk.wwn and disk.wwn == boot.wwn:
             plan.refuse("disk.ambiguous", f"{disk} has the WWN of the boot disk {boot}, {disk.wwn}: it may be a path "
                         "to it", "cable the boot disk by one path, or leave the other out with data_disks in the site")
+
+
+def _refuse_ambiguous(plan: Plan, disk: Disk, problem: str) -> None:
+    plan.refuse("disk.ambiguous", f"{disk}, {disk.wwn or 'no WWN'}, {problem}",
+                "take one of them out, or leave the disk out with data_disks in the site; controllers and enclosures "
+                "that make serials up often have a firmware that doesn't")
 
 
 def _vcpus(plan: Plan, facts: Facts) -> int:

@@ -20,10 +20,11 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
     mode = firmware.mode.upper()
     if firmware.mode == "uefi":
         mode += ", Secure Boot " + ("on" if firmware.secure_boot else "off")
+    virtualisation = "not told" if cpu.virtualisation is None else cpu.virtualisation or "off"
     groups = len({device.group for device in facts.pci} - {None})
     return [
         ("Machine", f"{dmi.vendor} {dmi.product}, {'serial ' + dmi.serial if dmi.serial else 'no serial'}"),
-        ("CPU", f"{cpu.model or 'unknown CPU'}, {cpu.threads} threads, virtualisation {cpu.virtualisation or 'off'}, "
+        ("CPU", f"{cpu.model or 'unknown CPU'}, {cpu.threads} threads, virtualisation {virtualisation}, "
                 f"{groups} IOMMU groups"),
         ("Memory", f"{facts.memory / (1 << 30):.1f} GiB"),
         ("Firmware", mode),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -69,13 +70,16 @@ class NumaNode:
 
 @dataclass(frozen=True)
 class Cpu:
-    """virtualisation: vmx, svm or ""; virtualisation_disabled: the CPU has it and the firmware has switched it off."""
+    """virtualisation: vmx, svm, "" for neither, None when it isn't told.
+
+    virtualisation_disabled: the CPU has it and the firmware has switched it off.
+    """
 
     model: str
     sockets: int
     cores: int
     threads: int
-    virtualisation: str = ""
+    virtualisation: str | None = None
     virtualisation_disabled: bool = False
     numa: tuple[NumaNode, ...] = ()
 
@@ -218,11 +222,12 @@ class Disk:
         """The token that lets all on it go, as it is now."""
         return erase_token(self.serial, self.wwn, self.contents.key, osd=self.contents.osd is not None)
 
-    def same_as(self, other: Disk) -> bool:
-        """Return whether two block devices are paths to one disk: they say so, by a WWN too, and hold the same."""
-        return bool(self.wwn and self.serial) and \
-            (self.serial, self.wwn, self.size, self.model, self.contents) == (
-                other.serial, other.wwn, other.size, other.model, other.contents)
+    @property
+    def path_key(self) -> tuple[object, ...]:
+        """What two block devices that are paths to one disk both tell, a WWN too, and what they hold; () without."""
+        if not (self.wwn and self.serial):
+            return ()
+        return (self.serial, self.wwn, self.size, self.model, self.contents)
 
     def __str__(self) -> str:
         """As people know it: sda INTEL SSDSC2BB48, 447.1 GiB, serial BTWL1."""
@@ -294,7 +299,8 @@ class Clock:
 class Facts:
     """One machine. memory: what Linux has to give, a little below what is built in.
 
-    iommu_table: DMAR or IVRS, by which firmware offers an IOMMU. interrupt_remapping: whether the kernel has interrupts
+    iommu_table: DMAR or IVRS, by which firmware offers an IOMMU, "" when it has neither, None when it isn't told.
+    interrupt_remapping: whether the kernel has interrupts
     go through the IOMMU, None when it isn't told. boot_medium: name of the disk or drive that this
     environment was booted from. source: for recorded machines, where the figures are from.
     """
@@ -308,7 +314,7 @@ class Facts:
     disks: tuple[Disk, ...] = ()
     pci: tuple[PciDevice, ...] = ()
     bmc: Bmc = Bmc()
-    iommu_table: str = ""
+    iommu_table: str | None = None
     boot_medium: str = ""
     source: str = ""
     interrupt_remapping: bool | None = None
@@ -318,6 +324,11 @@ class Facts:
     def iommu(self) -> bool:
         """Whether an IOMMU is at work: only then has a device a group."""
         return any(device.group is not None for device in self.pci)
+
+    @property
+    def iommu_told(self) -> bool:
+        """Whether it is known that an IOMMU is at work, or that none is."""
+        return self.iommu or self.iommu_table is not None
 
     def pci_device(self, address: str) -> PciDevice | None:
         """The function at an address; None when there is none, or the address is ""."""
@@ -333,14 +344,26 @@ class Facts:
 
     def groups(self) -> tuple[tuple[Disk, ...], ...]:
         """Return the disks, each as all the block devices that are paths to it."""
-        groups: list[list[Disk]] = []
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> tuple[tuple[Disk, ...], ...]:
+        groups: dict[object, list[Disk]] = {}
+        for number, disk in enumerate(self.disks):
+            groups.setdefault(disk.path_key or number, []).append(disk)
+        return tuple(map(tuple, groups.values()))
+
+    @cached_property
+    def _paths(self) -> dict[Disk, tuple[Disk, ...]]:
+        # the first of two that are equal in all
+        return {disk: group for group in reversed(self._groups) for disk in group}
+
+    @cached_property
+    def _of_serial(self) -> dict[str, list[Disk]]:
+        found: dict[str, list[Disk]] = {}
         for disk in self.disks:
-            group = next((group for group in groups if disk.same_as(group[0])), None)
-            if group is None:
-                groups.append([disk])
-            else:
-                group.append(disk)
-        return tuple(map(tuple, groups))
+            found.setdefault(disk.serial, []).append(disk)
+        return found
 
     def multipath(self) -> tuple[tuple[Disk, ...], ...]:
         """Return the disks that Linux sees more than once, each as all its paths."""
@@ -348,11 +371,11 @@ class Facts:
 
     def paths(self, disk: Disk) -> tuple[Disk, ...]:
         """Return the block devices that are paths to a disk, itself among them."""
-        return next((group for group in self.groups() if disk in group), (disk,))
+        return self._paths.get(disk, (disk,))
 
     def lookalikes(self, disk: Disk) -> tuple[Disk, ...]:
         """Return the other disks that have a disk's serial: whoever goes by that serial can take them for it."""
-        others = [other for other in self.disks if disk.serial and other.serial == disk.serial]
+        others = list(self._of_serial.get(disk.serial, ())) if disk.serial else []
         for path in self.paths(disk):
             # one for one: a record may have two that are equal in all
             if path in others:

@@ -23,8 +23,9 @@ BOOT_BLOCK = 512
 
 
 def unfit_for_boot(disk: Disk, facts: Facts, needs: Requirements) -> str:
-    """Why a disk can't be the boot disk; "" when it can."""
-    return _unfit(disk, facts) or _too_small(disk, needs.boot_disk) or _wrong_blocks(disk)
+    """Why a disk can't be the boot disk; "" when it can. The rule hw.boot-disk and the plan both go by this."""
+    return (_unfit(disk, facts) or _too_small(disk, needs.boot_disk) or _wrong_blocks(disk)
+            or "is seen by more than one path" * (len(facts.paths(disk)) > 1) or ambiguity(disk, facts))
 
 
 def unfit_for_data(disk: Disk, facts: Facts) -> str:

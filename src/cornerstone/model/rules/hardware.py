@@ -55,6 +55,8 @@ def virtualisation(subject: Subject) -> Result:
     cpu = subject.facts.cpu
     if cpu.virtualisation_disabled:
         return Result.violated(f"the firmware has switched virtualisation off ({cpu.model})")
+    if cpu.virtualisation is None:
+        return Result.unknown(f"whether the CPU has vmx or svm isn't told ({cpu.model})")
     if not cpu.virtualisation:
         return Result.violated(f"the CPU shows neither vmx nor svm ({cpu.model})")
     return Result.ok(f"{cpu.model} has {cpu.virtualisation}")
@@ -66,6 +68,8 @@ def iommu(subject: Subject) -> Result:
     facts = subject.facts
     if facts.iommu:
         return Result.ok(f"IOMMU groups: {len({device.group for device in facts.pci} - {None})}")
+    if facts.iommu_table is None:
+        return Result.unknown("whether there is one isn't told")
     if facts.iommu_table:
         return Result.violated(f"the firmware offers an IOMMU ({facts.iommu_table}), but the kernel doesn't use it")
     return Result.violated("the firmware offers no IOMMU")
@@ -119,7 +123,8 @@ def published_minimum(subject: Subject) -> Result:
     return Result.ok(f"{cpu.cores} cores and {has / 1000 ** 3:.1f} GB")
 
 
-@REGISTRY.rule("hw.boot-disk", Level.ERROR, SCOPE, "add a disk of that size that has a serial and isn't removable")
+@REGISTRY.rule("hw.boot-disk", Level.ERROR, SCOPE,
+               "add a disk of that size that has a serial of its own, isn't removable and is cabled once")
 def boot_disk(subject: Subject) -> Result:
     """A fixed disk with a serial and blocks of 512 bytes holds the boot partitions, two root slots and the state."""
     facts, needs = subject.facts, subject.needs
@@ -227,7 +232,9 @@ def passthrough(subject: Subject) -> Result:
                 fit.append(str(device))
     if fit:
         return Result.ok("; ".join([f"{', '.join(fit)} can be", *problems]))
-    return Result.violated("; ".join(problems) or "no controller has a disk that is fit for data")
+    message = "; ".join(problems) or "no controller has a disk that is fit for data"
+    # without an IOMMU's groups nothing can be said of controllers
+    return Result.violated(message) if facts.iommu_told else Result.unknown(f"IOMMU groups aren't told; {message}")
 
 
 @REGISTRY.rule("hw.raid", Level.WARNING, SCOPE, "set the controller to HBA or JBOD mode")

@@ -33,7 +33,7 @@ def discover(root: Path = Path("/"), medium: str = "", source: str = "") -> Fact
             memory=_memory(read_text(root / "proc/meminfo")),
             clock=Clock(int(time.time()), number(sys / "class/rtc/rtc0/since_epoch")),
             nics=read_nics(sys), disks=probe(read_disks(sys, pci), root), pci=pci, bmc=bmc.result(),
-            iommu_table=next((name for name in IOMMU_TABLES if (sys / "firmware/acpi/tables" / name).exists()), ""),
+            iommu_table=_iommu_table(sys / "firmware/acpi/tables"),
             boot_medium=disk_of(sys, medium) if medium else "", source=source,
             interrupt_remapping=_remapped(read_text(root / "proc/interrupts")))
     return facts
@@ -42,6 +42,13 @@ def discover(root: Path = Path("/"), medium: str = "", source: str = "") -> Fact
 def _memory(meminfo: str) -> int:
     found = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB", meminfo, re.M)
     return int(found[1]) << 10 if found else 0
+
+
+def _iommu_table(tables: Path) -> str | None:
+    """Return the ACPI table by which firmware offers an IOMMU, "" when there is none, None when none are shown."""
+    if not tables.is_dir():
+        return None
+    return next((name for name in IOMMU_TABLES if (tables / name).exists()), "")
 
 
 def _remapped(interrupts: str) -> bool | None:

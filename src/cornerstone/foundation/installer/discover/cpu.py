@@ -22,10 +22,11 @@ def read_cpu(root: Path, cpuinfo: str) -> Cpu:
     cores = {cpu: (block.get("physical id", "0"), block.get("core id", block["processor"]))
              for block in blocks if (cpu := whole(block.get("processor", ""))) is not None}
     flags = blocks[0].get("flags", "").split() if blocks else []
+    told = "" if flags else None
     return Cpu(
         model=escaped(" ".join(blocks[0].get("model name", "").split())) if blocks else "",
         sockets=len({socket for socket, _ in cores.values()}), cores=len(set(cores.values())), threads=len(cores),
-        virtualisation=next((flag for flag in ("vmx", "svm") if flag in flags), ""),
+        virtualisation=next((flag for flag in ("vmx", "svm") if flag in flags), told),
         virtualisation_disabled=_disabled(root / "dev/kmsg"),
         numa=tuple(_node(path, cores) for path in _nodes(root / "sys/devices/system/node")))
 
