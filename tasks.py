@@ -10,10 +10,11 @@ from invoke import Collection, Exit, task
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from cornerstone.cli.inputs import find_iso, find_profile, find_profiles  # noqa: E402
+from cornerstone.cli.inputs import check_folder, find_iso, find_profile, find_profiles  # noqa: E402
 from cornerstone.cli.program import CommandLine  # noqa: E402
 from cornerstone.cli.testing import ON_DEMAND, TIERS  # noqa: E402
 from cornerstone.factory.settings import Workspace, check_settings  # noqa: E402
+from cornerstone.lib.error import CornerstoneError  # noqa: E402
 
 # What isn't imported above is imported by the tasks that need it: a listing or a completion is to take no time.
 
@@ -43,7 +44,8 @@ def tell(text: str, file: Path | None) -> None:
         print(text, end="")
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        # the name of a file may hold bytes that are no text
+        file.write_text(text, encoding="utf-8", errors="replace")
 
 
 @task(positional=["profile"], help={
@@ -87,6 +89,7 @@ def profiles(c, format="table"):
 def verify(c, iso="", profile="", key="", format="text", junit=""):
     """Check an ISO or a written stick: signature, every hash, boot entries, partition tables, and the roots inside."""
     from cornerstone.factory.verify.verify import verify_iso
+    check_folder("--junit", optional(junit))
     finish(verify_iso(find_iso(WORKSPACE, iso, profile, device=True), optional(key), format, optional(junit)))
 
 
@@ -164,7 +167,7 @@ LAB = {"profile": PROFILE, "site": "the site file (default: one of sites/ for th
 def install(c, profile="", site="", firmware="uefi", media="cd", machine="one-node", output="", keep=False):
     """Install a blank machine in QEMU from a profile's ISO, and check the node that it becomes."""
     from cornerstone.cli import lab
-    bench = lab.Bench.read(WORKSPACE, profile, site, "lab-one-node.json", machine)
+    bench = lab.Bench.read(WORKSPACE, profile, site, "lab-one-node.json", machine, firmware, media)
     finish(lab.install(bench, firmware, media, output, keep))
 
 
@@ -172,14 +175,16 @@ def install(c, profile="", site="", firmware="uefi", media="cd", machine="one-no
 def node(c, profile="", site="", machine="one-node", firmware="uefi", output=""):
     """From blank disks to a cluster of one node, in QEMU: its services and data path are checked."""
     from cornerstone.cli import lab
-    lab.form(lab.Bench.read(WORKSPACE, profile, site, "lab-one-node.json", machine), "node", 1, firmware, output)
+    bench = lab.Bench.read(WORKSPACE, profile, site, "lab-one-node.json", machine, firmware)
+    lab.form(bench, "node", 1, firmware, output)
 
 
 @task(help={**LAB})
 def cluster(c, profile="", site="", machine="small-node", firmware="uefi", output=""):
     """From blank disks to a cluster of three nodes, in QEMU: its services are checked, and what it survives."""
     from cornerstone.cli import lab
-    lab.form(lab.Bench.read(WORKSPACE, profile, site, "lab-three-nodes.json", machine), "cluster", 3, firmware, output)
+    bench = lab.Bench.read(WORKSPACE, profile, site, "lab-three-nodes.json", machine, firmware)
+    lab.form(bench, "cluster", 3, firmware, output)
 
 
 @task(auto_shortflags=False, help={
@@ -201,6 +206,9 @@ def matrix(c, format="table", strict=False, aos="", ahv="", output=""):
 def lock(c, suite="", profile="", update=False, as_of=""):
     """Resolve the exact packages of both roots of a suite, or of a profile, into versions/locks/."""
     from cornerstone.factory.packages.lock import update_locks
+    if suite and profile:
+        raise CornerstoneError(f"--suite {suite} and --profile {profile} are both given",
+                               "a profile has its suite inside: give one of them")
     chosen = None if suite else find_profile(WORKSPACE, profile)
     for line in update_locks(WORKSPACE, chosen.reference.suite if chosen else suite, update, as_of, chosen):
         print(line)
@@ -212,6 +220,7 @@ def fetch(c, profile="", to=""):
     """Fetch a profile's locked packages into the pool, so that a build needs no network."""
     from cornerstone.factory.build.build import fetch_all
     from cornerstone.factory.build.progress import Progress
+    check_folder("--to", optional(to))
     with Progress() as show:
         fetch_all(WORKSPACE, find_profile(WORKSPACE, profile), show, optional(to))
 

@@ -260,7 +260,7 @@ def test_t9_clean_takes_a_link_and_leaves_what_it_points_to(checkout, tmp_path):
     checkout.output.mkdir()
     (checkout.output / "link").symlink_to(kept)
     (checkout.output / "dangling").symlink_to("nowhere")
-    assert len(cleaning.clean(checkout, False)) == 2
+    assert len(list(cleaning.clean(checkout, False))) == 2
     assert (kept / "x").is_file() and list(checkout.output.iterdir()) == []
 
 

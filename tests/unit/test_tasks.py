@@ -188,7 +188,7 @@ def test_clean(tmp_path, cache, left):
     for path in ("output/README.md", "output/aos-6.8/x.iso", "output/cache/pool/x", "output/stray"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    clean(Workspace(tmp_path), cache)
+    assert list(clean(Workspace(tmp_path), cache))
     assert {path.name for path in (tmp_path / "output").iterdir()} == left
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cornerstone.cli.inputs import check_folder
 from cornerstone.lab.boot import boot_task
 from cornerstone.lab.machine import FIRMWARES, MEDIA
 from cornerstone.lib.error import CornerstoneError
@@ -21,6 +22,7 @@ def boot_ways(iso: Path, firmware: str, media: str, memory: int, boots: Path, ju
     console, also when one fails. Raises CornerstoneError for a word that names none, before anything boots.
     """
     ways = [(one, other) for one in _words("firmware", firmware, FIRMWARES) for other in _words("media", media, MEDIA)]
+    check_folder("--junit", junit)
     codes, cases = [], []
     for one, other in ways:
         folder = boots / f"{iso.stem}-{one}-{other}"

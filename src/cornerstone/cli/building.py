@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cornerstone.cli.inputs import check_format
+from cornerstone.cli.ending import explain
+from cornerstone.cli.inputs import check_folder, check_format
 from cornerstone.cli.up_to_date import note_up_to_date
 from cornerstone.customize.iso_area import is_customised
 from cornerstone.factory.build.build import build, why
@@ -62,11 +63,13 @@ def build_all(workspace: Workspace, profiles: Sequence[Profile], keep: bool = Fa
         begun = time.monotonic()
         try:
             iso = build_one(workspace, profile, keep, carried)
-        except CornerstoneError as error:
-            if len(profiles) == 1:
+        except (CornerstoneError, OSError) as error:
+            # a pipe that isn't read any more ends them all
+            if len(profiles) == 1 or isinstance(error, BrokenPipeError):
                 raise
-            print(f"error: {profile.name}: {error}", file=sys.stderr, flush=True)
-            ends.append(Built(profile.name, time.monotonic() - begun, error=error))
+            failure = error if isinstance(error, CornerstoneError) else explain(error)
+            print(f"error: {profile.name}: {failure}", file=sys.stderr, flush=True)
+            ends.append(Built(profile.name, time.monotonic() - begun, error=failure))
         else:
             signed = Manifest.from_bytes(iso.with_name(NAME).read_bytes()).signed
             print(signed, file=sys.stderr)
@@ -117,6 +120,7 @@ def tell_bench(workspace: Workspace, profile: Profile, case: str, rounds: int, o
     """Run the benchmark and print its tables; returns its exit code."""
     from cornerstone.factory.bench.run import run_bench, verdict
     from cornerstone.factory.bench.table import show
+    check_folder("--output", output)
     folder = output or workspace.output / "bench"
     with Progress() as progress:
         results = run_bench(workspace, profile, case, rounds, folder, progress)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cornerstone.factory.settings import Workspace
-from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.error import Code, CornerstoneError
 
 if TYPE_CHECKING:
     from cornerstone.model.profile.profile import Profile
@@ -35,7 +35,21 @@ def find_profiles(workspace: Workspace, names: str) -> list[Profile]:
     words = profile_names(workspace.root) if names == "all" else (names or DEFAULT_PROFILE).split(",")
     if not all(word.strip() for word in words):
         raise CornerstoneError(f"{names!r} has an empty name between its commas", "such as aos-6.8,aos-6.10")
-    return [find_profile(workspace, word) for word in dict.fromkeys(word.strip() for word in words)]
+    found: dict[str, Profile] = {}
+    for word in dict.fromkeys(word.strip() for word in words):
+        profile = find_profile(workspace, word)
+        other = found.setdefault(profile.name, profile)
+        if other.argument != profile.argument and not _same_file(workspace, other, profile):
+            raise CornerstoneError(f"{other.argument} and {profile.argument} are both named {profile.name}, and one's "
+                                   "ISO would take the other's place", "rename one of the files, or build them apart")
+    return list(found.values())
+
+
+def _same_file(workspace: Workspace, one: Profile, other: Profile) -> bool:
+    """Whether two profiles of one name are one file, named in two ways."""
+    paths = [Path(each.argument) if _is_path(each.argument) else workspace.root / "profiles" / f"{each.name}.yaml"
+             for each in (one, other)]
+    return paths[0].samefile(paths[1])
 
 
 def find_iso(workspace: Workspace, word: str = "", profile: str = "", *, device: bool = False) -> Path:
@@ -77,6 +91,21 @@ def check_format(format: str, known: Sequence[str] = ("text", "json")) -> None:
     """Raise CornerstoneError unless format is known."""
     if format not in known:
         raise CornerstoneError(f"--format {format!r} isn't one of {', '.join(known)}", f"write --format {known[0]}")
+
+
+def check_folder(flag: str, folder: Path | None) -> None:
+    """Raise CornerstoneError unless the folder that a flag names can be written into, or be made.
+
+    Before the work whose results shall go there, not after it.
+    """
+    if folder is None:
+        return
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise CornerstoneError(f"{flag} {folder}: {there} isn't a folder", "name a folder, or a place for a new one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise CornerstoneError(f"{flag} {folder}: nothing can be written into {there}",
+                               "name a folder of your own, or call as the user who may", Code.MACHINE)
 
 
 def _is_path(word: str) -> bool:

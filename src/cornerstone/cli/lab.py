@@ -23,11 +23,13 @@ from cornerstone.factory.settings import Workspace
 from cornerstone.factory.signing.signing import forget
 from cornerstone.lab import cluster, report
 from cornerstone.lab.install import Run, started
-from cornerstone.lab.machine import QEMU_SETTING
+from cornerstone.lab.machine import FIRMWARES, MEDIA, QEMU_SETTING
 from cornerstone.lab.shape import Shape, load_shape
 from cornerstone.lab.terminal import Terminal
+from cornerstone.lib.error import CornerstoneError
 from cornerstone.model.contracts.manifest import NAME, Manifest
 from cornerstone.model.profile.profile import Profile
+from cornerstone.model.site.file import check_releases, read_site
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,19 @@ class Bench:
     machine: str
 
     @classmethod
-    def read(cls, workspace: Workspace, profile: str, site: str, default_site: str, machine: str) -> Bench:
-        """Read all inputs; site "" is the shipped file default_site. Raises CornerstoneError for what is wrong."""
+    def read(cls, workspace: Workspace, profile: str, site: str, default_site: str, machine: str, firmware: str,
+             media: str = "cd") -> Bench:
+        """Read and check all inputs, before an ISO is built for them. Raises CornerstoneError for what is wrong.
+
+        site "" is the shipped file default_site.
+        """
+        for flag, word, known in (("firmware", firmware, FIRMWARES), ("media", media, MEDIA[:2])):
+            if word not in known:
+                raise CornerstoneError(f"--{flag} {word!r} is unknown", f"use one of {', '.join(known)}")
         path = Path(site) if site else workspace.root / "sites" / default_site
-        return cls(workspace, find_profile(workspace, profile), path, customize.read_file(path), load_shape(machine),
-                   machine)
+        chosen, content = find_profile(workspace, profile), customize.read_file(path)
+        check_releases(read_site(content, str(path)), chosen.aos, chosen.ahv)
+        return cls(workspace, chosen, path, content, load_shape(machine), machine)
 
     def folder(self, output: str, *names: str) -> Path:
         """Where the run's files go: output, or a folder below output/lab/ of profile and names."""

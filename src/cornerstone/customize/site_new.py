@@ -14,11 +14,14 @@ from typing import Any
 from cornerstone.customize.customize import bootstrap_secret
 from cornerstone.lib.atomic import put
 from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.json_text import read_bounded
 from cornerstone.model.site.fields import EXTRA
 from cornerstone.model.site.file import SiteError, read_site, to_json
 from cornerstone.model.site.site import Site
 
 POSITIONS = "ABCD"
+# bytes of a file of public keys
+MOST_KEYS = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -182,14 +185,19 @@ def ssh_keys(name: str) -> list[str] | None:
     """The keys in a .pub file. Raises AnswerError when it can't be read or holds a private key."""
     if not name:
         return None
-    path = Path(name).expanduser()
     hint = "give a .pub file; ssh-keygen -t ed25519 makes one"
     try:
+        path = Path(name).expanduser()
+    except RuntimeError:
+        raise AnswerError([("ssh_key", f"{name} is in the home of somebody who isn't known here", hint)]) from None
+    try:
         # Editors on Windows begin a file with a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bounded(path, MOST_KEYS).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = f"{path} can't be read: {getattr(error, 'strerror', 'it is no text')}"
         raise AnswerError([("ssh_key", reason, hint)]) from None
+    if len(text) > MOST_KEYS:
+        raise AnswerError([("ssh_key", f"{path} has more than {MOST_KEYS >> 10} KiB", hint)])
     if "PRIVATE KEY" in text:
         raise AnswerError([("ssh_key", f"{path} holds a private key, which has to stay where it is", hint)])
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]

@@ -225,7 +225,7 @@ def _junit(matrix: Matrix) -> str:
         suite = junit.suite(suites, row.name)
         classname = junit.class_name("matrix", row.name)
         for name, outcome in _cases(matrix, row):
-            case = ET.SubElement(suite, "testcase", classname=classname, name=name, time="0.000")
+            case = junit.case(suite, classname, name)
             if outcome is not None:
                 case.append(outcome)
     return junit.as_text(suites)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cornerstone.lib import process
+from cornerstone.lib.json_text import read_bounded
 
 # flock can't be waited for and broken off at will at once, so it is asked again
 AGAIN_SECONDS = 0.1
@@ -73,6 +74,6 @@ def hold(path: Path, waiting: Callable[[str], None], shared: bool = False) -> Ho
 def holder(path: Path) -> str:
     """Who holds a lock, for people."""
     with contextlib.suppress(OSError):
-        if words := path.read_text().split():
-            return f"another build (process {words[0]})"
+        if (process_id := read_bounded(path, 20).strip()).isdigit():
+            return f"another build (process {process_id.decode()})"
     return "another build"

@@ -35,7 +35,16 @@ def class_name(kind: str, subject: str) -> str:
 def suite(top: ET.Element, name: str) -> ET.Element:
     """A new suite in a report, of this moment and machine."""
     moment = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return ET.SubElement(top, "testsuite", name=name, timestamp=moment, hostname=socket.gethostname())
+    made = element("testsuite", name=name, timestamp=moment, hostname=socket.gethostname())
+    top.append(made)
+    return made
+
+
+def case(suite: ET.Element, class_name: str, name: str, time: str = "0.000") -> ET.Element:
+    """A new test in a suite."""
+    made = element("testcase", classname=class_name, name=name, time=time)
+    suite.append(made)
+    return made
 
 
 def element(tag: str, text: str | None = None, **attributes: str) -> ET.Element:
@@ -58,14 +67,13 @@ def write_report(path: Path, kind: str, subject: str, cases: Iterable[Case]) -> 
     top = ET.Element("testsuites", name=f"cornerstone {kind}")
     one = suite(top, subject)
     for each in cases:
-        case = ET.SubElement(one, "testcase", classname=class_name(kind, subject), name=each.name,
-                             time=f"{each.seconds % 1000:.3f}")
+        made = case(one, class_name(kind, subject), each.name, f"{each.seconds % 1000:.3f}")
         if each.wrong:
-            case.append(element("failure", each.wrong, message=each.wrong.splitlines()[0], type="failed"))
+            made.append(element("failure", each.wrong, message=each.wrong.splitlines()[0], type="failed"))
         elif each.skipped:
-            case.append(element("skipped", message=each.skipped))
+            made.append(element("skipped", message=each.skipped))
         if each.output:
-            case.append(element("system-out", each.output))
+            made.append(element("system-out", each.output))
     path.parent.mkdir(parents=True, exist_ok=True)
     put(path, as_text(top), durable=False)
 

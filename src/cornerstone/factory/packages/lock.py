@@ -37,17 +37,22 @@ from cornerstone.factory.settings import (
 from cornerstone.lib import apt, process
 from cornerstone.lib.atomic import put
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.json_text import read_bounded
 from cornerstone.lib.printable import LONGEST, printable
 
 if TYPE_CHECKING:
     from cornerstone.model.profile.profile import Profile
 
 ARCHITECTURE = "amd64"
+# bytes of a lock file: some 100 KiB
+MOST = 16 << 20
+# the first moment that FAT knows, whose dates the ISO's have to be
+EARLIEST = datetime.datetime(1980, 1, 1, tzinfo=datetime.UTC)
 # packages that one error names
 MOST_TOLD = 10
 
 # what a line must look like; names and versions as Debian's policy has them
-LINE = re.compile(r"(main|security) [a-z0-9][a-z0-9+.-]+ [0-9][A-Za-z0-9.+:~-]* [a-z0-9-]+ [0-9]+ [0-9a-f]{64} "
+LINE = re.compile(r"(main|security) [a-z0-9][a-z0-9+.-]+ [0-9][A-Za-z0-9.+:~-]* [a-z0-9-]+ [0-9]{1,15} [0-9a-f]{64} "
                   r"[^/\s]\S*\.deb")
 
 
@@ -125,9 +130,12 @@ def read_lock(locks: Path, root: str, suite: str, profile: Profile | None = None
                                f"run: {command(suite, profile, root)}")
     mend = f"restore it from git, or run: {command(suite, profile, root, update=True)}"
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_bounded(path, MOST)
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CornerstoneError(f"{path} can't be read: {error}", mend) from error
+    if len(content) > MOST:
+        raise CornerstoneError(f"{path} has more than {MOST >> 20} MiB", mend)
     return parse(text, root, suite, path, own, mend)
 
 
@@ -159,6 +167,8 @@ def parse(text: str, root: str, suite: str, path: Path | str = "lock", profile: 
         found.append(LockedPackage(words[0], words[1], words[2], words[3], int(words[4]), words[5], words[6]))
     try:
         resolved = datetime.datetime.strptime(header["resolved"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
+        if resolved < EARLIEST:
+            raise ValueError(f"it is before {EARLIEST:%Y}")
         asked = tuple(header["requests"].split())
     except (KeyError, ValueError) as error:
         raise CornerstoneError(f"{path}: its first lines don't say when and for what it was resolved", mend) from error

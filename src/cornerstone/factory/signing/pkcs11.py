@@ -19,10 +19,13 @@ from pkcs11.exceptions import PinIncorrect, PinInvalid, PinLenRange, PinLocked, 
 
 from cornerstone.factory.signing.signing import PIN_SETTING, as_pem
 from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.json_text import read_bounded
 
 SCHEME = "pkcs11:"
 MODULE_SETTING = "PKCS11_MODULE"
 PATH_ATTRIBUTES = ("token", "serial", "object", "id", "type")
+# bytes of a file with a PIN
+MOST_PIN = 1 << 10
 QUERY_ATTRIBUTES = ("module-path", "pin-source")
 HINT = f"the form is: {SCHEME}token=LABEL;object=LABEL?module-path=FILE&pin-source=file:FILE (see docs/evidence.md)"
 
@@ -73,7 +76,7 @@ class Uri:
             return os.environ.get(PIN_SETTING) or None
         path = Path(self.pin_source.removeprefix("file://").removeprefix("file:"))
         try:
-            return path.read_text().strip()
+            return read_bounded(path, MOST_PIN).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise CornerstoneError(f"the PIN of the signing key can't be read from {path}",
                                    f"pin-source is the path of a file, or set {PIN_SETTING}") from error

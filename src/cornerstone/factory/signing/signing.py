@@ -17,12 +17,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from cornerstone.lib.atomic import put
 from cornerstone.lib.error import Code, CornerstoneError
+from cornerstone.lib.json_text import read_bounded
 
 SETTING = "CORNERSTONE_SIGNING_KEY"
 PEM_SETTING = "CORNERSTONE_SIGNING_KEY_PEM"
 PIN_SETTING = "CORNERSTONE_PKCS11_PIN"
 # layers are made in parallel, and a token takes one login at a time
 _SEALING = threading.Lock()
+# bytes of a file with a key
+MOST = 64 << 10
 # what no program that we start may see
 SECRETS = (PEM_SETTING, PIN_SETTING)
 
@@ -149,7 +152,7 @@ HINT = f"make one with: openssl genpkey -algorithm ed25519 -out KEY.pem, and set
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, MOST)
     except OSError as error:
         raise CornerstoneError(f"{path}: not a readable private key: {error.strerror}", HINT) from error
 

@@ -171,7 +171,7 @@ class Store:
             return f"{Path(error.filename).name} is missing"
         except CornerstoneError as error:
             return error.message
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return f"can't be read: {error}"
         return ""
 

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic_core import PydanticCustomError
 
 from cornerstone.lib.error import CornerstoneError
+from cornerstone.lib.json_text import DEEPEST
 from cornerstone.lib.printable import quoted
 from cornerstone.model.contracts.boot_area import reason_against
 
@@ -28,6 +29,9 @@ KERNEL = re.compile(r"linux-image-.*")
 # The kernel takes 2047 bytes; the ISO's own arguments, its boot area and the path of findiso= need the others.
 LONGEST_ARGUMENTS = 512
 MOST_FILES = 10_000
+# of all files together: a root slot has 2 GiB by default, and most of it is taken
+MOST_BYTES = 1 << 30
+CHUNK = 1 << 20
 
 # Where files may go: what isn't made anew at each start, and isn't a machine's own.
 TOPS = ("etc", "opt", "srv", "usr")
@@ -38,7 +42,8 @@ OURS = ("usr/lib/cornerstone", "usr/lib/cornerstone-mgr", "usr/share/cornerstone
         "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/.updated", "etc/iscsi/initiatorname.iscsi",
         "etc/nvme/hostid", "etc/nvme/hostnqn")
 HOST_KEY = re.compile(r"etc/ssh/ssh_host_[^/]*")
-PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----")
+LONGEST_MARK = 80
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,12 @@ def _check_path(value: str) -> str:
 
 
 def _check_once(values: list[str]) -> list[str]:
+    seen: set[str] = set()
     for value in values:
-        if values.count(value) > 1:
+        if value in seen:
             raise PydanticCustomError("twice", "{shown} is written twice", {
                 "shown": quoted(value), "hint": "keep one of the two"})
+        seen.add(value)
     return values
 
 
@@ -155,9 +162,13 @@ def read_tree(folder: Path, below: Path) -> Tree:
         raise CornerstoneError("there is no such folder", "make it, beside the profile's file")
     if not folder.resolve().is_relative_to(below.resolve()):
         raise CornerstoneError("the folder lies elsewhere: a link leads out of the profile's folder", "copy it there")
-    entries = []
+    entries, left = [], MOST_BYTES
     try:
         for path in _names(folder):
+            left -= path.lstat().st_size
+            if left < 0:
+                raise CornerstoneError(f"the folder's files have more than {MOST_BYTES >> 20} MiB together",
+                                       "leave large files to a package, or to what is done at first boot")
             entries.append(_entry(folder, path))
             if len(entries) > MOST_FILES:
                 raise CornerstoneError(f"the folder holds more than {MOST_FILES} files", "name the one that is meant")
@@ -169,11 +180,13 @@ def read_tree(folder: Path, below: Path) -> Tree:
     return Tree(folder, tuple(sorted(entries, key=lambda entry: entry.path)))
 
 
-def _names(folder: Path) -> Iterator[Path]:
+def _names(folder: Path, depth: int = 0) -> Iterator[Path]:
     """All that isn't a folder below a folder, in a fixed order."""
+    if depth > DEEPEST:
+        raise CornerstoneError("its folders lie too deep in one another", f"at most {DEEPEST} do")
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
-            yield from _names(path)
+            yield from _names(path, depth + 1)
         else:
             yield path
 
@@ -190,11 +203,16 @@ def _entry(folder: Path, path: Path) -> Entry:
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
         raise CornerstoneError(f"{quoted(name)} would run with another's rights (setuid or setgid)",
                                f"take the bit away: chmod ug-s {name}")
-    content = path.read_bytes()
-    if PRIVATE_KEY.search(content):
-        raise CornerstoneError(f"{quoted(name)} holds a private key, which every copy of the ISO would hand out",
-                               "let each machine make its own at first boot")
-    return Entry(name, "program" if status.st_mode & 0o100 else "file", hashlib.sha256(content).hexdigest())
+    hasher, before = hashlib.sha256(), b""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+            # a key's first line may begin in the chunk before
+            if PRIVATE_KEY.search(before + chunk):
+                raise CornerstoneError(f"{quoted(name)} holds a private key, which every copy of the ISO would hand "
+                                       "out", "let each machine make its own at first boot")
+            before = chunk[-LONGEST_MARK:]
+    return Entry(name, "program" if status.st_mode & 0o100 else "file", hasher.hexdigest())
 
 
 def _check_place(name: str) -> None:

@@ -200,7 +200,7 @@ _REQUIRED: tuple[Where, ...] = (
 
 def _files(root: Path) -> list[Path]:
     def natural(path: Path) -> list[tuple[int, str]]:
-        return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
+        return [(int(part or 0), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
     return sorted((root / "profiles").glob("*.yaml"), key=natural)
 
 
@@ -214,7 +214,7 @@ def _is_file(path: Path) -> bool:
 
 def _is_abstract(path: Path) -> bool:
     try:
-        return load(path, path.name).data.get("abstract") is True
+        return _is_file(path) and load(path, path.name).data.get("abstract") is True
     except CornerstoneError:
         return False
 
