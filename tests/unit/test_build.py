@@ -113,7 +113,7 @@ def test_space_for_the_iso(workspace, monkeypatch):
     (("cvm-packages", "cvm"), True), (("cvm",), False), (("cvm-disk", "hypervisor-packages"), False), ((), False)])
 def test_packages_are_fetched_where_they_will_be_installed(workspace, monkeypatch, make, asks):
     asked, told = [], Told()
-    monkeypatch.setattr(build_module.packages, "provide", lambda workspace, locks, *_: asked.extend(locks))
+    monkeypatch.setattr(build_module.provide, "provide", lambda workspace, locks, *_: asked.extend(locks))
     workspace.temporary.mkdir(parents=True)
     plan = plan_of(workspace, packages=(package("big", 100),))
     fetch_packages(workspace, plan, [Layer(name, {}, touch) for name in make], told)

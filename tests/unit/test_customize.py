@@ -433,9 +433,9 @@ def test_verify_tells_that_an_iso_is_cut_short_t39(iso, good):
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    (b'"aos": "6.8"', b'"aoz": "6.8"'), (b'{"schema": 1, "product": "', b"[" * 26),
+    (b'"aos": "6.8"', b'"aoz": "6.8"'), (b'{"schema": 2, "product": "', b"[" * 26),
     (b'{"path": "boot/vmlinuz"', b'{"path": 123,          '), (b'"sha256": "', b'"sha257": "'),
-    (b'"cvm": {', b'"kontroller": {'), (b'"schema": 1, ', b'"schema":NaN,'),
+    (b'"cvm": {', b'"cwm": {'), (b'"schema": 2, ', b'"schema":NaN,'),
 ], ids=["no aos", "nested", "a path", "a sha256", "no sizes", "NaN"])
 @pytest.mark.parametrize("name", [*ENTRIES][:5])
 def test_an_iso_with_a_wrong_manifest_is_refused_t25(iso, good, name, old, new):
@@ -473,7 +473,7 @@ def test_an_iso_of_random_damage_is_read_or_refused_t25(iso, good):
 
 
 def test_verify_tells_of_a_wrong_manifest_t25(iso, good):
-    for old, new in ((b'"aos": "6.8"', b'"aoz": "6.8"'), (b'{"schema": 1, "product": "', b"[" * 26)):
+    for old, new in ((b'"aos": "6.8"', b'"aoz": "6.8"'), (b'{"schema": 2, "product": "', b"[" * 26)):
         iso.write_bytes(good.replace(old, new))
         (told,) = [said for check, said in wrong(iso).items() if check == "manifest"]
         assert "not a Foundation manifest" in told[0]

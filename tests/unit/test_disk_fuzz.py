@@ -95,7 +95,7 @@ def require_harmless(plan: Plan, facts: Facts, tokens: dict[str, str]) -> None:
         assert disk.size >= 5 * GIB and disk.contents.readable
     paths = facts.paths(boot)
     for entry in plan.passed:
-        assert not set(paths) & set(entry.disks) and entry.device.address != boot.cvm
+        assert not set(paths) & set(entry.disks) and entry.device.address != boot.controller
         group = facts.iommu_group(entry.device.group)
         assert not any(other.driver == "lpc_ich" or other.kind == "0200" for other in group if other != entry.device)
     assert not {entry.device.address for entry in plan.passed} & {disk.controller for disk, _ in plan.scsi}

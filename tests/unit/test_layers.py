@@ -78,7 +78,7 @@ def test_made_layer_has_content_and_record(store, tmp_path):
     assert (store.path(disk) / "content").read_text() == "made from root"
     content = (store.path(disk) / "content").read_bytes()
     assert json.loads((store.path(disk) / RECORD).read_text()) == {
-        "name": "disk", "inputs": {"size": "20", "layer root": BASE.key},
+        "version": 1, "name": "disk", "inputs": {"size": "20", "layer root": BASE.key},
         "files": {"content": [len(content), hashlib.sha256(content).hexdigest()]}}
     assert list((tmp_path / "new").iterdir()) == []
 

@@ -185,13 +185,13 @@ def test_no_profiles_is_no_pass(project):
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_malformed_profile_is_a_row_among_the_others_t42(project, form):
     write(project, "good", "7.6", "11.2")
-    write(project, "typo", "7.6", "11.2", "controler: {}\n")
+    write(project, "typo", "7.6", "11.2", "cvmm: {}\n")
     write(project, "aos-6.9", "7.6", "11.2")
     (project / "profiles" / "aos-6.9.yaml").write_text("extends: base\naos: 6.10\n")
     text, exit_code = run_matrix(project, format=form, today=TODAY)
     assert exit_code == 2
-    for part in ("good", "11.2", "typo", "malformed", "profiles/typo.yaml:4: .controler: unknown key",
-                 "profiles/aos-6.9.yaml:2: .aos: ", "did you mean controller?"):
+    for part in ("good", "11.2", "typo", "malformed", "profiles/typo.yaml:4: .cvmm: unknown key",
+                 "profiles/aos-6.9.yaml:2: .aos: ", "did you mean cvm?"):
         assert part in text or form == "junit" and part == "11.2"
 
 

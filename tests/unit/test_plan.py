@@ -86,7 +86,7 @@ def test_cpus_are_those_of_the_controllers_numa_node_when_nobody_says(cores, thr
 
 
 def test_cpus_of_the_profile_win_over_the_machines():
-    fixed = golden.MANIFEST.profile | {"controller": golden.MANIFEST.profile["cvm"] | {"vcpus": 9}}
+    fixed = golden.MANIFEST.profile | {"cvm": golden.MANIFEST.profile["cvm"] | {"vcpus": 9}}
     assert plan_for(manifest=replace(golden.MANIFEST, profile=fixed)).config.cvm.vcpus == 9
 
 

@@ -85,7 +85,7 @@ def test_nothing_is_fetched_before_the_preflight_m34(workspace, monkeypatch):
     monkeypatch.setattr(build_module, "make_plan", lambda *_: plan)
     monkeypatch.setattr(build_module, "is_current", lambda *_: False)
     monkeypatch.setattr(build_module, "load_catalogue", lambda *_: None)
-    monkeypatch.setattr("cornerstone.model.rules.require_profile", lambda *_, **__: None)
+    monkeypatch.setattr("cornerstone.model.rules.release.require_profile", lambda *_, **__: None)
     monkeypatch.setattr(build_module, "fetch_packages", lambda *_: pytest.fail("it fetches"))
     monkeypatch.setattr(preflight, "TOOLS", ("no-such-tool",))
     with pytest.raises(CornerstoneError, match="^this machine lacks no-such-tool"):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from invoke import Exit
 
 from cornerstone.lib.error import Code, CornerstoneError
-from cornerstone.model.streams import PIPE_ENDED, discard, pipe_ended
+from cornerstone.lib.streams import PIPE_ENDED, discard, pipe_ended
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENXIO)

@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import ParamSpec
 
 from cornerstone.lib.printable import printable_lines
-from cornerstone.model.streams import PIPE_ENDED, discard, pipe_ended
+from cornerstone.lib.streams import PIPE_ENDED, discard, pipe_ended
 
 Given = ParamSpec("Given")
 
