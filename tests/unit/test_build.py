@@ -110,7 +110,7 @@ def test_space_for_the_iso(workspace, monkeypatch):
 @pytest.mark.parametrize(("make", "asks"), [(("cvm",), True), (("cvm-disk", "hypervisor"), False), ((), False)])
 def test_packages_are_fetched_for_the_roots_that_will_be_made(workspace, monkeypatch, make, asks):
     asked, told = [], Told()
-    monkeypatch.setattr(build_module.packages, "provide", lambda workspace, locks, *_: asked.extend(locks))
+    monkeypatch.setattr(build_module.provide, "provide", lambda workspace, locks, *_: asked.extend(locks))
     workspace.temporary.mkdir(parents=True)
     plan = plan_of(workspace, packages=(package("big", 100),))
     fetch_packages(workspace, plan, [Layer(name, {}, touch) for name in make], told)

@@ -435,7 +435,7 @@ def test_verify_tells_that_an_iso_is_cut_short_t39(iso, good):
 @pytest.mark.parametrize(("old", "new"), [
     (b'"aos": "6.8"', b'"aoz": "6.8"'), (b'{"schema": 1, "product": "', b"[" * 26),
     (b'{"path": "boot/vmlinuz"', b'{"path": 123,          '), (b'"sha256": "', b'"sha257": "'),
-    (b'"cvm": {', b'"kontroller": {'), (b'"schema": 1, ', b'"schema":NaN,'),
+    (b'"cvm": {', b'"cvn": {'), (b'"schema": 1, ', b'"schema":NaN,'),
 ], ids=["no aos", "nested", "a path", "a sha256", "no sizes", "NaN"])
 @pytest.mark.parametrize("name", [*ENTRIES][:5])
 def test_an_iso_with_a_wrong_manifest_is_refused_t25(iso, good, name, old, new):

@@ -232,7 +232,7 @@ OTHERWISE = {
     "lab/guest.py": "a program for the guest, which reads what the lab itself has written",
     "foundation/installer/live_network.py": "ip(8) of the running medium about this kernel's own cards",
     "factory/inspection/roots.py": "sfdisk about a disk that this build has made",
-    "factory/payload/root.py": "losetup about this machine's own loop devices",
+    "factory/scratch.py": "losetup about this machine's own loop devices",
     "factory/verify/boot_checks.py": "sfdisk about an ISO that was verified before",
     "factory/store/layers.py": "a record of the build's own store; whatever it raises makes the layer anew",
     "factory/build/reproduce.py": "records of the two stores that it has just filled itself",

@@ -134,12 +134,13 @@ PYTHON = {"usr/bin/python3": Link("python3.11"), "usr/lib/python3.11/json/__init
           "usr/lib/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so": "",
           "usr/lib/python3/dist-packages/rados.cpython-311-x86_64-linux-gnu.so": "",
           "usr/lib/cornerstone/cornerstone/__init__.py": "", "usr/lib/cornerstone/cornerstone/model/__init__.py": "",
-          "usr/lib/cornerstone/cornerstone/model/error.py": "class CornerstoneError: pass\n"}
+          "usr/lib/cornerstone/cornerstone/lib/__init__.py": "",
+          "usr/lib/cornerstone/cornerstone/lib/error.py": "class CornerstoneError: pass\n"}
 
 
 @pytest.mark.parametrize(("text", "lacking"), [
     ("import json, sys, _ssl, rados\nfrom cornerstone.lib.error import CornerstoneError\n", []),
-    ("from cornerstone.model import error\n", []),
+    ("from cornerstone.lib import error\n", []),
     ("def later():\n    import pydantic.main\n", ["pydantic, which cornerstone.x imports"]),
     ("import cornerstone.model.gone\n", ["cornerstone.model.gone, which cornerstone.x imports"]),
     ("from cornerstone.factory import build\n", ["cornerstone.factory, which cornerstone.x imports"]),

@@ -131,7 +131,7 @@ import sys
 from pathlib import Path
 from invoke import Collection, task
 from cornerstone.cli.program import CommandLine
-from cornerstone.factory import process
+from cornerstone.lib import process
 
 @task
 def slow(c):
