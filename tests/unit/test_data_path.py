@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cornerstone.hypervisor.data_path import DataPath, answer, checked, configured, naa, serve, sessions
+from cornerstone.hypervisor.data_path import DataPath, answer, check_offer, merge_settings, naa, serve, sessions
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.model.contracts.iscsi import Answer, Initiator, Offer, Portal, device_name, from_line, to_line
 
@@ -293,10 +293,10 @@ def test_sessions_and_records_are_read_alike():
 
 
 def test_a_record_gets_settings_and_keeps_the_rest():
-    made = configured(RECORD, {"node.startup": "automatic", "node.session.auth.password": "hush"})
+    made = merge_settings(RECORD, {"node.startup": "automatic", "node.session.auth.password": "hush"})
     assert made == RECORD.replace("node.startup = manual\n", "").replace(
         "# END", "node.startup = automatic\nnode.session.auth.password = hush\n# END")
-    assert configured(made, {"node.startup": "automatic", "node.session.auth.password": "hush"}) == made
+    assert merge_settings(made, {"node.startup": "automatic", "node.session.auth.password": "hush"}) == made
 
 
 def test_a_device_without_an_naa_id_has_no_name(tmp_path):
@@ -311,7 +311,7 @@ def test_a_device_without_an_naa_id_has_no_name(tmp_path):
 ])
 def test_an_offer_with_other_words_is_refused(offer, said):
     with pytest.raises(CornerstoneError, match=said):
-        checked(offer)
+        check_offer(offer)
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[]\n", b'{"target": 1}\n'])

@@ -65,7 +65,8 @@ def test_equal_inputs_give_equal_bytes_at_any_time_and_place(made, tmp_path):
     copy.write_bytes((folder / "tiny.iso").read_bytes())
     code = ("import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import small_iso\n"
             "from dataclasses import replace; from cryptography.hazmat.primitives.asymmetric.ed25519 import *\n"
-            "from cornerstone.factory.evidence import evidence; from cornerstone.factory.signing.signing import SoftwareKey\n"
+            "from cornerstone.factory.evidence import evidence\n"
+            "from cornerstone.factory.signing.signing import SoftwareKey\n"
             "key = SoftwareKey(Ed25519PrivateKey.from_private_bytes(bytes(32)), 'development')\n"
             "iso = Path(sys.argv[2]); evidence.write(iso, replace(small_iso.PLAN, key=key), iso)")
     read = []

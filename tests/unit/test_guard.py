@@ -32,7 +32,7 @@ def host(tmp_path):
 
 
 def test_the_addresses_are_those_of_the_domain():
-    found = list(guard.passed(DOMAIN))
+    found = list(guard.pci_addresses(DOMAIN))
     assert found and all(len(address) == len("0000:3b:00.0") for address in found)
 
 
@@ -41,7 +41,7 @@ def test_a_controller_without_a_mounted_disk_may_go(host):
 
 
 def test_the_controller_of_the_boot_disk_stays(host):
-    address = next(iter(guard.passed(DOMAIN)))
+    address = next(iter(guard.pci_addresses(DOMAIN)))
     why = guard.refusal(DOMAIN, host(f"0000:00:03.0/{address}"))
     assert why.startswith(f"the controller at {address} has the disk sda5 that this host runs from")
 

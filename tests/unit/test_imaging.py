@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from cornerstone.foundation.installer import block, copying, esp, imaging
-from cornerstone.foundation.installer.block import mounted
-from cornerstone.foundation.installer.imaging import Imaging, completed
+from cornerstone.foundation.installer.block import mount
+from cornerstone.foundation.installer.imaging import Imaging, is_complete
 from cornerstone.foundation.installer.medium import Medium
 from cornerstone.foundation.installer.plan import Plan
 from cornerstone.lib.error import Code, CornerstoneError
@@ -140,13 +140,13 @@ def test_a_blank_disk_becomes_a_node(job):
         assert esp.read(device, "cornerstone/installed") == f"{SERIAL}\n".encode()
         assert not [path for path in esp.files(device) if path.endswith("TMP")]
         assert subprocess.run(["fsck.vfat", "-n", device], check=False).returncode == 0
-    with mounted(job.disk, job.layout.state, "ext4", read_only=True) as state:
+    with mount(job.disk, job.layout.state, "ext4", read_only=True) as state:
         assert NodeConfig.from_json((state / NODE_FILE).read_text()) == CONFIG
         assert (state / CVM_FILE).read_bytes() == LAYERS[CVM]
         assert (state / SECRET_FILE).read_text() == "c2VjcmV0"
         # A25: of the CVM's disk, too
         assert {(state / name).stat().st_mode & 0o777 for name in (SECRET_FILE, CVM_FILE)} == {0o600}
-    assert completed(job.disk)
+    assert is_complete(job.disk)
 
 
 def test_both_slots_start_with_what_the_profile_adds(job):
@@ -233,9 +233,9 @@ def test_a_power_cut_at_any_point_leaves_no_half_node(job, monkeypatch):
                 job.run()
         if guid(job.disk) == finished:
             # all was checked: only what makes it start may be missing, and can be done again
-            with block.opened(job.disk) as descriptor:
+            with block.open_disk(job.disk) as descriptor:
                 imaging.complete(descriptor, job.disk, SERIAL, job.layout)
-            assert completed(job.disk), f"cut after change {point}"
+            assert is_complete(job.disk), f"cut after change {point}"
         else:
             assert not bootable(job), f"cut after change {point}"
             assert guid(job.disk) in (disk_identity(SERIAL, finished=False), "None"), f"cut after change {point}"
@@ -280,7 +280,7 @@ def test_a7_a_file_that_is_another_than_the_manifests_is_named_before_the_disk_i
 def on_disk(job) -> dict[str, bytes]:
     """What came from the medium, by its name there or in the root, as the finished disk has it."""
     with block.part(job.disk, job.layout.esp, read_only=True) as device, \
-            mounted(job.disk, job.layout.state, "ext4", read_only=True) as state:
+            mount(job.disk, job.layout.state, "ext4", read_only=True) as state:
         return {**{name: esp.read(device, path) for path, name in ESP_FILES.items()},
                 FIRST_BOOT: (state / FIRST_BOOT_FILE).read_bytes(), CVM: (state / CVM_FILE).read_bytes(),
                 "boot.img": read_at(job.disk, 0, 0x5c), "disk.img": read_at(job.disk, job.layout.bios.offset, 0x1f4),
@@ -319,7 +319,7 @@ def test_a7_what_reads_back_otherwise_is_named(job, monkeypatch, name):
     """As of a disk that loses bits: what is on it is changed between writing and reading back."""
     def spoil() -> None:
         if name == FIRST_BOOT_FILE:
-            with mounted(job.disk, job.layout.state, "ext4") as state:
+            with mount(job.disk, job.layout.state, "ext4") as state:
                 (state / name).write_bytes(b"spoilt")
         else:
             with block.part(job.disk, job.layout.esp) as device:
@@ -450,7 +450,7 @@ def test_d1_d4_a_disk_that_says_otherwise_is_not_written(told_of, path, text, wo
 
 def test_d4_the_disk_that_says_the_same_is_written(told_of):
     told_of[1].run()
-    assert completed(told_of[1].disk)
+    assert is_complete(told_of[1].disk)
 
 
 def test_d4_a_disk_that_is_gone_is_told_so(job, tmp_path):
@@ -477,7 +477,7 @@ def test_d4_partitions_are_reached_through_the_open_disk_whatever_its_name_leads
         name.unlink(missing_ok=True)
         name.symlink_to(elsewhere)
     replace(job, disk=name, tell=tell).run()
-    assert completed(job.disk) and elsewhere.stat().st_size == 0
+    assert is_complete(job.disk) and elsewhere.stat().st_size == 0
 
 
 def test_d4_an_imaging_that_was_cut_off_is_done_again_by_the_same_plan(job, monkeypatch):
@@ -488,11 +488,11 @@ def test_d4_an_imaging_that_was_cut_off_is_done_again_by_the_same_plan(job, monk
         with pytest.raises(Cut):
             planned.run()
     planned.run()
-    assert completed(job.disk)
+    assert is_complete(job.disk)
 
 
 def test_d12_a_stale_backup_table_does_not_let_a_disk_go(job):
-    with block.opened(job.disk) as descriptor:
+    with block.open_disk(job.disk) as descriptor:
         imaging.write_tables(descriptor, SERIAL, job.layout, finished=False)
     with tempfile.NamedTemporaryFile() as image:
         image.truncate(64 * MIB)

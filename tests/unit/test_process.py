@@ -72,7 +72,7 @@ def test_a9_no_tool_sees_a_key_a_pin_or_whatever_else_is_secret(log, monkeypatch
     for name in (*SECRETS, "GITHUB_TOKEN", "LD_PRELOAD", "GIT_DIR"):
         monkeypatch.setenv(name, "" if name == "LD_PRELOAD" else "SECRET")
     process.run(["env"], log=log)
-    with process.started(["env"], stdout=subprocess.PIPE) as child:
+    with process.start(["env"], stdout=subprocess.PIPE) as child:
         said, _ = child.communicate()
     for text in (log.read_text(), process.read(["env"]), said.decode(), boot_checks.tool("env").stdout.decode()):
         assert "PATH=" in text
@@ -94,7 +94,7 @@ STARTS = {"run", "Popen", "call", "check_call", "check_output"}
 
 @pytest.mark.parametrize("path", sorted((SRC / "cornerstone/factory").rglob("*.py")), ids=lambda path: path.name)
 def test_a9_each_program_of_the_factory_is_started_in_the_tools_environment(path):
-    """By process.run, call, read or started, or with an environment that process.environment made."""
+    """By process.run, call, read or start, or with an environment that process.environment made."""
     module = ast.parse(path.read_text())
     made = {target.id for node in ast.walk(module) if isinstance(node, ast.Assign)
             and "environment" in ast.dump(node.value) and "process" in f"{path.stem} {ast.dump(node.value)}"

@@ -179,5 +179,6 @@ def test_what_runs_on_the_machine_imports_the_standard_library_only(module):
         guarded = {id(node) for block in ast.walk(tree) if isinstance(block, ast.If)
                    and ast.unparse(block.test) == "TYPE_CHECKING" for node in ast.walk(block)}
         names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-        names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in guarded]
+        names += [node.module for node in ast.walk(tree)
+                  if isinstance(node, ast.ImportFrom) and id(node) not in guarded]
         assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names | {"cornerstone"}, path

@@ -220,8 +220,8 @@ def _run(runner: Runner, failures: Failures) -> CornerstoneError | None:
         return CornerstoneError(f"genesis can't go on: {problem}", "see: journalctl -u genesis", Code.FAILED)
 
 
-def told(listener: Listener) -> Listener:
-    """The listener, and a line on standard output, which is the console."""
+def print_too(listener: Listener) -> Listener:
+    """Return a listener that tells this one, and prints a line on standard output, which is the console."""
     def tell(event: Event) -> None:
         listener(event)
         if event.state != "started":
@@ -235,7 +235,7 @@ def main(words: list[str]) -> int:
     if words:
         return status.main(words, FILE)
     config = NodeConfig.read(Path(os.environ["CREDENTIALS_DIRECTORY"], NODE_CREDENTIAL))
-    tell = told(open_listeners(EVENTS))
+    tell = print_too(open_listeners(EVENTS))
     with telling_the_end(tell, STAGE, "serve"), Wake() as wake:
         serve(Runner(Node(config, tell)), wake.wait, LOOK_SECONDS * config.patience)
     return 0

@@ -150,7 +150,7 @@ class DataPath:
         for records, path in [(each, path) for each in self._records for path in (each / target / folder).glob("*")]:
             # open-iscsi takes every file beside a record for one
             sweep(path, records.parent)
-            put(path, configured(path.read_text(), self._settings), 0o600, folder=records.parent)
+            put(path, merge_settings(path.read_text(), self._settings), 0o600, folder=records.parent)
 
     def _identities(self) -> dict[Path, set[str]]:
         """Our SCSI devices, each with the names that the kernel and multipath's maps have for its volume."""
@@ -214,8 +214,8 @@ class DataPath:
         return found
 
 
-def configured(record: str, settings: Mapping[str, str]) -> str:
-    """A record of open-iscsi, lines of `key = value` between two comments, with these settings."""
+def merge_settings(record: str, settings: Mapping[str, str]) -> str:
+    """Return a record of open-iscsi with these settings: it is lines of `key = value` between two comments."""
     lines = [line for line in record.splitlines() if line.partition(" = ")[0] not in settings]
     end = next((number for number, line in enumerate(lines) if line.startswith("# END")), len(lines))
     return "\n".join((*lines[:end], *(f"{key} = {value}" for key, value in settings.items()), *lines[end:])) + "\n"
@@ -267,7 +267,7 @@ def take_one(listener: socket.socket, data_path: DataPath) -> None:
 def answer(line: bytes, data_path: DataPath) -> Answer:
     """Take the offer of a line; what is wrong with it is in the answer."""
     try:
-        return data_path.take(checked(from_line(Offer, line, "offer")))
+        return data_path.take(check_offer(from_line(Offer, line, "offer")))
     except CornerstoneError as error:
         return Answer((), error.message)
     except Exception as error:
@@ -276,8 +276,8 @@ def answer(line: bytes, data_path: DataPath) -> Answer:
         return Answer((), f"the host can't take this offer: {error!r:.200}")
 
 
-def checked(offer: Offer) -> Offer:
-    """An offer whose words can go on a command line."""
+def check_offer(offer: Offer) -> Offer:
+    """Return the offer. Raises CornerstoneError (REFUSED) for words that can't go on a command line."""
     for value, form in ((offer.target, r"iqn\.[a-z0-9.:-]{1,200}"),
                         *((portal.address, r"\d{1,3}(\.\d{1,3}){3}") for portal in offer.portals),
                         *((serial, r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}") for serial in offer.volumes)):

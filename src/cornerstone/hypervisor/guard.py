@@ -23,8 +23,8 @@ from cornerstone.model.contracts.places import STATE
 OOM_SCORE_ADJ = -900
 
 
-def passed(domain: str) -> Iterator[str]:
-    """The PCI addresses that a domain takes: 0000:3b:00.0."""
+def pci_addresses(domain: str) -> Iterator[str]:
+    """Yield the PCI addresses that a domain takes: 0000:3b:00.0."""
     # libvirt's own words
     tree = ET.fromstring(domain)  # noqa: S314
     for at in tree.iterfind("./devices/hostdev[@type='pci']/source/address"):
@@ -32,8 +32,8 @@ def passed(domain: str) -> Iterator[str]:
         yield "{:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
 
 
-def mounted(root: Path = Path("/")) -> Iterator[Path]:
-    """Where in the device tree the disks are that something is mounted from."""
+def list_mounted_disks(root: Path = Path("/")) -> Iterator[Path]:
+    """Yield where in the device tree the disks are that something is mounted from."""
     for line in (root / "proc/self/mountinfo").read_text().splitlines():
         number = line.split()[2]
         device = root / "sys/dev/block" / number
@@ -42,9 +42,9 @@ def mounted(root: Path = Path("/")) -> Iterator[Path]:
 
 
 def refusal(domain: str, root: Path = Path("/")) -> str:
-    """Why a domain must not start, "" when it may."""
-    disks = sorted(set(mounted(root)))
-    for address in passed(domain):
+    """Return why a domain must not start, "" when it may."""
+    disks = sorted(set(list_mounted_disks(root)))
+    for address in pci_addresses(domain):
         if disk := next((disk for disk in disks if address in disk.parts), None):
             return (f"the controller at {address} has the disk {disk.name} that this host runs from: PCI addresses "
                     "have moved since it was imaged; put the cards back, or image the node again")
@@ -53,7 +53,7 @@ def refusal(domain: str, root: Path = Path("/")) -> str:
 
 
 def node(root: Path) -> NodeConfig | None:
-    """node.json; None without a good one: then no CVM can be defined either, and others tell what is wrong."""
+    """Return node.json; None without a good one: then no CVM can be defined either, and others tell what is wrong."""
     with contextlib.suppress(CornerstoneError):
         return NodeConfig.read(root / STATE.relative_to("/") / "node.json")
     return None

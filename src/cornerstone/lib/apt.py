@@ -217,7 +217,7 @@ def download(items: Sequence[Item], timeout: float | None = None) -> dict[Path, 
                    for method in ("http", "https"))
     with configuration(text, logins) as config, tempfile.TemporaryFile() as said:
         expired = threading.Event()
-        with process.started([HELPER, "-c", config, "download-file", *words], stdout=subprocess.PIPE,
+        with process.start([HELPER, "-c", config, "download-file", *words], stdout=subprocess.PIPE,
                              stderr=said) as child, _ending_after(limit, child, expired):
             shown, given_up = _follow(child)
         said.seek(0)

@@ -59,7 +59,7 @@ def run(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None 
         if _stopping.is_set():
             raise CornerstoneError("not started: another step failed or the build was interrupted", "", Code.STEP)
         find(words[0], env)
-        with started(words, env={**(env or {}), **(private or {})}, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
+        with start(words, env={**(env or {}), **(private or {})}, cwd=cwd, stdout=out, stderr=subprocess.STDOUT,
                      stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL) as child:
             child.communicate(stdin)
         out.write(f"= exit status {child.returncode}\n".encode())
@@ -92,9 +92,9 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None,
+def start(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None,
             **more: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A tool that runs in a session of its own while the block does; whatever breaks off the block ends it.
+    """Run a tool in a session of its own while the block lasts; whatever breaks off the block ends it.
 
     It holds the locks of this build. more: what subprocess.Popen takes.
     """

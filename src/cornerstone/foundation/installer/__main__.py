@@ -50,7 +50,7 @@ def main() -> int:
     try:
         # Now, because a link takes seconds to come up.
         raise_links()
-        medium = verified(screen, tell)
+        medium = verify_medium(screen, tell)
     except Exception as error:
         refuse(error, "verify", screen, tell)
         return 1
@@ -67,13 +67,13 @@ def become_node(medium: Medium, screen: Screen, tell: Listener) -> None:
     while True:
         seconds = None
         try:
-            facts = discovered(medium, screen, tell)
+            facts = discover_machine(medium, screen, tell)
         except Exception as error:
             refuse(error, "discover", screen, tell)
         else:
             try:
                 Install(medium, facts, arguments, screen, tell,
-                        look_again=lambda: discovered(medium, screen, tell)).run()
+                        look_again=lambda: discover_machine(medium, screen, tell)).run()
                 break
             except CornerstoneError as error:
                 screen.refuse(error)
@@ -111,8 +111,8 @@ def refuse(error: Exception, step: str, screen: Screen, tell: Listener) -> Corne
     return refusal
 
 
-def verified(screen: Screen, tell: Listener) -> Medium:
-    """The medium that was booted from, every file on it checked. CornerstoneError (VERIFY) names what differs."""
+def verify_medium(screen: Screen, tell: Listener) -> Medium:
+    """Return the medium that was booted from, every file on it checked. Raises CornerstoneError (VERIFY) names what differs."""
     medium = Medium.attached()
     screen.title(medium.manifest)
     tell(Event(STAGE, "verify", "started"))
@@ -130,8 +130,8 @@ def verified(screen: Screen, tell: Listener) -> Medium:
     return medium
 
 
-def discovered(medium: Medium, screen: Screen, tell: Listener) -> Facts:
-    """The machine's facts, shown with what the rules say of them."""
+def discover_machine(medium: Medium, screen: Screen, tell: Listener) -> Facts:
+    """Return the machine's facts, shown with what the rules say of them."""
     await_link()
     facts = discover(medium=medium.disk)
     keep_facts(facts)

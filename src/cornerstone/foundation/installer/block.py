@@ -41,7 +41,7 @@ GONE = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM)
 
 
 @contextmanager
-def opened(device: Path) -> Iterator[int]:
+def open_disk(device: Path) -> Iterator[int]:
     """A descriptor for reading and writing a whole disk that nobody else uses: not mounted, no other holder.
 
     It is locked as udev understands it, so that nobody probes it meanwhile. CornerstoneError (REFUSED) when it is used,
@@ -182,8 +182,8 @@ def _attach(backing: int, partition: Partition, mode: int) -> tuple[int, Path]:
 
 
 @contextmanager
-def mounted(disk: Path | int, partition: Partition, kind: str, *, read_only: bool = False) -> Iterator[Path]:
-    """A partition's file system, mounted on a folder of its own; what was written is on the medium at the end."""
+def mount(disk: Path | int, partition: Partition, kind: str, *, read_only: bool = False) -> Iterator[Path]:
+    """Mount a partition's file system on a folder of its own; what was written is on the medium at the end."""
     with part(disk, partition, read_only=read_only) as device, tempfile.TemporaryDirectory(prefix="imaging-") as name:
         run(["mount", "-t", kind, "-o", "ro" if read_only else "rw,nosuid,nodev,noexec", device, name])
         try:

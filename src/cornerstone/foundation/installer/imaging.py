@@ -23,8 +23,8 @@ from pathlib import Path
 from cornerstone.foundation.installer import copying, esp
 from cornerstone.foundation.installer.block import (
     forget_cached,
-    mounted,
-    opened,
+    mount,
+    open_disk,
     part,
     require_disk,
     run,
@@ -103,7 +103,7 @@ class Imaging:
         """
         small = {path: copying.read_whole(self.medium.mount_point / path, self._entry(path))
                  for path in (FIRST_BOOT, *BOOT_LAYERS.values())}
-        with opened(self.disk) as disk:
+        with open_disk(self.disk) as disk:
             require_disk(disk, self.disk, DiskIdentity(self.serial, self.wwn, self.size, self.model, self.sequence),
                          self.contents)
             with self._phase("partition"):
@@ -157,7 +157,7 @@ class Imaging:
         with part(disk, self.layout.state) as device:
             run(["mkfs.ext4", "-q", "-F", "-L", "state", "-U", self.layout.state.identity, "-m", "1",
                  "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", device])
-        with mounted(disk, self.layout.state, "ext4") as state:
+        with mount(disk, self.layout.state, "ext4") as state:
             for path, content, mode in self._state_files(small):
                 (state / path).parent.mkdir(parents=True, exist_ok=True)
                 put(state / path, content, mode)
@@ -177,15 +177,15 @@ class Imaging:
         root, cvm = self._entry(HYPERVISOR), self._entry(CVM)
         progress = self._progress("check", root.size + cvm.size)
         copying.read_back(disk, self.layout.root_a.offset, root, "root slot A", progress)
-        with mounted(disk, self.layout.state, "ext4", read_only=True) as state:
+        with mount(disk, self.layout.state, "ext4", read_only=True) as state:
             with (state / CVM_FILE).open("rb", buffering=0) as file:
                 copying.read_back(file.fileno(), 0, cvm, "the Controller VM's disk",
                                   lambda done: progress(root.size + done))
             for path, content, _ in self._state_files(small):
-                same(path, (state / path).read_bytes(), content)
+                require_same(path, (state / path).read_bytes(), content)
         with root_slot(disk, self.layout) as slot, part(disk, self.layout.esp, read_only=True) as device:
             for name, content in self._esp_files(slot, small):
-                same(name, esp.read(device, name), content)
+                require_same(name, esp.read(device, name), content)
 
 
 def write_tables(disk: int, serial: str, disk_layout: Layout, *, finished: bool) -> None:
@@ -238,7 +238,7 @@ def complete(disk: int, device: Path, serial: str, disk_layout: Layout) -> None:
 
 def root_slot(disk: int, disk_layout: Layout) -> AbstractContextManager[Path]:
     """Mount root slot A of an open disk."""
-    return mounted(disk, disk_layout.root_a, "squashfs", read_only=True)
+    return mount(disk, disk_layout.root_a, "squashfs", read_only=True)
 
 
 def loader(root: Path, name: str) -> bytes:
@@ -246,14 +246,14 @@ def loader(root: Path, name: str) -> bytes:
     return (root / BOOT_FOLDER / name).read_bytes()
 
 
-def completed(device: Path) -> bool:
-    """Whether `complete` came to its end on a finished disk."""
+def is_complete(device: Path) -> bool:
+    """Tell whether `complete` came to its end on a finished disk."""
     with device.open("rb") as disk:
         return not disk.read(BOOT_CODE_SIZE).startswith(NO_BOOT_CODE)
 
 
-def same(name: str, found: bytes, written: bytes) -> None:
-    """CornerstoneError (VERIFY) unless a file reads back as it was written."""
+def require_same(name: str, found: bytes, written: bytes) -> None:
+    """Raise CornerstoneError (VERIFY) unless a file reads back as it was written."""
     if found != written:
         raise CornerstoneError(f"{name} reads back other bytes than were written",
                                "the disk is bad, or its cable or controller: replace it", Code.VERIFY)

@@ -13,8 +13,8 @@ from typing import Any
 
 from cornerstone.foundation.installer import address, boot_entry, live_network
 from cornerstone.foundation.installer.ask import ask_site
-from cornerstone.foundation.installer.block import opened, require_disk
-from cornerstone.foundation.installer.imaging import Imaging, complete, completed
+from cornerstone.foundation.installer.block import open_disk, require_disk
+from cornerstone.foundation.installer.imaging import Imaging, complete, is_complete
 from cornerstone.foundation.installer.ipmi import BmcClient
 from cornerstone.foundation.installer.medium import Medium
 from cornerstone.foundation.installer.plan import Plan, make_plan
@@ -147,12 +147,12 @@ class Install:
     def _cut_at_the_end(self, plan: Plan) -> bool:
         """Whether imaging was whole and only what makes the disk start was cut off; then that is done now."""
         disk = plan.boot_disk
-        if disk is None or disk.contents.installed is None or completed(device := Path("/dev", disk.name)):
+        if disk is None or disk.contents.installed is None or is_complete(device := Path("/dev", disk.name)):
             return False
         shape = layout(disk.serial, disk.size, plan.needs.root_slot)
         if {each.uuid for each in disk.contents.partitions} != {str(each.identity) for each in shape.partitions}:
             return False
-        with opened(device) as descriptor:
+        with open_disk(device) as descriptor:
             require_disk(descriptor, device, disk.identity, disk.contents.fingerprint)
             complete(descriptor, device, disk.serial, shape)
         self.screen.row("Imaging", "was whole but for its last step, which is done now")
