@@ -26,7 +26,7 @@ from cornerstone.model.contracts.node import (
     FIRST_BOOT_FILE,
     NODE_FILE,
     SECRET_FILE,
-    Controller,
+    Cvm,
     Hypervisor,
     NodeConfig,
     Uplink,
@@ -44,7 +44,7 @@ LOADERS = {"boot.img": os.urandom(SECTOR), "disk.img": os.urandom(30 * SECTOR), 
            "grubx64.efi": b"grub", "mmx64.efi": b"mm"}
 CONFIG = NodeConfig("identity", "profile", "LAB-1", "", "A", SERIAL,
                     Hypervisor("host-1", "10.20.0.11/24", "10.20.0.1", (), (), Uplink((), "", "", "", 0, 1500)),
-                    Controller("cvm", "10.20.0.12/24", "10.20.0.1", (), (), 1, 1, (), (), ()), None, ())
+                    Cvm("cvm", "10.20.0.12/24", "10.20.0.1", (), (), 1, 1, (), (), ()), None, ())
 
 
 REAL_PWRITE = os.pwrite
