@@ -9,6 +9,7 @@ import ast
 import contextlib
 import http.server
 import importlib
+import json
 import socket
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def test_another_cluster_s_osds_are_a_list_or_none_t28():
     with pytest.raises(client.NotYet) as refusal:
         client._understood("10.20.0.22", 409, b'{"error": "not yet", "osds": 5}')
     assert refusal.value.osds == ()
+
+
+@pytest.mark.parametrize("version", [0, "1", None])
+def test_an_answer_whose_version_is_none_is_a_refusal(version):
+    with pytest.raises(client.Refused, match="what 10.20.0.22 answers"):
+        client._understood("10.20.0.22", 200, json.dumps({"version": version, "state": {}}).encode())
 
 
 @every

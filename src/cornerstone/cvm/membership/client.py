@@ -106,7 +106,10 @@ def _understood(address: str, status: int, content: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("not an object")
     # what goes wrong in another form is still told, so this is all that has to fit
-    record = REFUSAL.upgrade(record, f"what {address} answers")
+    try:
+        record = REFUSAL.upgrade(record, f"what {address} answers")
+    except CornerstoneError as error:
+        raise Refused(error.message, error.hint, error.code) from None
     if status == HTTPStatus.OK:
         return record
     kind = NotYet if status == HTTPStatus.CONFLICT else Unadmitted if record.get("another_key") is True else Refused
