@@ -45,7 +45,7 @@ class Box:
         for name in ("dev", "proc/sys/kernel", "sys/class/tty/console", "run", "bin"):
             (folder / name).mkdir(parents=True)
         text = SCRIPT.read_text()
-        for place in ("/sys/class", "/proc/sys", "/dev/$", "/run/systemd"):
+        for place in ("/sys/class", "/proc/sys", "/dev/$", "/dev/tty1", "/run/systemd"):
             text = text.replace(place, f"{folder}{place}")
         (folder / "script").write_text(text)
         (folder / "bin/@kernel-log").write_text(READER)
@@ -72,6 +72,7 @@ def box(tmp_path, shell) -> Box:
 
 
 LINE = "[    0.000000] Linux version\n"
+SCREEN = "Cornerstone: the kernel runs and looks for this machine's devices\n"
 
 
 @pytest.mark.parametrize(("consoles", "written", "status"), [
@@ -81,7 +82,7 @@ LINE = "[    0.000000] Linux version\n"
     ("ttyS0 tty0", ["ttyS0"], "error"), ("tty0", [], "error"), ("", [], "yes"),
 ])
 def test_a_quiet_kernel_s_words_go_to_each_serial_port_and_to_no_screen(box, consoles, written, status):
-    assert box.run(1, consoles) == dict.fromkeys(written, LINE)
+    assert box.run(1, consoles) == {"tty1": SCREEN, **dict.fromkeys(written, LINE)}
     assert box.status == f"[Manager]\nShowStatus={status}\n"
 
 
@@ -91,9 +92,14 @@ def test_a_kernel_that_was_told_to_speak_is_not_repeated(box, level):
     assert box.status == "[Manager]\nShowStatus=yes\n"
 
 
+def test_a_machine_without_a_screen_starts_all_the_same(box):
+    (box.folder / "dev/tty1").mkdir()
+    assert box.run(1, "tty0 ttyS0") == {"console": LINE}
+
+
 def test_a_port_that_can_not_be_opened_keeps_nothing_from_the_others(box):
     (box.folder / "dev/console").mkdir()
-    assert box.run(1, "tty0 ttyS1 ttyS0") == {"ttyS1": LINE}
+    assert box.run(1, "tty0 ttyS1 ttyS0") == {"tty1": SCREEN, "ttyS1": LINE}
 
 
 def test_it_reads_what_the_kernel_itself_does_not_write(box):
