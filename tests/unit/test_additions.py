@@ -241,7 +241,7 @@ MOVES = {
     "cvm packages": ("cvm: {extra: {packages: [tree]}}", {"cvm-packages", "cvm", "cvm-boot", "cvm-disk"}),
     "cvm files": ("cvm: {extra: {files: added}}", {"cvm", "cvm-boot", "cvm-disk"}),
     "cvm arguments": ("cvm: {extra: {kernel_arguments: [nosmt]}}", {"cvm-disk"}),
-    "none": ("hypervisor: {extra: {}}\ncontroller: {extra: {packages: [], kernel_arguments: []}}", None),
+    "none": ("hypervisor: {extra: {}}\ncvm: {extra: {packages: [], kernel_arguments: []}}", None),
 }
 
 

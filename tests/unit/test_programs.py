@@ -37,6 +37,8 @@ PACKAGES = {
 GIVEN = {"apt", "python3", "python3-minimal"}
 # Peers that the benchmark measures, and a helper that explains a difference, where a machine has them.
 OPTIONAL = {"lb", "mkosi", "build", "diffoscope"}
+# Programs of diskimage-builder, which requirements.lock installs into .venv.
+OF_VENV = {"disk-image-create"}
 # Words in lists that are no programs, but are called like one; and a program that is to be missing.
 NO_PROGRAMS = {"node", "size", "file", "init", "no-such-tool", "hostnamectl"}
 # Rooms whose code runs in an image, by the root that they travel in.
@@ -75,7 +77,7 @@ def started(files: Iterable[Path]) -> dict[str, set[str]]:
     found = defaultdict(set)
     for path in files:
         for word, sure in words_of(ast.parse(path.read_text(encoding="utf-8"))):
-            if re.fullmatch(WORD, word) and word not in OPTIONAL | NO_PROGRAMS and (
+            if re.fullmatch(WORD, word) and word not in OPTIONAL | OF_VENV | NO_PROGRAMS and (
                     sure or find(word) or word in PACKAGES):
                 found[word].add(str(path.relative_to(ROOT)))
     return found
