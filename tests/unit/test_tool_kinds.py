@@ -76,6 +76,22 @@ def test_t5_a_lock_of_a_suite_and_of_a_profile_is_refused(call):
     require_error(call("lock", "--suite", "trixie", "--profile", "nosuch"), Code.INPUT, "are both given")
 
 
+@pytest.mark.parametrize("words", [["profiles", "--", "x"], ["build", "aos-6.8", "--", "aos-6.10"],
+                                   ["site.new", "a.json", "--", "b.json"], ["matrix", "--", "--strict"]], ids=" ".join)
+def test_t5_a_word_after_two_dashes_is_taken_or_refused(call, monkeypatch, words):
+    monkeypatch.setattr(building, "build_one", lambda *_: 1 / 0)
+    require_error(call(*words), Code.INPUT, f"no idea what '{words[-1]}' is")
+
+
+@pytest.mark.parametrize("name", ["-s.json", "--no-flag", "-", "--", "-f=x", "site"])
+def test_t6_a_file_of_any_name_can_be_given_after_two_dashes(call, tmp_path, name):
+    for each in (name, "other.json"):
+        (tmp_path / each).write_bytes(ONE.read_bytes())
+    done = call("site.check", "--", name, "other.json")
+    assert done.returncode == 0 and done.stdout.startswith(f"{name} is valid\n"), done.stderr
+    assert "\nother.json is valid\n" in done.stdout
+
+
 def folders(workspace: Workspace, *names: str) -> None:
     for name in names:
         (workspace.output / name).parent.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,25 @@ class Words:
                     context = self.tasks[word]
                     places = list(context.positional_args)
                 flagged.append(word)
-        return flagged + words[at:]
+        # without a task they are for invoke's own completion
+        return flagged + (words[at:] if context is self.core else self._after_dashes(context, places, words[at + 1:]))
+
+    def _after_dashes(self, context: ParserContext, places: list[Argument], words: list[str]) -> list[str]:
+        """The words after a task and `--`, each by position, whatever it begins with, unless it is a flag of the task.
+
+        invoke itself keeps them for tasks that would look at them, and none does. Raises CornerstoneError for a word
+        that has no place.
+        """
+        flagged = []
+        for word in words:
+            if not places:
+                raise CornerstoneError(f"{context.name}: no idea what {word!r} is", f"./invoke --help {context.name}")
+            place = places[0]
+            if place.kind is not list:
+                places.pop(0)
+            check_value(context, place, word)
+            flagged.append(f"{_flag(place)}={word}")
+        return flagged
 
     def _take_value(self, context: ParserContext, places: list[Argument], words: list[str], at: int,
                     flagged: list[str]) -> int:
