@@ -31,7 +31,7 @@ SAID = (
     r"Checks +\d+ rules, \d+ errors",
     r"Site +the ISO's reserved area, sha256 [0-9a-f]{16}",
     r"REFUSED: ",
-    r"correct the site",
+    r"give the node that this is meant to be its node_serial",
     PROMPT.decode(),
 )
 
