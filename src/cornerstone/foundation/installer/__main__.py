@@ -83,7 +83,7 @@ def refuse(error: Exception, step: str, screen: Screen, tell: Listener) -> None:
 
 
 def verify_medium(screen: Screen, tell: Listener) -> Medium:
-    """Return the medium that was booted from, every file on it checked. Raises CornerstoneError (VERIFY) names what differs."""
+    """Return the medium that was booted from, checked. Raises CornerstoneError (VERIFY) with what differs."""
     medium = Medium.attached()
     screen.title(medium.manifest)
     tell(Event(STAGE, "verify", "started"))
