@@ -74,7 +74,7 @@ def test_a9_no_tool_sees_a_key_a_pin_or_whatever_else_is_secret(log, monkeypatch
     process.run(["env"], log=log)
     with process.start(["env"], stdout=subprocess.PIPE) as child:
         said, _ = child.communicate()
-    for text in (log.read_text(), process.read(["env"]), said.decode(), boot_checks.tool("env").stdout.decode()):
+    for text in (log.read_text(), process.read(["env"]), said.decode(), boot_checks.tool("env").text):
         assert "PATH=" in text
         assert "SECRET" not in text
         assert "LD_PRELOAD" not in text

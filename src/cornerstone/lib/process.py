@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cornerstone.lib import command
-from cornerstone.lib.command import WITH_US
+from cornerstone.lib.command import WITH_US, Done
 from cornerstone.lib.error import Code, CornerstoneError
 
 # dib unmounts and detaches in its exit trap; this is how long it gets before it is killed
@@ -143,7 +143,7 @@ def read(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cw
 
 
 def call(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
-         stdin: bytes = b"", most: int = command.MOST) -> command.Done:
+         stdin: bytes = b"", most: int = command.MOST) -> Done:
     """Run a short, quiet tool in the tools' environment and return how it ended.
 
     Raises CornerstoneError (MACHINE) when it isn't installed. most: bytes of its output, after which it is killed.

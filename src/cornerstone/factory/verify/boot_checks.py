@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import struct
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from cornerstone.model.contracts.manifest import BOOT_CODE
 BUILD_AGAIN = "build the ISO again; if it stays, mastering (factory/iso/mastering.py) has a fault"
 
 # seconds of CPU and bytes of output: an initramfs has some 40 MiB
-BOUNDS = ("prlimit", "--cpu=60", f"--fsize={256 << 20}", "--core=0")
+BOUNDS, MOST = ("prlimit", "--cpu=60", "--fsize=0", "--core=0"), 256 << 20
 
 DESCRIPTOR = 17 * BLOCK  # the boot record's place is fixed: El Torito 1.0, section 2
 EL_TORITO = b"EL TORITO SPECIFICATION".ljust(32, b"\0")
@@ -170,27 +169,21 @@ def gpt_problems(path: Path) -> str:
     "No problems found" isn't enough: it comes also after a damaged header was mended from the other one, in memory.
     """
     done = tool("sgdisk", "--verify", str(path))
-    said = (done.stdout + done.stderr).decode("utf-8", "replace")
+    said = (done.out + done.error).decode("utf-8", "replace")
     wrong = [line.strip() for line in said.splitlines() if re.search(r"corrupt|invalid|mismatch|problem:|: ERROR", line,
                                                                      re.IGNORECASE)]
-    if not wrong and (done.returncode or "No problems found" not in said):
+    if not wrong and (done.code or "No problems found" not in said):
         wrong = said.split("\n\n")
     return "; ".join(" ".join(words.split()) for words in wrong)
 
 
-def tool(*words: str) -> subprocess.CompletedProcess[bytes]:
+def tool(*words: str) -> process.Done:
     """Run a tool that only reads, within bounds: what it reads may go round for ever.
 
     Raises CornerstoneError (MACHINE) when it isn't installed. A tool that is ended has a negative exit status.
     """
-    env = process.environment({"LC_ALL": "C", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"})
-    program = process.find(words[0])
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
-        done = subprocess.run([*BOUNDS, "--", program, *words[1:]], stdin=subprocess.DEVNULL, stdout=out, stderr=said,
-                              env=env, check=False)
-        out.seek(0)
-        said.seek(0)
-        return subprocess.CompletedProcess(done.args, done.returncode, out.read(), said.read())
+    return process.call([*BOUNDS, "--", process.find(words[0]), *words[1:]], most=MOST,
+                        env={"LC_ALL": "C", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"})
 
 
 @check("gpt", needs=("names",), hint=BUILD_AGAIN)
@@ -229,10 +222,9 @@ def fat(image: Path, start: int, *words: str) -> bytes:
     Raises CornerstoneError (VERIFY) when there is none.
     """
     done = tool(words[0], "-i", f"{image.absolute()}@@{start}", *words[1:])
-    if done.returncode:
-        raise CornerstoneError(f"the FAT file system can't be read: {done.stderr.decode('utf-8', 'replace').strip()}",
-                               BUILD_AGAIN, Code.VERIFY)
-    return done.stdout
+    if done.code:
+        raise CornerstoneError(f"the FAT file system can't be read: {done.said}", BUILD_AGAIN, Code.VERIFY)
+    return done.out
 
 
 @check("efi-files", needs=("layers",), hint=BUILD_AGAIN)
