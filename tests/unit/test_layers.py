@@ -342,3 +342,12 @@ def test_disk_full_leaves_nothing_half_and_the_next_with_room_succeeds(tmp_path)
         assert store.has(root)
     finally:
         subprocess.run(["umount", cache], check=True)
+
+
+def test_a_layer_whose_record_is_of_a_newer_version_is_damaged_so_it_is_made_anew(store, tmp_path):
+    store.make(BASE)
+    path = store.path(BASE) / RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    # one that hasn't made it itself
+    found = Store(tmp_path / "layers").damage(BASE)
+    assert found == "layer.json has version 2, and this release reads up to 1"
