@@ -75,7 +75,8 @@ def test_boots_to_a_calm_screen(iso, font, firmware, media, logs):
     wanted = {"menu": "Foundation: aos-"} if firmware == "bios" else {}
     wanted |= {"kernel": "Cornerstone: the kernel runs", "medium": "cornerstone: looking for the medium",
                "checking": "checking hypervisor.squashfs", "root": "starting Foundation",
-               "foundation/verify progress": "Layers     checking ", "foundation/verify done": "Layers     ", "foundation/screen waiting": "site"}
+               "foundation/verify progress": "Layers     checking ", "foundation/verify done": "Layers     ",
+               "foundation/screen waiting": "site"}
     for moment, words in wanted.items():
         text = "\n".join(screens[moment])
         assert words in text, f"{moment}: {text}"
