@@ -13,7 +13,7 @@ from cornerstone.lib.error import Code, CornerstoneError, ends_in_one_line
 from cornerstone.lib.event import telling_the_end
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
-ROOMS = ("controller", "foundation", "hypervisor")
+ROOMS = ("cvm", "foundation", "hypervisor")
 ERRORS = [
     (CornerstoneError("what is wrong", "how to mend it", Code.VERIFY), "what is wrong; how to mend it", Code.VERIFY),
     (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory", Code.MACHINE),

@@ -458,7 +458,8 @@ def test_a_machine_that_does_not_restart_says_so(environment, consoles, monkeypa
     monkeypatch.setattr(install.Install, "run", lambda self: None)
     monkeypatch.setattr(live, "Install", install.Install)
     assert live.main() == Code.STEP
-    words = "the node is imaged, and this machine doesn't restart: Failed to talk to init"
+    words = ("the node is imaged, and this machine doesn't restart: systemctl reboot failed with exit status 1: "
+             "Failed to talk to init")
     assert_told(environment[1], consoles, words, "step")
 
 

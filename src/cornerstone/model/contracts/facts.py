@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cornerstone.lib.error import CornerstoneError
 from cornerstone.lib.json_text import read_bounded
@@ -18,7 +18,7 @@ from cornerstone.lib.serde import Format, Within, schema_of, to_record
 from cornerstone.model.contracts.node import erase_token
 from cornerstone.model.disk.identity import DiskIdentity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # PCI class codes, base class and subclass (PCI Code and ID Assignment Specification)
 BRIDGE_CLASSES = ("0600", "0601", "0604")
@@ -400,8 +400,14 @@ class Facts:
             raise CornerstoneError(f"{path} can't be read: {error.strerror}", "name a file of facts") from error
 
 
+def _know_both(record: dict[str, Any]) -> dict[str, Any]:
+    """Take version 1 as it is: there virtualisation and the IOMMU's table are known to be there or not."""
+    return record
+
+
 FACTS = Format("facts.json", Facts, "Foundation: discover", "Foundation's rules and plan, recorded machines",
-               SCHEMA_VERSION, key="schema", hint="make it with: python3 -m cornerstone.foundation.installer discover",
+               SCHEMA_VERSION, key="schema", steps={1: _know_both},
+               hint="make it with: python3 -m cornerstone.foundation.installer discover",
                newer="record the machine anew with this release")
 
 
