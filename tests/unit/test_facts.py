@@ -61,7 +61,7 @@ def changed(path, value):
 @pytest.mark.parametrize(("text", "message"), [
     ("{", "m.json isn't JSON: Expecting property name"),
     ("[]", "m.json: . has to be an object, not []"),
-    (changed(["schema"], 2), "m.json has version 3, and this release reads up to 2"),
+    (changed(["schema"], 3), "m.json has version 3, and this release reads up to 2"),
     (changed(["memory"], ...), "m.json: .memory is missing"),
     (changed(["memory"], "32 GiB"), "m.json: .memory has to be a whole number, not '32 GiB'"),
     (changed(["memory"], True), "m.json: .memory has to be a whole number, not True"),
