@@ -25,7 +25,8 @@ def test_the_iscsi_target_is_genesis_s_to_start(cvm):
         assert not cvm.tree.link(f"etc/systemd/system/multi-user.target.wants/{unit}.service")
 
 
-@pytest.mark.parametrize("module", ["cluster", "data_services.service", "genesis", "identity", "membership.authority"])
+@pytest.mark.parametrize("module", ["commands.cluster", "iscsi_target.service", "genesis", "identity",
+                                    "membership.authority"])
 def test_the_root_s_own_python_has_what_our_code_imports(cvm, module):
     assert imports.missing(cvm.tree, f"cornerstone.cvm.{module}") == []
 

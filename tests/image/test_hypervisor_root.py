@@ -42,11 +42,11 @@ def test_the_live_environment_is_a_target_and_is_not_on_by_default(hypervisor):
 
 def test_only_the_rooms_that_run_here(hypervisor):
     assert set(hypervisor.tree.names("usr/lib/cornerstone/cornerstone")) - {"__pycache__"} == {
-        "__init__.py", "model", "foundation", "hypervisor"}
+        "__init__.py", "lib", "model", "foundation", "hypervisor"}
     assert hypervisor.tree.names("usr/lib/cornerstone") == ["cornerstone"]
 
 
-@pytest.mark.parametrize("module", ["foundation.__main__", "hypervisor.domain", "hypervisor.watch"])
+@pytest.mark.parametrize("module", ["foundation.installer.__main__", "hypervisor.domain", "hypervisor.watch"])
 def test_the_root_s_own_python_has_what_our_code_imports(hypervisor, module):
     """Every module that it imports is in the root: no package of PyPI is."""
     assert imports.missing(hypervisor.tree, f"cornerstone.{module}") == []

@@ -61,13 +61,13 @@ def test_sshd_takes_keys_only(each):
     assert settings["permitemptypasswords"] == "no"
 
 
-@pytest.mark.parametrize("module", ["foundation.__main__", "hypervisor.domain", "hypervisor.watch"])
+@pytest.mark.parametrize("module", ["foundation.installer.__main__", "hypervisor.domain", "hypervisor.watch"])
 def test_our_code_of_the_hypervisor_loads(hypervisor, module):
     said = hypervisor.run(f"{PYTHON} 'import cornerstone.{module} as module; print(module.__file__)'")
     assert said == f"/usr/lib/cornerstone/cornerstone/{module.replace('.', '/')}.py"
 
 
-@pytest.mark.parametrize("module", ["data_services.service", "identity"])
+@pytest.mark.parametrize("module", ["iscsi_target.service", "identity"])
 def test_our_code_of_the_cvm_loads(cvm, module):
     said = cvm.run(f"{PYTHON} 'import cornerstone.cvm.{module} as module; print(module.__file__)'")
     assert said == f"/usr/lib/cornerstone/cornerstone/cvm/{module.replace('.', '/')}.py"
