@@ -44,6 +44,13 @@ def test_whatever_ends_it_is_the_last_event(error, words, code):
     assert words.startswith(event.message) and event.data["code"] == code.name.lower() and event.data["hint"]
 
 
+def test_an_end_after_which_it_is_started_again_is_a_warning():
+    told = []
+    with pytest.raises(OSError), telling_the_end(told.append, "data-services", "target", again=True):
+        raise OSError(110, "timed out")
+    assert [event.state for event in told] == ["warning"]
+
+
 def test_a_good_end_is_no_event():
     told = []
     with telling_the_end(told.append, "hypervisor", "data-path"):

@@ -236,7 +236,7 @@ def main(words: list[str]) -> int:
         return status.main(words, FILE)
     config = NodeConfig.read(Path(os.environ["CREDENTIALS_DIRECTORY"], NODE_CREDENTIAL))
     tell = print_too(open_listeners(EVENTS))
-    with telling_the_end(tell, STAGE, "serve"), Wake() as wake:
+    with telling_the_end(tell, STAGE, "serve", again=True), Wake() as wake:
         serve(Runner(Node(config, tell)), wake.wait, LOOK_SECONDS * config.patience)
     return 0
 

@@ -295,7 +295,7 @@ def main() -> int:
     except OSError as error:
         raise CornerstoneError(f"{credential}: {error.strerror}", "see: journalctl -u first-boot") from error
     tell = open_listeners(STATE / EVENTS_FILE)
-    with telling_the_end(tell, STAGE, STEP):
+    with telling_the_end(tell, STAGE, STEP, again=True):
         data_path = DataPath(initiator, tell)
         data_path.recall()
         serve(socket.socket(fileno=SOCKET), data_path)

@@ -77,7 +77,7 @@ def main(path: Path) -> int:
     """Watch the CVM of a node.json for ever; an error's code when it can't be read."""
     name = NodeConfig.read(path).cvm.name
     tell = open_listeners(path.with_name(EVENTS_FILE))
-    with telling_the_end(tell, STAGE, STEP):
+    with telling_the_end(tell, STAGE, STEP, again=True):
         watch, secret = Watch(name, tell, virsh), BootstrapSecret(path.with_name(Path(SECRET_FILE).name), tell)
         CvmEvents(tell).start()
         failures = Failures(lambda line: tell(Event(STAGE, STEP, "warning", line)))

@@ -242,11 +242,15 @@ def open_listeners(events: Path, port: Path = PORT) -> Listener:
 
 
 @contextlib.contextmanager
-def telling_the_end(tell: Listener, stage: str, step: str) -> Iterator[None]:
-    """Tell an event `failed` of the error that ends the body, whatever it is, with its code and its hint."""
+def telling_the_end(tell: Listener, stage: str, step: str, *, again: bool = False) -> Iterator[None]:
+    """Tell an event `failed` of the error that ends the body, whatever it is, with its code and its hint.
+
+    again: what ends is started again by systemd, so that it is no more than a `warning`.
+    """
     try:
         yield
     except Exception as error:
         failure = as_failure(error)
-        tell(Event(stage, step, "failed", failure.message, {"code": failure.code.name.lower(), "hint": failure.hint}))
+        tell(Event(stage, step, "warning" if again else "failed", failure.message,
+                   {"code": failure.code.name.lower(), "hint": failure.hint}))
         raise

@@ -258,7 +258,7 @@ def main() -> int:
         initiator = from_line(Initiator, given.read_bytes(), f"credential {INITIATOR_CREDENTIAL}") \
             if given.exists() else None
         tell = open_listeners(EVENTS)
-        with telling_the_end(tell, STAGE, STEP), Store(container()) as store:
+        with telling_the_end(tell, STAGE, STEP, again=True), Store(container()) as store:
             Service(config, store, tell).run(initiator)
     except rados.Error as error:
         raise CornerstoneError(f"Ceph: {error}", "see: ceph -s", Code.FAILED) from error
