@@ -118,8 +118,7 @@ def settle(me: str, members: Sequence[str], servers: Sequence[str], earliest: fl
         raise Waiting(f"no majority of the members' clocks agrees: {_compare(me, clocks)}",
                       "set the clocks of the hosts, or give the site cvm_ntp_servers")
     low, high = majority
-    off = max(low - own.offset, own.offset - high, 0)
-    if off <= SLEWED_SECONDS:
+    if _agrees(own, low, high):
         chronyc(LEAD)
         if own.follows in members and not _agrees(clocks.get(own.follows), low, high):
             # For hours a chrony says that it follows one that is gone. When that one is back, with whatever clock, it
@@ -138,6 +137,7 @@ def settle(me: str, members: Sequence[str], servers: Sequence[str], earliest: fl
 
 
 def _agrees(clock: Clock | None, low: float, high: float) -> bool:
+    """Whether a clock answered and is so near to the majority's, from low to high, that chrony slews what is left."""
     return clock is not None and low - SLEWED_SECONDS <= clock.offset <= high + SLEWED_SECONDS
 
 

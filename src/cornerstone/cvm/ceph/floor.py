@@ -110,7 +110,7 @@ def mark(disk: Disk) -> None:
 
 
 def mark_device(device: Path) -> None:
-    """As mark, by a device node that is held."""
+    """Write this CVM's Ceph version into the label of the OSD at device, a node of a disk that is held."""
     run("ceph-bluestore-tool", "set-label-key", "--no-mon-config", "--dev", device, "--key", OPENED_BY, "--value",
         installed())
 

@@ -162,7 +162,7 @@ CATALOGUE_FORMAT = Format("catalogue of volumes", Catalogue, "any CVM, in Ceph",
 
 @dataclass(frozen=True)
 class Notice:
-    """What a CVM has the others hear: that the catalogue is another, or to let go of a volume.
+    """A notice from one CVM to all others of a cluster: that the catalogue is another, or to let go of a volume.
 
     release: the volume's serial; by: the tag of the CVM that wants it, "" for an operator.
     """

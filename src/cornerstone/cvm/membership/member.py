@@ -19,7 +19,9 @@ SAME_ISO = "boot all nodes of the cluster from the same customised ISO, or from 
 
 @dataclass(frozen=True)
 class Member:
-    """What a node says of itself to the others. address: its CVM's; fsid: of its cluster, "" before it is a member.
+    """A member of a cluster, as it describes itself to the others.
+
+    address: its CVM's; fsid: of its cluster, "" before it is a member.
 
     beside: other releases of AOS that may be in one cluster with its own.
     """

@@ -1,4 +1,4 @@
-"""What members say to one another: a request with who asks, and what is answered when it can't be done.
+"""The messages between members of a cluster: a request with who asks, and what is answered when it can't be done.
 
 What is answered when it can is each action's own (actions.py), in objects that have versions of their own.
 """

@@ -113,7 +113,9 @@ def one_rule(bench: Bench) -> Result:
 
 @dataclass(frozen=True)
 class Change:
-    """What a case changes of the checkout: a file, how (its text and the number of the turn), the layers that it moves.
+    """A change that a benchmark makes in the checkout.
+
+    A file, how (its text and the number of the turn), the layers that it moves.
 
     An ISO is made again when any layer is.
     """

@@ -320,7 +320,10 @@ def _record(plan: Plan) -> dict:
 
 @dataclass(frozen=True)
 class Record:
-    """What an ISO was made from, and what lies beside it. file: its size and time; netboot: null without one."""
+    """The record of a build: the inputs of its ISO, and the files beside that.
+
+    file: its size and time; netboot: null without one.
+    """
 
     iso: dict[str, Any]
     layers: dict[str, Any]

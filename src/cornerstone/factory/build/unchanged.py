@@ -40,7 +40,10 @@ FRESH_NS = 100_000_000
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a plan may read: one digest over all of it, and when the youngest of it changed, in ns since the epoch."""
+    """The state of all files that a plan may read.
+
+    One digest over all of them, and when the youngest changed, in ns since the epoch.
+    """
 
     digest: str
     youngest: int

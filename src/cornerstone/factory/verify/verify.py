@@ -22,8 +22,7 @@ from cornerstone.factory.evidence.evidence import KEY_NAME
 from cornerstone.factory.iso.iso_checks import CHECKS, Finding, Subject, run_checks
 
 # the imports register their checks
-from cornerstone.factory.verify import boot_checks, evidence_checks  # noqa: F401
-from cornerstone.factory.verify import netboot_checks as netboot_checks
+from cornerstone.factory.verify import boot_checks, evidence_checks, netboot_checks  # noqa: F401
 from cornerstone.lib import process
 from cornerstone.lib.error import Code, CornerstoneError
 from cornerstone.lib.files import read_regular
